@@ -1,0 +1,128 @@
+"""From the bytes of an image file to RGB pixels: the one decoder that every step uses."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from swancli.errors import ImageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: the file is absent or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels, from the header alone where Pillow knows the format.
+
+    Raises:
+        ImageError: the file is absent or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception:
+        return decode_image(read_bytes(path), str(path)).shape[:2]
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """The pixels of an encoded image: JPEG, PNG, TIFF and whatever else Pillow reads.
+
+    Grey and palette images become RGB. Where an alpha channel says transparent the image becomes black
+    (no data). Samples wider than 8 bits are scaled by the smallest bit depth that holds the image's
+    largest value, so that 12-bit data in a 16-bit file is not nearly black; floating-point
+    samples up to 1 are scaled by 1.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ImageError: the bytes are not a whole image; `name` tells the user which.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return _to_rgb(image)
+    except Image.UnidentifiedImageError:
+        if data[:4] in TIFF_STARTS:
+            return _decode_tiff(data, name)
+        raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: too large an image ({error})", "cut it into tiles") from error
+    except Exception as error:
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
+        raise ImageError(f"{name}: damaged image ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_wide(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image.convert("RGB"))
+
+
+def _from_wide(samples: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) from samples of any type, (H, W) or (H, W, C); the first three channels count.
+
+    Fractions of one (reflectance) are scaled by one; infinite and missing values are black, as no data.
+    """
+    fractions = np.issubdtype(samples.dtype, np.floating)
+    samples = np.nan_to_num(samples.astype(np.float64), posinf=0, neginf=0).clip(min=0)
+    top = samples.max(initial=0)
+    full = 1 if fractions and top <= 1 else 2 ** max(8, int(np.ceil(np.log2(top + 1)))) - 1
+    pixels = np.rint(samples * (255 / full)).clip(0, 255).astype(np.uint8)
+    if pixels.ndim == 2 or pixels.shape[2] < 3:
+        grey = pixels if pixels.ndim == 2 else pixels[..., 0]
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _decode_tiff(data: bytes, name: str) -> np.ndarray:
+    """TIFF kinds that Pillow does not know: 16-bit RGB, more than four bands, floating point."""
+    try:
+        import tifffile
+    except ImportError:
+        raise ImageError(
+            f"{name}: a TIFF that Pillow cannot read (16-bit RGB or many bands)",
+            "install the extra that can: pip install 'swancli[tiff]'",
+        ) from None
+    try:
+        samples = tifffile.imread(io.BytesIO(data))
+    except Exception as error:
+        raise ImageError(f"{name}: damaged TIFF ({error})") from error
+    if samples.ndim == 3 and samples.shape[0] < samples.shape[2] and samples.shape[0] <= 16:
+        samples = np.moveaxis(samples, 0, 2)  # bands stored plane by plane
+    if samples.ndim not in (2, 3):
+        raise ImageError(f"{name}: a TIFF with {samples.ndim} dimensions is not one picture")
+    return _from_wide(samples)
+
+
+def resize_image(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (height, width, 3): bilinear with antialiasing, aspect ratio not kept, as the paper resizes."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def pixel_digest(pixels: np.ndarray) -> str:
+    """A hash of shape and pixels: equal for identical pictures, whatever file they came in."""
+    return hashlib.blake2b(
+        pixels.tobytes(), digest_size=16, salt=repr(pixels.shape).encode()[:16]
+    ).hexdigest()

@@ -1,0 +1,345 @@
+"""The HDF5 files that one step hands to the next, and how a file comes into being whole.
+
+    prepare -> dataset.h5 -> vocab -> vocab.h5 -> train -> best.pt -> embed -> embeddings.h5 -> eval, query
+
+Every file carries the attributes `format`, `version`, `created_by` and `complete`. The layouts are a public
+contract (README, "Files"); this module is their only writer and reader. Letters in shapes: N images,
+M captions, H x W pixels, D embedding, V words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from swancli import __version__
+from swancli.errors import StoreError, SwanError
+from swancli.images import decode_image
+
+VERSION = 1
+DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
+MADE_BY = {DATASET: "swan prepare", VOCABULARY: "swan vocab", EMBEDDINGS: "swan embed"}
+SPLITS = ("train", "val", "test")
+TEXT = h5py.string_dtype(encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# whole files only
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is synced to disk and renamed to `path`.
+
+    When the body raises, the temporary file is removed and whatever stood at `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def create_store(path: Path, kind: str) -> Iterator[h5py.File]:
+    """A new HDF5 file of a kind (`DATASET`, `VOCABULARY`, `EMBEDDINGS`), complete when the body ends."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(format=kind, version=VERSION, created_by=f"swancli {__version__}")
+        yield file
+        file.attrs["complete"] = True
+
+
+def open_store(path: Path, kind: str) -> h5py.File:
+    """Opens a store for reading.
+
+    Raises:
+        StoreError: the file is absent, not HDF5, of another format or version, or not complete.
+    """
+    again = f"make it with `{MADE_BY[kind]}`"
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file", again)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise StoreError(f"{path}: not a readable HDF5 file ({error})", again) from error
+    found = _as_text(file.attrs.get("format", "nothing"))
+    if found != kind:
+        problem = f"{path}: a {kind} file is needed, its format attribute says {found}"
+    elif file.attrs.get("version") != VERSION:
+        problem = f"{path}: version {file.attrs.get('version')} of {kind}; this swan reads version {VERSION}"
+    elif not file.attrs.get("complete", False):
+        problem = f"{path}: not complete, the command that wrote it was interrupted"
+    else:
+        return file
+    file.close()
+    raise StoreError(problem, again)
+
+
+def _as_text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# what is known of images and captions beside pixels and embeddings
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The rows of a data set, in the source's order.
+
+    filename: object (N,) of str; scene, split: object (N,) of str or None; text: object (M,) of str;
+    image: int64 (M,), the row of the image that each caption describes, -1 when there is none.
+    """
+
+    filename: np.ndarray
+    scene: np.ndarray
+    split: np.ndarray
+    text: np.ndarray
+    image: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        filename: Iterable[str] = (),
+        scene: Iterable[str | None] = (),
+        split: Iterable[str | None] = (),
+        text: Iterable[str] = (),
+        image: Iterable[int] = (),
+    ) -> Catalogue:
+        """Built from plain sequences."""
+        return cls(
+            *(_objects(column) for column in (filename, scene, split, text)),
+            np.asarray(list(image), dtype=np.int64),
+        )
+
+    def image_rows(self, split: str | None) -> np.ndarray:
+        """int64 (n,): the rows of a split's images; of all images for None."""
+        return np.arange(len(self.filename)) if split is None else np.flatnonzero(self.split == split)
+
+    def select(self, images: np.ndarray) -> tuple[Catalogue, np.ndarray]:
+        """The catalogue of some images and their captions alone, and the rows of those captions here.
+
+        Args:
+            images: int64 (n,), rows of images, in the order wanted.
+        """
+        place = np.full(len(self.filename) + 1, -1, dtype=np.int64)  # the last one serves image -1
+        place[images] = np.arange(len(images))
+        captions = np.flatnonzero(place[self.image] >= 0)
+        chosen = Catalogue(
+            self.filename[images],
+            self.scene[images],
+            self.split[images],
+            self.text[captions],
+            place[self.image[captions]],
+        )
+        return chosen, captions
+
+
+def _objects(values: Iterable[Any]) -> np.ndarray:
+    values = list(values)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def write_catalogue(file: h5py.File, catalogue: Catalogue) -> None:
+    """Writes `/images/{filename,scene,split}` and `/captions/{text,image}`.
+
+    A category is stored as int32 codes with its names beside it (`scene_names`, `split_names`); -1 is none.
+    """
+    file.create_dataset("images/filename", data=catalogue.filename, dtype=TEXT)
+    for name in ("scene", "split"):
+        column = getattr(catalogue, name)
+        names = sorted({value for value in column if value is not None})
+        code = {value: index for index, value in enumerate(names)}
+        codes = np.array([code.get(value, -1) for value in column], dtype=np.int32)
+        file.create_dataset(f"images/{name}", data=codes)
+        file.create_dataset(f"images/{name}_names", data=_objects(names), dtype=TEXT)
+    file.create_dataset("captions/text", data=catalogue.text, dtype=TEXT)
+    file.create_dataset("captions/image", data=catalogue.image)
+
+
+def read_catalogue(file: h5py.File) -> Catalogue:
+    """Reads what `write_catalogue` wrote.
+
+    Raises:
+        StoreError: a column is missing, or a caption belongs to an image row that does not exist.
+    """
+    try:
+        filename = file["images/filename"].asstr()[:]
+        categories = []
+        for name in ("scene", "split"):
+            names = np.append(file[f"images/{name}_names"].asstr()[:], None)  # -1 picks this last one
+            categories.append(names[file[f"images/{name}"][:]])
+        text = file["captions/text"].asstr()[:]
+        image = file["captions/image"][:].astype(np.int64)
+    except (KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{file.filename}: damaged columns ({error})", "make the file again") from error
+    if any(len(column) != len(filename) for column in categories):
+        raise StoreError(f"{file.filename}: /images columns differ in length", "make the file again")
+    if len(text) != len(image) or (len(image) and not -1 <= image.min() <= image.max() < len(filename)):
+        raise StoreError(
+            f"{file.filename}: /captions/image points to images that are not there", "make the file again"
+        )
+    return Catalogue(_objects(filename), *map(_objects, categories), _objects(text), image)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# dataset.h5
+
+
+class DatasetWriter:
+    """Takes the images of a new `dataset.h5` one by one, in the source's order; see `create_dataset`."""
+
+    def __init__(self, file: h5py.File, shape: tuple[int, int] | None) -> None:
+        self._file = file
+        self._digests: list[str] = []
+        if shape:
+            size = (0, *shape, 3)
+            self._images = file.create_dataset(
+                "images/pixels", size, np.uint8, maxshape=(None, *shape, 3), chunks=(1, *shape, 3)
+            )
+        else:
+            kind = h5py.vlen_dtype(np.uint8)
+            self._images = file.create_dataset("images/encoded", (0,), kind, maxshape=(None,), chunks=(1,))
+
+    def add(self, image: np.ndarray | bytes, digest: str) -> None:
+        """Appends an image: uint8 (H, W, 3) pixels of the data set's shape, or its original bytes."""
+        self._images.resize(len(self._digests) + 1, axis=0)
+        self._images[-1] = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
+        self._digests.append(digest)
+
+    def finish(self, catalogue: Catalogue, skipped: Sequence[tuple[str, str]] = ()) -> None:
+        """Writes the columns; `skipped` holds a file name and a reason for each image left out."""
+        write_catalogue(self._file, catalogue)
+        self._file.create_dataset("images/digest", data=_objects(self._digests), dtype=TEXT)
+        for column, name in enumerate(("filename", "reason")):
+            values = _objects(row[column] for row in skipped)
+            self._file.create_dataset(f"skipped/{name}", data=values, dtype=TEXT)
+
+
+@contextmanager
+def create_dataset(path: Path, name: str, shape: tuple[int, int] | None) -> Iterator[DatasetWriter]:
+    """A new `dataset.h5`: `/images/pixels` of height x width `shape`, or for None `/images/encoded`."""
+    with create_store(path, DATASET) as file:
+        file.attrs["dataset"] = name
+        yield DatasetWriter(file, shape)
+
+
+class Dataset:
+    """A `dataset.h5` opened for reading; use it as a context manager.
+
+    Attributes:
+        name: the data set's name. catalogue: its rows. digest: object (N,), a hash of each image's pixels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_store(path, DATASET)
+        self.name = _as_text(self._file.attrs["dataset"])
+        self.catalogue = read_catalogue(self._file)
+        self.digest = self._file["images/digest"].asstr()[:]
+        images = self._file["images"]
+        self._pixels = images.get("pixels")
+        self._encoded = images.get("encoded")
+
+    def image(self, row: int) -> np.ndarray:
+        """uint8 (H, W, 3): the RGB pixels of one image."""
+        if self._pixels is not None:
+            return self._pixels[row]
+        name = f"{self.path}, image {self.catalogue.filename[row]}"
+        return decode_image(self._encoded[row].tobytes(), name)
+
+    def rows_of(self, split: str) -> np.ndarray:
+        """int64 (n,): the image rows of a split that has captions.
+
+        Raises:
+            SwanError: the split has none.
+        """
+        rows = self.catalogue.image_rows(split)
+        if not np.isin(rows, self.catalogue.image).any():
+            there = sorted({name for name in self.catalogue.split if name})
+            raise SwanError(
+                f"{self.path}: no captions in split {split!r} (it has {', '.join(there) or 'no splits'})",
+                "choose another --split, or prepare again with --split random or --split stratified",
+            )
+        return rows
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# embeddings.h5
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """An `embeddings.h5` in memory.
+
+    image: float32 (N, D) and caption: float32 (M, D), L2-normalised rows; catalogue: the same N and M rows.
+    dataset: name of the data set or folder; checkpoint: path of the checkpoint that made them, stored
+    relative to the file so that both can move together; checkpoint_sha256: its digest; variant: the model's.
+    """
+
+    image: np.ndarray
+    caption: np.ndarray
+    catalogue: Catalogue
+    dataset: str
+    checkpoint: str
+    checkpoint_sha256: str
+    variant: str
+
+
+def write_embeddings(path: Path, embeddings: Embeddings) -> None:
+    """Writes an `embeddings.h5`."""
+    with create_store(path, EMBEDDINGS) as file:
+        write_catalogue(file, embeddings.catalogue)
+        file.create_dataset("images/embedding", data=embeddings.image.astype(np.float32))
+        file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32))
+        for name in ("dataset", "checkpoint_sha256", "variant"):
+            file.attrs[name] = getattr(embeddings, name)
+        file.attrs["checkpoint"] = os.path.relpath(embeddings.checkpoint, path.parent)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Reads an `embeddings.h5`.
+
+    Raises:
+        StoreError: see `open_store`; also when rows and embeddings differ in number or in width.
+    """
+    with open_store(path, EMBEDDINGS) as file:
+        catalogue = read_catalogue(file)
+        image, caption = (file[f"{part}/embedding"][:] for part in ("images", "captions"))
+        if (
+            len(image) != len(catalogue.filename)
+            or len(caption) != len(catalogue.text)
+            or image.shape[1] != caption.shape[1]
+        ):
+            raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
+        names = ("dataset", "checkpoint", "checkpoint_sha256", "variant")
+        attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
+        attributes["checkpoint"] = os.path.normpath(path.parent / attributes["checkpoint"])
+        return Embeddings(image, caption, catalogue, **attributes)
