@@ -1,0 +1,544 @@
+"""Recall@K, ranks and scene recall: pure functions of arrays that know nothing of models or files.
+
+Each figure comes out of one core. A `Grid` is the similarity matrix of one direction, never built whole:
+equal queries and equal candidates form groups, and a score is computed once for a pair of groups, so equal
+items score exactly equal whatever the order of the rows. For each query the core counts the candidates above
+and at the score of its best positive; the figures follow from these counts under a tie rule:
+
+    expected   the mean over all orders of equal scores, computed exactly
+    best       the luckiest order of equal scores
+    worst      the unluckiest
+
+An order belongs to a query, and equal queries share it, as in any ranking that a program can give: of two
+images with the same caption string, one comes first for both captions.
+
+Letters in shapes: N images, M captions, D embedding, Q queries, C candidates, q queries of a block, S scenes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from swancli.errors import SwanError
+
+RECALL_AT = (1, 5, 10)  # the K of mR
+TIES = ("expected", "best", "worst")
+BLOCK = 256  # queries at a time
+CELLS = 2**23  # scores at a time, at most (but one row at least): 32 MB as float32
+
+
+# ---------------------------------------------------------------------------------------------------------
+# figures
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What one direction of retrieval reached.
+
+    recall: K -> recall@K in percent, at 1, 5, 10 and every K asked for. median_rank (rounded down, as
+    published tables do), mean_rank: of the best positive, counted from 1. queries: how many were averaged;
+    skipped: how many were left out because nothing among the candidates belongs to them.
+    """
+
+    recall: dict[int, float]
+    median_rank: float
+    mean_rank: float
+    queries: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Both directions of retrieval."""
+
+    image_to_text: Direction
+    text_to_image: Direction
+
+    @property
+    def mean_recall(self) -> float:
+        """mR in percent: the mean of the recalls at 1, 5 and 10 in both directions."""
+        directions = (self.image_to_text, self.text_to_image)
+        return math.fsum(d.recall[k] for d in directions for k in RECALL_AT) / (2 * len(RECALL_AT))
+
+
+@dataclass(frozen=True)
+class SceneDirection:
+    """One direction of scene recall.
+
+    share: K -> scene recall@K in percent. queries: how many were averaged; skipped: those without a scene.
+    """
+
+    share: dict[int, float]
+    queries: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class SceneRecall:
+    """Scene recall of both directions."""
+
+    image_to_text: SceneDirection
+    text_to_image: SceneDirection
+
+
+# ---------------------------------------------------------------------------------------------------------
+# the similarity matrix, block by block
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The similarities of Q queries and C candidates, by groups of equal queries and of equal candidates.
+
+    scores(start, stop): (stop - start, groups of candidates) for the groups start to stop of queries.
+    query: int64 (Q,), candidate: int64 (C,), the group of each.
+    """
+
+    scores: Callable[[int, int], np.ndarray]
+    query: np.ndarray
+    candidate: np.ndarray
+
+    def blocks(self, block: int = BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows int64 (q,) and their similarities (q, C), q <= block; each query comes once, in any order.
+
+        Raises:
+            SwanError: a similarity is not a number.
+        """
+        block = max(1, min(block, CELLS // max(1, len(self.candidate))))
+        order = np.argsort(self.query, kind="stable")
+        groups = int(self.query.max()) + 1 if len(self.query) else 0
+        ends = np.searchsorted(self.query[order], np.arange(groups + 1))
+        for start in range(0, groups, block):
+            stop = min(start + block, groups)
+            scores = self.scores(start, stop)
+            if np.isnan(scores).any():
+                raise SwanError(
+                    "a similarity is not a number", "the model or the embeddings hold NaN: train again"
+                )
+            for first in range(ends[start], ends[stop], block):  # many queries may share a group
+                rows = order[first : min(first + block, ends[stop])]
+                yield rows, scores[self.query[rows] - start][:, self.candidate]
+
+
+Grids = tuple[Grid, Grid]  # image to text, text to image
+
+
+def similarity_blocks(
+    queries: np.ndarray, candidates: np.ndarray, block: int = BLOCK
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Inner products of every query with every candidate, block by block.
+
+    Args:
+        queries: float32 (Q, D). candidates: float32 (C, D). block: queries at a time.
+
+    Yields:
+        rows int64 (q,) of the queries and their similarities float32 (q, C). Rows with equal embeddings get
+        exactly equal similarities, and no order of rows changes them.
+
+    Raises:
+        SwanError: a similarity is not a number.
+    """
+    return _product_grid(_distinct(queries), _distinct(candidates)).blocks(block)
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows (U, D), in an order of their own, and int64 (R,) where each row is among them."""
+    if not rows.size:
+        return rows[:1], np.zeros(len(rows), dtype=np.int64)
+    rows = np.ascontiguousarray(rows) + 0.0  # makes -0.0 and 0.0 the same bytes
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    return rows[first], group.ravel()
+
+
+def _product_grid(queries: tuple[np.ndarray, np.ndarray], candidates: tuple[np.ndarray, np.ndarray]) -> Grid:
+    # The product is taken among distinct rows alone: in a matrix product the last columns can differ from
+    # equal earlier ones in the last bit.
+    rows, columns = queries[0], candidates[0].T
+    return Grid(lambda start, stop: rows[start:stop] @ columns, queries[1], candidates[1])
+
+
+def _embedding_grids(image: np.ndarray, caption: np.ndarray) -> Grids:
+    images, captions = _distinct(image), _distinct(caption)
+    return _product_grid(images, captions), _product_grid(captions, images)
+
+
+def _matrix_grids(similarity: np.ndarray) -> Grids:
+    return _matrix_grid(similarity), _matrix_grid(similarity.T)
+
+
+def _matrix_grid(similarity: np.ndarray) -> Grid:
+    rows, query = _distinct(similarity)
+    return Grid(lambda start, stop: rows[start:stop], query, np.arange(similarity.shape[1]))
+
+
+def _pair_grid(pairs: tuple[np.ndarray, np.ndarray], query: np.ndarray, candidate: np.ndarray) -> Grid:
+    """Similarity 1 for the pairs (query groups, candidate groups), 0 for every other."""
+    order = np.argsort(pairs[0], kind="stable")
+    left, right = pairs[0][order], pairs[1][order]
+    width = int(candidate.max(initial=-1)) + 1
+
+    def scores(start: int, stop: int) -> np.ndarray:
+        within = slice(*np.searchsorted(left, (start, stop)))
+        block = np.zeros((stop - start, width), dtype=np.float32)
+        block[left[within] - start, right[within]] = 1
+        return block
+
+    return Grid(scores, query, candidate)
+
+
+def _pair_grids(pairs: tuple[np.ndarray, np.ndarray], image: np.ndarray, caption: np.ndarray) -> Grids:
+    """Similarity 1 for the pairs (image groups, caption groups), 0 for every other."""
+    return _pair_grid(pairs, image, caption), _pair_grid(pairs[::-1], caption, image)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# recall and rank
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where the best positive of each query stands: int64 (Q,) counts of candidates.
+
+    above: those that score higher. positives, negatives: those at exactly its score, itself among them.
+    """
+
+    above: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+
+def place(similarity: np.ndarray, positive: np.ndarray) -> Placing:
+    """The placing of the best positive in each row.
+
+    Args:
+        similarity: (q, C). positive: bool (q, C), at least one in each row.
+    """
+    highest = np.where(positive, similarity, -np.inf).max(axis=1, keepdims=True)
+    tied = similarity == highest
+    positives = np.count_nonzero(tied & positive, axis=1)
+    return Placing(
+        above=np.count_nonzero(similarity > highest, axis=1),
+        positives=positives,
+        negatives=np.count_nonzero(tied, axis=1) - positives,
+    )
+
+
+def expected_hits(placing: Placing, k: int) -> np.ndarray:
+    """float64 (Q,): the probability that a positive is among the k best, equal scores in random order.
+
+    With G above, p positives and n negatives tied and r = max(0, k - G): 1 - C(n, r) / C(n + p, r), which is
+    1 - product over j = 1..p of max(0, n - r + j) / (n + j).
+    """
+    room = np.maximum(k - placing.above, 0)
+    missed = np.ones(len(room))
+    for j in range(1, int(placing.positives.max(initial=0)) + 1):
+        factor = np.maximum(placing.negatives - room + j, 0) / (placing.negatives + j)
+        missed *= np.where(j <= placing.positives, factor, 1.0)
+    return 1.0 - missed
+
+
+def expected_ranks(placing: Placing) -> np.ndarray:
+    """float64 (Q,): the expected rank, from 1, of the first positive, equal scores in random order.
+
+    With G above, p positives and n negatives tied: G + (n + p + 1) / (p + 1).
+    """
+    positives = placing.positives
+    return placing.above + (placing.negatives + positives + 1) / (positives + 1)
+
+
+def ordered_ranks(placing: Placing, group: np.ndarray, owner: np.ndarray, ties: str) -> np.ndarray:
+    """int64 (Q,): the rank, from 1, of the first positive in the luckiest or the unluckiest order.
+
+    A query alone in its group: G + 1 at best, G + n + 1 at worst. Queries of a group whose best positives tie
+    share the order. Best: one positive of each owner in turn, those of more queries first. Worst: first what
+    belongs to none of these queries, then all of one owner after the other, those of fewer queries and of
+    more candidates first. No other order hits more (fewer) of them at any K, because either each owner has
+    one query here (image to text) or each has one candidate (text to image).
+
+    Args:
+        group, owner: int64 (Q,), the group of equal queries and the image of each. ties: "best" or "worst".
+    """
+    level = _codes(group, placing.above)
+    _, first, member, queries = np.unique(
+        _codes(level, owner), return_index=True, return_inverse=True, return_counts=True
+    )
+    level, positives = level[first], placing.positives[first]
+    if ties == "best":
+        order, step = np.lexsort((-queries, level)), np.ones_like(positives)
+        outside = np.zeros_like(positives)
+    else:
+        order, step = np.lexsort((-positives, queries, level)), positives
+        tied = positives + placing.negatives[first]
+        outside = tied - np.bincount(level, weights=positives).astype(np.int64)[level]
+    passed = np.cumsum(step[order]) - step[order]
+    starts = np.searchsorted(level[order], level[order])  # where each one's level begins in this order
+    before = np.empty_like(passed)
+    before[order] = passed - passed[starts]
+    return placing.above + (outside + before)[member.ravel()] + 1
+
+
+def _codes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """int64 (Q,): the same small number for equal pairs."""
+    _, codes = np.unique(first * (int(second.max(initial=0)) + 1) + second, return_inverse=True)
+    return codes.ravel()
+
+
+def _direction(
+    grid: Grid, owner: np.ndarray, candidate_owner: np.ndarray, ties: str, ks: Sequence[int]
+) -> Direction:
+    """One direction; a candidate is a positive of the queries with its owner, an image row, -1 for none."""
+    asked = (owner >= 0) & np.isin(owner, candidate_owner)
+    if not asked.any():
+        raise SwanError("nothing to score: no image has a caption", "check the split and the data set")
+    counts = np.zeros((3, len(owner)), dtype=np.int64)
+    for rows, similarity in grid.blocks():
+        kept = asked[rows]
+        if kept.any():
+            rows, similarity = rows[kept], similarity[kept]
+            placing = place(similarity, owner[rows, None] == candidate_owner)
+            counts[:, rows] = placing.above, placing.positives, placing.negatives
+    placing = Placing(*counts[:, asked])
+    if ties == "expected":
+        rank = expected_ranks(placing)
+    else:
+        rank = ordered_ranks(placing, grid.query[asked], owner[asked], ties)
+    recall = {}
+    for k in sorted({*ks, *RECALL_AT}):
+        recall[k] = 100 * _mean(expected_hits(placing, k) if ties == "expected" else rank <= k)
+    return Direction(
+        recall=recall,
+        median_rank=float(np.floor(np.median(rank))),
+        mean_rank=_mean(rank),
+        queries=len(rank),
+        skipped=len(owner) - len(rank),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return math.fsum(values) / len(values)  # exact sums do not depend on the order of the rows
+
+
+def _scores(grids: Grids, caption_image: np.ndarray, ties: str, ks: Sequence[int]) -> Scores:
+    _check(grids, caption_image, ties, ks)
+    images = np.arange(len(grids[0].query))
+    return Scores(
+        image_to_text=_direction(grids[0], images, caption_image, ties, ks),
+        text_to_image=_direction(grids[1], caption_image, images, ties, ks),
+    )
+
+
+def _check(grids: Grids, caption_image: np.ndarray, ties: str, ks: Sequence[int]) -> None:
+    captions = len(grids[1].query)
+    if caption_image.shape != (captions,):
+        raise ValueError(f"caption_image has the shape {caption_image.shape}, there are {captions} captions")
+    if ties not in TIES:
+        raise ValueError(f"ties {ties!r} is none of {TIES}")
+    if min(ks, default=1) < 1:
+        raise ValueError(f"K starts at 1, not {min(ks)}")
+
+
+def retrieval_scores(
+    image: np.ndarray,
+    caption: np.ndarray,
+    caption_image: np.ndarray,
+    *,
+    ties: str = "expected",
+    ks: Sequence[int] = RECALL_AT,
+) -> Scores:
+    """Recall and ranks of embeddings, by inner product.
+
+    An image-to-text query is a hit when any of its captions is among the K best, a text-to-image query when
+    its image is. Images without a caption are no queries; captions without an image are neither queries nor
+    positives, but stay among the candidates.
+
+    Args:
+        image: float32 (N, D) and caption: float32 (M, D), L2-normalised rows; equal items have equal rows.
+        caption_image: int64 (M,), the row of each caption's image, -1 for none.
+        ties: "expected", "best" or "worst". ks: further K beside 1, 5 and 10.
+
+    Raises:
+        SwanError: there is no query, or a similarity is not a number.
+    """
+    return _scores(_embedding_grids(image, caption), caption_image, ties, ks)
+
+
+def scores_from_similarity(
+    similarity: np.ndarray,
+    caption_image: np.ndarray,
+    *,
+    ties: str = "expected",
+    ks: Sequence[int] = RECALL_AT,
+) -> Scores:
+    """Recall and ranks of a similarity matrix (N, M); the rest as in `retrieval_scores`."""
+    return _scores(_matrix_grids(similarity), caption_image, ties, ks)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# what a perfect model, chance and a scene classifier would reach
+
+
+def ceiling_scores(
+    text: np.ndarray,
+    caption_image: np.ndarray,
+    images: int,
+    *,
+    ties: str = "expected",
+    ks: Sequence[int] = RECALL_AT,
+) -> Scores:
+    """What a perfect model gets, given that captions repeat.
+
+    It gives an image and its own caption strings the highest score and everything else a lower one.
+
+    Args:
+        text: object (M,) of str, the captions. images: N. The rest as in `retrieval_scores`.
+    """
+    _, string = np.unique(text.astype(str), return_inverse=True)
+    paired = caption_image >= 0
+    pairs = caption_image[paired], string[paired]
+    return _scores(_pair_grids(pairs, np.arange(images), string), caption_image, ties, ks)
+
+
+def chance_scores(
+    caption_image: np.ndarray, images: int, *, ties: str = "expected", ks: Sequence[int] = RECALL_AT
+) -> Scores:
+    """What a random order gets: every score is equal. `images`: N; the rest as in `retrieval_scores`."""
+    none = np.zeros(0, dtype=np.int64)
+    alike = np.zeros(images, dtype=np.int64), np.zeros(len(caption_image), dtype=np.int64)
+    return _scores(_pair_grids((none, none), *alike), caption_image, ties, ks)
+
+
+def scene_oracle_scores(
+    scene: np.ndarray, caption_image: np.ndarray, *, ties: str = "expected", ks: Sequence[int] = RECALL_AT
+) -> Scores:
+    """What knowing the scene, and nothing else, gets: similarity 1 within a scene, 0 elsewhere.
+
+    Args:
+        scene: object (N,) of str or None. The rest as in `retrieval_scores`.
+    """
+    code = _scene_codes(scene)
+    known = np.unique(code[code >= 0])
+    groups = code + 1, _caption_codes(code, caption_image) + 1  # group 0 has no scene and pairs with nothing
+    return _scores(_pair_grids((known + 1, known + 1), *groups), caption_image, ties, ks)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# scene recall
+
+
+def scene_shares(
+    similarity: np.ndarray, code: np.ndarray, member: np.ndarray, weight: np.ndarray, k: int, ties: str
+) -> np.ndarray:
+    """float64 (q,): the share of the k best candidates that have the query's scene.
+
+    k is lowered to C. Let t be the k-th highest score, a the same-scene candidates above t, r the room left
+    for those at t, T all and s the same-scene ones at t. Expected: (a + r s / T) / k. Best and worst:
+    (a + what is taken) / k where scenes fill the room in turn, at best those of more equal queries first, at
+    worst those of fewer; for a query alone, min(s, r) and max(0, r - (T - s)) are taken.
+
+    Args:
+        similarity: (q, C). code: int64 (q,), the scene of each query, 0 to S - 1.
+        member: float32 (C, S + 1), 1 at the scene of each candidate, at the last for one without.
+        weight: int64 (q, S + 1), how many of the queries equal to this one have each scene.
+    """
+    candidates = similarity.shape[1]
+    k = min(k, candidates)
+    threshold = np.partition(similarity, candidates - k, axis=1)[:, candidates - k, None]
+    above = (similarity > threshold).astype(np.float32) @ member  # (q, S + 1), whole numbers
+    tied = (similarity == threshold).astype(np.float32) @ member
+    above, tied = above.astype(np.int64), tied.astype(np.int64)
+    room = k - above.sum(axis=1)
+    own = np.arange(len(code)), code
+    if ties == "expected":
+        taken = room * tied[own] / tied.sum(axis=1)
+    else:
+        order = np.argsort(-weight if ties == "best" else weight, axis=1, kind="stable")
+        ordered = np.take_along_axis(tied, order, axis=1)
+        before = np.empty_like(ordered)
+        np.put_along_axis(before, order, np.cumsum(ordered, axis=1) - ordered, axis=1)
+        taken = np.clip(room - before[own], 0, tied[own])
+    return (above[own] + taken) / k
+
+
+def _scene_direction(
+    grid: Grid, code: np.ndarray, candidate_code: np.ndarray, ties: str, ks: Sequence[int]
+) -> SceneDirection:
+    """One direction; codes: int64 (Q,) and (C,), the scene of each, -1 for none."""
+    asked = code >= 0
+    if not asked.any() or not len(candidate_code):
+        raise SwanError(
+            "no scene recall: no query has a scene", "leave --scene-recall out, or check the split"
+        )
+    scenes = int(max(code.max(), candidate_code.max())) + 1
+    member = np.eye(scenes + 1, dtype=np.float32)[candidate_code]  # -1 picks the last
+    weight = np.zeros((int(grid.query.max()) + 1, scenes + 1), dtype=np.int64)
+    np.add.at(weight, (grid.query[asked], code[asked]), 1)
+    shares = {k: np.zeros(len(code)) for k in sorted(set(ks))}
+    for rows, similarity in grid.blocks():
+        kept = asked[rows]
+        if kept.any():
+            rows, similarity = rows[kept], similarity[kept]
+            for k, share in shares.items():
+                share[rows] = scene_shares(similarity, code[rows], member, weight[grid.query[rows]], k, ties)
+    queries = int(np.count_nonzero(asked))
+    means = {k: 100 * _mean(share[asked]) for k, share in shares.items()}
+    return SceneDirection(means, queries, skipped=len(code) - queries)
+
+
+def _scene_codes(scene: np.ndarray) -> np.ndarray:
+    names = {name: code for code, name in enumerate(sorted({name for name in scene if name is not None}))}
+    return np.array([names.get(name, -1) for name in scene], dtype=np.int64)
+
+
+def _caption_codes(code: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
+    return np.append(code, -1)[caption_image]  # image -1 picks this last one
+
+
+def _scene_recall(
+    grids: Grids, scene: np.ndarray, caption_image: np.ndarray, ties: str, ks: Sequence[int]
+) -> SceneRecall:
+    _check(grids, caption_image, ties, ks)
+    code = _scene_codes(scene)
+    caption_code = _caption_codes(code, caption_image)
+    return SceneRecall(
+        image_to_text=_scene_direction(grids[0], code, caption_code, ties, ks),
+        text_to_image=_scene_direction(grids[1], caption_code, code, ties, ks),
+    )
+
+
+def scene_recall(
+    image: np.ndarray,
+    caption: np.ndarray,
+    caption_image: np.ndarray,
+    scene: np.ndarray,
+    *,
+    ties: str = "expected",
+    ks: Sequence[int] = RECALL_AT,
+) -> SceneRecall:
+    """The mean over queries of the share of the K best results that have the query's scene.
+
+    A caption has its image's scene. Queries without a scene are left out and counted; candidates without one
+    match nothing. A share is taken of min(K, number of candidates).
+
+    Args:
+        scene: object (N,) of str or None. The rest as in `retrieval_scores`.
+
+    Raises:
+        SwanError: no query has a scene, or a similarity is not a number.
+    """
+    return _scene_recall(_embedding_grids(image, caption), scene, caption_image, ties, ks)
+
+
+def scene_recall_from_similarity(
+    similarity: np.ndarray,
+    caption_image: np.ndarray,
+    scene: np.ndarray,
+    *,
+    ties: str = "expected",
+    ks: Sequence[int] = RECALL_AT,
+) -> SceneRecall:
+    """Scene recall of a similarity matrix (N, M); the rest as in `scene_recall`."""
+    return _scene_recall(_matrix_grids(similarity), scene, caption_image, ties, ks)
