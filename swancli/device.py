@@ -1,0 +1,66 @@
+"""Which processor computes, how it is told to, and what the user is told about it."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import sys
+
+import torch
+
+from swancli.errors import SwanError
+
+# glibc's mallopt parameters (malloc.h).
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+PRECISIONS = ("fp32", "bf16")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; for `auto` a CUDA GPU when there is one, then Apple's, then the CPU.
+
+    Raises:
+        SwanError: no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SwanError(f"--device {name}: not available here ({reason})", "use --device cpu") from error
+    if device.type == "cpu":
+        _keep_freed_memory()
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """A few words for the user: what computes."""
+    if device.type == "cuda":
+        return f"GPU ({torch.cuda.get_device_name(device)})"
+    return f"CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context that forward passes run in: bfloat16 for `bf16`, else float32 throughout."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _keep_freed_memory() -> None:
+    """Makes the C library keep freed memory instead of returning it to the system.
+
+    By default each large buffer of a convolution is mapped anew and half of the time goes into page
+    faults. Where glibc is not the C library nothing happens.
+    """
+    if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return
+    library = ctypes.util.find_library("c")
+    mallopt = getattr(ctypes.CDLL(library), "mallopt", None) if library else None
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 64 * 2**20)

@@ -1,0 +1,227 @@
+"""Items in, embeddings out, in batches: `swan embed`, and the encoding that `train`, `eval` and `query` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swancli.device import autocast
+from swancli.errors import ImageError, SwanError
+from swancli.images import decode_image, pixel_digest, read_bytes
+from swancli.model.checkpoint import Checkpoint
+from swancli.model.settings import VARIANT
+from swancli.model.swan import Swan
+from swancli.prepare.sources import read_source
+from swancli.store import Catalogue, Dataset, Embeddings
+from swancli.train.batches import normalise, pad_tokens, read_ahead, stack_images
+from swancli.vocab import Vocabulary
+
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(phase: str, done: int, total: int) -> None:
+    """A progress callback that shows nothing."""
+
+
+def encode_images(
+    model: Swan,
+    read_image: Callable[[int], np.ndarray],
+    rows: Sequence[int],
+    *,
+    device: torch.device,
+    batch_size: int = 32,
+    precision: str = "fp32",
+    progress: Progress = quiet,
+) -> np.ndarray:
+    """Embeddings of images; identical pictures are encoded once.
+
+    Args:
+        read_image: from a row to its uint8 (H, W, 3) pixels.
+        rows: which rows, in the order of the result.
+
+    Returns:
+        float32 (len(rows), D), L2-normalised.
+    """
+    first: dict[str, int] = {}
+    distinct = np.empty(len(rows), dtype=np.int64)
+    size = model.settings.image_size
+
+    def new_pictures() -> Iterable[tuple[int, torch.Tensor | None]]:
+        waiting: list[np.ndarray] = []
+        for place, row in enumerate(rows):
+            pixels = read_image(row)
+            digest = pixel_digest(pixels)
+            if digest not in first:
+                waiting.append(pixels)
+            distinct[place] = first.setdefault(digest, len(first))
+            if len(waiting) == batch_size:
+                yield place + 1, stack_images(waiting, size)
+                waiting = []
+        yield len(rows), stack_images(waiting, size) if waiting else None
+
+    model.eval()
+    encoded = []
+    progress("images", 0, len(rows))
+    for done, batch in read_ahead(iter(new_pictures())):
+        if batch is not None:
+            with torch.inference_mode(), autocast(device, precision):
+                pixels = normalise(batch.to(device, non_blocking=True))
+                encoded.append(model.encode_images(pixels).cpu())
+        progress("images", done, len(rows))
+    if not encoded:
+        return np.empty((0, model.settings.embed_dim), dtype=np.float32)
+    return torch.cat(encoded).numpy()[distinct]
+
+
+def encode_captions(
+    model: Swan,
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    *,
+    device: torch.device,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    progress: Progress = quiet,
+) -> np.ndarray:
+    """Embeddings of captions; captions of the same words are encoded once, in order of length.
+
+    Returns:
+        float32 (len(texts), D), L2-normalised.
+    """
+    numbers = [tuple(vocabulary.encode(text)) for text in texts]
+    distinct = sorted(set(numbers), key=lambda words: (len(words), words))
+    place = {words: index for index, words in enumerate(distinct)}
+    model.eval()
+    encoded = []
+    progress("captions", 0, len(distinct))
+    for start in range(0, len(distinct), batch_size):
+        tokens, lengths = pad_tokens(distinct[start : start + batch_size])
+        with torch.inference_mode(), autocast(device, precision):
+            encoded.append(model.encode_captions(tokens.to(device), lengths.to(device)).cpu())
+        progress("captions", min(start + batch_size, len(distinct)), len(distinct))
+    if not encoded:
+        return np.empty((0, model.settings.embed_dim), dtype=np.float32)
+    return torch.cat(encoded).numpy()[[place[words] for words in numbers]]
+
+
+def embed_dataset(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    split: str | None = None,
+    device: torch.device,
+    batch_size: int = 32,
+    precision: str = "fp32",
+    progress: Progress = quiet,
+) -> Embeddings:
+    """Embeddings of a `dataset.h5`, of one split or of all its images and captions.
+
+    Raises:
+        SwanError: the file is not a whole data set, or the split has no captions.
+    """
+    options = {"device": device, "precision": precision, "progress": progress}
+    model = checkpoint.model.to(device, memory_format=torch.channels_last)
+    with Dataset(path) as dataset:
+        rows = dataset.catalogue.image_rows(None) if split is None else dataset.rows_of(split)
+        part, _ = dataset.catalogue.select(rows)
+        image = encode_images(model, dataset.image, rows, batch_size=batch_size, **options)
+        caption = encode_captions(model, checkpoint.vocabulary, part.text, **options)
+        return _made_by(checkpoint, image, caption, part, dataset.name)
+
+
+def embed_folder(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    missing: str = "error",
+    device: torch.device,
+    batch_size: int = 32,
+    precision: str = "fp32",
+    progress: Progress = quiet,
+) -> tuple[Embeddings, list[tuple[str, str]]]:
+    """Embeddings of every image below a folder, and the file name and defect of those left out.
+
+    Args:
+        missing: "error", or "skip" to leave unreadable images out.
+
+    Raises:
+        SwanError: no images there. ImageError: one is unreadable, unless `missing` is "skip".
+    """
+    source = read_source(folder, "folder")
+    names = [entry.filename for entry in source.entries]
+    skipped: dict[int, tuple[str, str]] = {}
+    blank = np.zeros((1, 1, 3), np.uint8)
+
+    def read_image(row: int) -> np.ndarray:
+        try:
+            path = source.images / names[row]
+            return decode_image(read_bytes(path), str(path))
+        except ImageError as error:
+            if missing == "error":
+                raise ImageError(
+                    error.problem, error.mend or "mend it, or pass over it: --missing skip"
+                ) from None
+            skipped[row] = names[row], error.problem
+            return blank
+
+    model = checkpoint.model.to(device, memory_format=torch.channels_last)
+    image = encode_images(
+        model,
+        read_image,
+        range(len(names)),
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        progress=progress,
+    )
+    kept = [row for row in range(len(names)) if row not in skipped]
+    if not kept:
+        raise SwanError(f"{folder}: none of its {len(names)} images can be read")
+    catalogue = Catalogue.of(
+        [names[row] for row in kept], [source.entries[row].scene for row in kept], [None] * len(kept)
+    )
+    no_captions = np.empty((0, image.shape[1]), np.float32)
+    embeddings = _made_by(checkpoint, image[kept], no_captions, catalogue, folder.resolve().name)
+    return embeddings, list(skipped.values())
+
+
+def embed_texts(
+    checkpoint: Checkpoint,
+    lines: Iterable[str],
+    name: str,
+    *,
+    device: torch.device,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    progress: Progress = quiet,
+) -> Embeddings:
+    """Embeddings of lines of text, as captions without an image.
+
+    Raises:
+        SwanError: there is no line.
+    """
+    texts = list(lines)
+    if not texts:
+        raise SwanError(f"{name}: no lines of text in it", "give one caption a line")
+    model = checkpoint.model.to(device)
+    caption = encode_captions(
+        model,
+        checkpoint.vocabulary,
+        texts,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        progress=progress,
+    )
+    no_images = np.empty((0, caption.shape[1]), np.float32)
+    catalogue = Catalogue.of(text=texts, image=[-1] * len(texts))
+    return _made_by(checkpoint, no_images, caption, catalogue, name)
+
+
+def _made_by(
+    checkpoint: Checkpoint, image: np.ndarray, caption: np.ndarray, catalogue: Catalogue, dataset: str
+) -> Embeddings:
+    return Embeddings(image, caption, catalogue, dataset, str(checkpoint.path), checkpoint.sha256, VARIANT)

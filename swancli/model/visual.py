@@ -1,0 +1,127 @@
+"""The image side of SWAN: VMSF for the whole scene, SFGS for its details, and the aggregation of both."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from swancli.model.settings import (
+    ATTENTION_DROPOUT,
+    FUSION_DROPOUT,
+    LOCAL_GRID,
+    LOCAL_TOKENS,
+    VISUAL_HEADS,
+)
+
+
+def feed_forward(width: int, dropout: float) -> nn.Sequential:
+    """Linear to twice the width, ReLU, dropout, linear back: the MLP that VMSF and TCGE share."""
+    return nn.Sequential(
+        nn.Linear(width, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+    )
+
+
+class VMSF(nn.Module):
+    """Visual multi-scale fusion: three deep stages at one resolution, to one global vector."""
+
+    def __init__(self, channels: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.reduce1 = nn.Conv2d(channels[0], width, 1)
+        self.reduce2 = nn.Conv2d(channels[1], width, 1)
+        self.reduce3 = nn.Conv2d(channels[2], 2 * width, 1)
+        self.fuse = nn.Sequential(
+            nn.Conv2d(4 * width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.project = feed_forward(width, FUSION_DROPOUT)
+
+    def forward(self, deep1: torch.Tensor, deep2: torch.Tensor, deep3: torch.Tensor) -> torch.Tensor:
+        """Global vector (B, D) from maps (B, C1, S/8, S/8), (B, C2, S/16, S/16), (B, C3, S/32, S/32)."""
+        grid = deep2.shape[-2:]
+        # A 1x1 convolution commutes with nearest resampling: taken where the map is small, it is cheaper.
+        stages = [
+            self.reduce1(F.interpolate(deep1, size=grid, mode="nearest")),
+            self.reduce2(deep2),
+            F.interpolate(self.reduce3(deep3), size=grid, mode="nearest"),
+        ]
+        return self.project(self.fuse(torch.cat(stages, dim=1)).mean(dim=(2, 3)))
+
+
+class SFGS(nn.Module):
+    """Scene-aware fine-grained sensing: the shallow map under three receptive fields, to one local vector."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        kernels = (1, 3, 5)
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, tokens, kernel, stride=kernel, bias=False),
+                nn.BatchNorm2d(tokens),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(LOCAL_GRID),
+                nn.Flatten(start_dim=2),
+            )
+            for kernel, tokens in zip(kernels, LOCAL_TOKENS, strict=True)
+        )
+        self.embed = nn.Sequential(
+            nn.Linear(LOCAL_GRID * LOCAL_GRID, width), nn.ReLU(), nn.Dropout(ATTENTION_DROPOUT)
+        )
+        self.attention = WeightedSelfAttention(sum(LOCAL_TOKENS), width)
+
+    def forward(self, shallow: torch.Tensor) -> torch.Tensor:
+        """Local vector (B, D) from the filtered shallow map (B, C, S/4, S/4)."""
+        return self.attention(self.embed(torch.cat([branch(shallow) for branch in self.branches], dim=1)))
+
+
+class WeightedSelfAttention(nn.Module):
+    """A transformer layer over tokens, then a learned weighting of them (SFGS's second half)."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.to_query = nn.Linear(width, width)
+        self.to_key = nn.Linear(width, width)
+        self.to_value = nn.Linear(width, width)
+        self.merge = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(ATTENTION_DROPOUT), nn.Linear(2 * width, width)
+        )
+        self.dropout = nn.Dropout(ATTENTION_DROPOUT)
+        self.token_weight = nn.Parameter(torch.randn(1, tokens, width))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """One vector (B, D) from tokens (B, L, D)."""
+        query, key, value = (
+            projection(tokens).unflatten(-1, (VISUAL_HEADS, -1)).transpose(1, 2)
+            for projection in (self.to_query, self.to_key, self.to_value)
+        )
+        attended = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=ATTENTION_DROPOUT if self.training else 0.0
+        )
+        attended = self.merge(attended.transpose(1, 2).flatten(start_dim=2))
+        tokens = self.norm1(tokens + self.dropout(attended))
+        tokens = self.norm2(tokens + self.dropout(self.feed_forward(tokens)))
+        # The paper multiplies by W^T (D x L) and averages the D rows of the product; averaging the rows of
+        # W^T first gives the same vector with D times less work.
+        return torch.einsum("l,bld->bd", self.token_weight[0].mean(dim=1), tokens)
+
+
+class ImageTower(nn.Module):
+    """From the backbone's maps to the image embedding: VMSF and SFGS side by side, then aggregated."""
+
+    def __init__(self, channels: tuple[int, int, int, int], width: int) -> None:
+        super().__init__()
+        shallow = channels[0] // 2
+        self.shallow_filter = nn.Sequential(
+            nn.Conv2d(channels[0], shallow, 1, bias=False), nn.BatchNorm2d(shallow), nn.ReLU()
+        )
+        self.sfgs = SFGS(shallow, width)
+        self.vmsf = VMSF(channels[1:], width)
+        self.aggregate = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, maps: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Image embedding (B, D), not normalised, from the maps of `Backbone.forward`."""
+        local_vector = self.sfgs(self.shallow_filter(maps["shallow"]))
+        global_vector = self.vmsf(maps["deep1"], maps["deep2"], maps["deep3"])
+        return self.aggregate(torch.cat([local_vector, global_vector], dim=1))

@@ -1,0 +1,238 @@
+"""Training: one run from a data set and a vocabulary to `best.pt`.
+
+swan train --dataset ucm
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from swancli.device import autocast
+from swancli.embed import Progress, encode_captions, encode_images
+from swancli.errors import SwanError
+from swancli.evaluate.metrics import Scores, retrieval_scores
+from swancli.model.checkpoint import load_checkpoint, save_checkpoint
+from swancli.model.swan import Swan
+from swancli.store import Dataset, atomic_path
+from swancli.train.batches import Batch, load_batches, pair_batches, read_ahead
+from swancli.train.losses import hinge_loss
+from swancli.vocab import Vocabulary
+from swancli.workspace import Run
+
+# Section 4.1 and the published options file.
+LEARNING_RATE = 2e-4
+DECAY = 0.7
+DECAY_EPOCHS = 20
+MARGIN = 0.2
+LOSSES = ("sum", "hardest")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a run is trained; written to its `config.json` beside the model's settings."""
+
+    epochs: int = 50
+    batch_size: int = 100
+    captions_per_image: int = 1
+    lr: float = LEARNING_RATE
+    loss: str = "sum"
+    margin: float = MARGIN
+    augmentation: str = "paper"
+    precision: str = "fp32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to. loss: mean over its pairs; scores: on the validation split; seconds: all of it."""
+
+    epoch: int
+    loss: float
+    pairs_per_second: float
+    seconds: float
+    scores: Scores
+    best: bool
+
+
+class Watch:
+    """Hears what happens during training; this one ignores it, the console's shows it."""
+
+    def note(self, text: str) -> None:
+        """A line of information."""
+
+    def step(self, epoch: int, step: int, steps: int, loss: float, pairs_per_second: float) -> None:
+        """After each step, counted from 1; loss: the mean over the step's pairs."""
+
+    def validation(self, phase: str, done: int, total: int) -> None:
+        """While the validation split is encoded."""
+
+    def epoch(self, report: Epoch) -> None:
+        """After each epoch."""
+
+
+def train(
+    dataset: Dataset,
+    vocabulary: Vocabulary,
+    model: Swan,
+    settings: TrainSettings,
+    run: Run,
+    device: torch.device,
+    watch: Watch,
+    *,
+    resume: bool = False,
+) -> None:
+    """Trains a model, epoch after epoch, each followed by the recall on the validation split.
+
+    Writes after every epoch: `metrics.csv`, `last.pt` and, when validation mR is the highest so far,
+    `best.pt`. The test split is never looked at. With `resume` it goes on after the epochs that `last.pt`
+    holds and ends where the uninterrupted run would.
+
+    Raises:
+        SwanError: no training pairs or no validation split.
+    """
+    training_rows = dataset.rows_of("train")
+    dataset.rows_of("val")
+    training, _ = dataset.catalogue.select(training_rows)
+    tokens = [vocabulary.encode(text) for text in training.text]
+
+    model.to(device, memory_format=torch.channels_last)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=settings.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, DECAY_EPOCHS, DECAY)
+    history = _restore(run, model, optimizer, schedule) if resume else []
+    events = _tensorboard(run, len(history) + 1)
+
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        started = time.perf_counter()
+        generator = np.random.default_rng([settings.seed, epoch])
+        torch.manual_seed(int(generator.integers(2**62)))  # dropout knows no other generator
+        groups = pair_batches(training.image, settings.batch_size, settings.captions_per_image, generator)
+        batches = load_batches(
+            groups,
+            lambda row: dataset.image(training_rows[row]),
+            training.image,
+            tokens,
+            size=model.settings.image_size,
+            augmentation=settings.augmentation,
+            generator=torch.Generator().manual_seed(int(generator.integers(2**62))),
+        )
+        show = partial(watch.step, epoch)
+        loss, rate = _train_epoch(model, batches, len(groups), optimizer, settings, device, show)
+        lr = schedule.get_last_lr()[0]
+        schedule.step()
+        scores = _validate(model, dataset, vocabulary, device, settings.precision, watch.validation)
+
+        best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
+        report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
+        history.append(_metrics_row(report, lr))
+        origin = {"dataset": dataset.name, "run": run.name, "epoch": epoch, "val_mR": scores.mean_recall}
+        if best:
+            save_checkpoint(run.best, model, vocabulary, origin)
+        state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "history": history}
+        save_checkpoint(run.last, model, vocabulary, origin, state)
+        with atomic_path(run.metrics) as temporary:
+            pd.DataFrame(history).to_csv(temporary, index=False)
+        if events:
+            for name, value in history[-1].items():
+                events.add_scalar(name, value, epoch)
+            events.flush()
+        watch.epoch(report)
+
+
+def _train_epoch(
+    model: Swan,
+    batches: Iterator[Batch],
+    steps: int,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainSettings,
+    device: torch.device,
+    on_step: Callable[[int, int, float, float], None],
+) -> tuple[float, float]:
+    """Mean loss over the pairs of one epoch, and pairs a second."""
+    model.train()
+    total = torch.zeros((), device=device)
+    pairs, started = 0, time.perf_counter()
+    for step, batch in enumerate(read_ahead(batches), start=1):
+        loss = _train_step(model, batch.to(device), optimizer, settings, device)
+        total += loss
+        pairs += len(batch.lengths)
+        on_step(step, steps, float(loss) / len(batch.lengths), pairs / (time.perf_counter() - started))
+    return float(total) / pairs, pairs / (time.perf_counter() - started)
+
+
+def _train_step(
+    model: Swan,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainSettings,
+    device: torch.device,
+) -> torch.Tensor:
+    """One step of the optimiser; returns the summed loss of the batch."""
+    with autocast(device, settings.precision):
+        images = model.encode_images(batch.pixels)
+        captions = model.encode_captions(batch.tokens, batch.lengths)
+    loss = hinge_loss(images @ captions.T, batch.positive, settings.margin, settings.loss == "hardest")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _validate(
+    model: Swan,
+    dataset: Dataset,
+    vocabulary: Vocabulary,
+    device: torch.device,
+    precision: str,
+    progress: Progress,
+) -> Scores:
+    """Recalls on the validation split, ties at their expected value."""
+    rows = dataset.rows_of("val")
+    part, _ = dataset.catalogue.select(rows)
+    options = {"device": device, "precision": precision, "progress": progress}
+    images = encode_images(model, dataset.image, rows, **options)
+    captions = encode_captions(model, vocabulary, part.text, **options)
+    return retrieval_scores(images, captions, part.image)
+
+
+def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
+    """One row of `metrics.csv`; recalls and mR in percent on the validation split."""
+    row = {"epoch": report.epoch, "lr": lr, "loss": report.loss}
+    for name, direction in (("i2t", report.scores.image_to_text), ("t2i", report.scores.text_to_image)):
+        row |= {f"{name}_R@{k}": value for k, value in direction.recall.items()}
+        row |= {f"{name}_median_rank": direction.median_rank, f"{name}_mean_rank": direction.mean_rank}
+    row |= {"mR": report.scores.mean_recall, "pairs_per_second": report.pairs_per_second}
+    return row | {"seconds": report.seconds}
+
+
+def _restore(
+    run: Run,
+    model: Swan,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> list[dict[str, Any]]:
+    """Puts the state of `last.pt` back; returns the rows of `metrics.csv` so far."""
+    last = load_checkpoint(run.last)
+    if not last.training:
+        raise SwanError(f"{run.last}: cannot be resumed, it holds no optimiser state")
+    model.load_state_dict(last.model.state_dict())
+    optimizer.load_state_dict(last.training["optimizer"])
+    schedule.load_state_dict(last.training["schedule"])
+    return last.training["history"]
+
+
+def _tensorboard(run: Run, first_epoch: int) -> Any | None:
+    """A writer of TensorBoard events when tensorboard is installed; a resumed run drops later events."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run.folder), purge_step=first_epoch)
