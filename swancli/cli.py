@@ -1,0 +1,526 @@
+"""The commands of `swan`: each reads its options, calls one function of its step and prints.
+
+Heavy imports (torch, pandas, h5py) stand inside the commands, so that `swan --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from swancli.console import (
+    NOT_MET,
+    Boundary,
+    Display,
+    show_answer,
+    show_embedded,
+    show_prepared,
+    show_report,
+    show_scores,
+    show_vocabulary,
+    step,
+    warn,
+)
+from swancli.errors import SwanError
+from swancli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from swancli.evaluate.report import Report
+    from swancli.query.search import Answer
+
+app = typer.Typer(
+    cls=Boundary,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find the overhead image that a sentence describes, and the sentence for an image.",
+    epilog="The way through: prepare, vocab, train, eval, embed, query. `swan demo` shows all of it.",
+)
+
+
+SourceFormat = Literal["karpathy", "precomp", "ucm", "nwpu", "table", "folder"]
+Missing = Literal["error", "skip"]
+SplitRule = Literal["given", "random", "stratified"]
+StopWords = Literal["keep", "drop"]
+CountedSplits = Literal["train", "all"]
+BackboneName = Literal["resnet18", "resnet34", "resnet50"]
+Augmentation = Literal["paper", "overhead", "none"]
+Loss = Literal["sum", "hardest"]
+Precision = Literal["fp32", "bf16"]
+Ties = Literal["expected", "best", "worst"]
+
+Root = Annotated[
+    Path, typer.Option(envvar="SWAN_ROOT", help="Folder that everything is written under.", file_okay=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU when there is one.")]
+DatasetName = Annotated[str | None, typer.Option(help="Name of the data set. Default: the newest one.")]
+RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: the newest one.")]
+CheckpointFile = Annotated[Path | None, typer.Option(help="A checkpoint file, in place of a run.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at a time.")]
+
+DEFAULT_ROOT = Path("swan-data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from swancli import __version__
+
+        typer.echo(f"swan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def swan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Find the overhead image that a sentence describes, and the sentence for an image."""
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Option(help="Name to give the data set; `demo` generates one.")],
+    source: Annotated[
+        Path | None, typer.Option(help="JSON, text lists, CSV or Parquet, or the folder that holds them.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images. Default: looked for beside the source.")
+    ] = None,
+    format: Annotated[
+        SourceFormat | None, typer.Option(help="Layout of the source. Default: recognised.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=16, help="Side in pixels to store images at. Default: as most of them are."),
+    ] = None,
+    missing: Annotated[
+        Missing, typer.Option(help="What to do about absent and unreadable images.")
+    ] = "error",
+    split: Annotated[
+        SplitRule, typer.Option(help="Take the source's splits, or draw train and val (and test if none).")
+    ] = "given",
+    val_fraction: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of images drawn for val (paper: 0.2).")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(help="Seed of drawn splits and of generated data.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads. Default: one a core.")] = None,
+    root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
+) -> None:
+    """Read a source of images and captions into dataset.h5."""
+    from swancli.prepare.build import PrepareSettings, prepare_dataset
+
+    settings = PrepareSettings(
+        name=dataset,
+        source=source,
+        images=images,
+        format=format,
+        size=size,
+        missing=missing,
+        split=split,
+        val_fraction=val_fraction,
+        seed=seed,
+        workers=workers or os.cpu_count() or 1,
+    )
+    path = Workspace(root).dataset(dataset)
+    display = Display(quiet)
+    with display.progress() as progress:
+        summary = prepare_dataset(settings, path, progress)
+    show_prepared(dataset, summary)
+    display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
+
+
+@app.command()
+def vocab(
+    dataset: DatasetName = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Count the captions of a source (as for prepare); needs no images.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write. Default: vocab.h5 of the data set.")
+    ] = None,
+    min_count: Annotated[
+        int, typer.Option(min=1, help="Least number of times a word is seen (paper: 5).")
+    ] = 1,
+    stop_words: Annotated[StopWords, typer.Option(help="English stop words (paper: drop).")] = "keep",
+    splits: Annotated[
+        CountedSplits, typer.Option(help="Captions to count (paper: train and test).")
+    ] = "train",
+    import_: Annotated[
+        Path | None, typer.Option("--import", help="Take the words of a published JSON vocabulary.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Also write the published JSON layout.")] = None,
+    root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
+) -> None:
+    """Count the words of the captions into vocab.h5."""
+    from swancli.vocab import count_words, export_json, read_vocabulary, write_vocabulary
+
+    workspace = Workspace(root)
+    if not (source and output):
+        dataset = dataset or (None if source else workspace.newest_dataset())
+    if source and not (dataset or output):
+        raise SwanError(
+            "--source alone does not say where the words go", "add --dataset NAME or --output FILE"
+        )
+    path = output or workspace.vocab(dataset)
+    if import_:
+        vocabulary = read_vocabulary(import_)
+    else:
+        texts = _captions(workspace, dataset, source, splits)
+        vocabulary = count_words(texts, min_count=min_count, stop_words=stop_words, dataset=dataset or "")
+    write_vocabulary(path, vocabulary)
+    if export:
+        export_json(export, vocabulary)
+    show_vocabulary(vocabulary, path)
+    if dataset:
+        Display(quiet).note(f"next: swan train --dataset {dataset}")
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    dataset: DatasetName = None,
+    vocab: Annotated[
+        Path | None, typer.Option(help="vocab.h5 or published JSON. Default: vocab.h5 of the data set.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over all captions (paper: 50).")] = 30,
+    batch_size: Annotated[int, typer.Option(min=2, help="Captions in a step (paper: 100).")] = 160,
+    captions_per_image: Annotated[
+        int, typer.Option(min=1, help="Captions that share one pass of their image (paper: 1).")
+    ] = 5,
+    lr: Annotated[float, typer.Option(min=0.0, help="Adam's learning rate; x0.7 every 20 epochs.")] = 2e-4,
+    backbone: Annotated[
+        BackboneName, typer.Option(help="Convolutional network (paper: resnet50).")
+    ] = "resnet18",
+    weights: Annotated[
+        Path | None, typer.Option(help="Starting weights of the backbone: a torchvision or AID file.")
+    ] = None,
+    freeze: Annotated[
+        bool | None,
+        typer.Option("--freeze/--fine-tune", help="Default: frozen when --weights is given (paper: frozen)."),
+    ] = None,
+    image_size: Annotated[int, typer.Option(min=32, help="Side in pixels of the model's input.")] = 256,
+    embed_dim: Annotated[int, typer.Option(min=16, help="Dimensions of an embedding (paper: 512).")] = 512,
+    augmentation: Annotated[
+        Augmentation,
+        typer.Option(
+            help="paper: rotation up to 90 degrees, crop. overhead: flips, quarter turns, crops, colour."
+        ),
+    ] = "paper",
+    loss: Annotated[
+        Loss, typer.Option(help="Hinge loss over all negatives of a batch, or the hardest.")
+    ] = "sum",
+    margin: Annotated[float, typer.Option(min=0.0, help="Margin of the hinge loss, in cosine.")] = 0.2,
+    precision: Annotated[Precision, typer.Option(help="bf16: autocast to bfloat16.")] = "fp32",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches, views and dropout.")] = 0,
+    run: Annotated[str | None, typer.Option(help="Name of the run. Default: date and time.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --run, or the newest run; only --epochs may change.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
+) -> None:
+    """Train SWAN on a data set; the best checkpoint is chosen on its validation split."""
+    from swancli.train.loop import TrainSettings
+    from swancli.train.run import RunConfig, resumed_config, train_run
+
+    workspace = Workspace(root)
+    if resume:
+        _refuse_changes(context, {"dataset", "run", "epochs", "resume", "device", "json_", "root", "quiet"})
+        folder = workspace.find_run(run, dataset, having="config.json")
+        config = resumed_config(folder, epochs if "epochs" in _given(context) else None)
+    else:
+        name = dataset or workspace.newest_dataset()
+        folder = workspace.run(name, run or datetime.now().strftime("%Y%m%d-%H%M%S"))
+        config = RunConfig(
+            dataset=name,
+            vocab=str(vocab or workspace.vocab(name)),
+            weights=str(weights or ""),
+            backbone=backbone,
+            image_size=image_size,
+            embed_dim=embed_dim,
+            frozen=weights is not None if freeze is None else freeze,
+            training=TrainSettings(
+                epochs=epochs,
+                batch_size=batch_size,
+                captions_per_image=captions_per_image,
+                lr=lr,
+                loss=loss,
+                margin=margin,
+                augmentation=augmentation,
+                precision=precision,
+                seed=seed,
+            ),
+        )
+    with Display(quiet).training(config.training.epochs) as watch:
+        report = train_run(workspace, folder, config, device, resume=resume, watch=watch)
+    _print_report(report, as_json=json_, as_csv=False)
+    Display(quiet).note(f"wrote {folder.folder}; next: swan eval --run {folder.name}")
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunName = None,
+    dataset: DatasetName = None,
+    checkpoint: CheckpointFile = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Evaluate an embeddings file; needs neither run nor images.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
+    scene_recall: Annotated[
+        bool, typer.Option("--scene-recall", help="Also the share of the K best that have the query's scene.")
+    ] = False,
+    ties: Annotated[
+        Ties, typer.Option(help="How equal scores are ordered: on average, luckily, or not.")
+    ] = "expected",
+    ceiling: Annotated[
+        bool,
+        typer.Option("--ceiling", help="Also what a perfect model would get, given that captions repeat."),
+    ] = False,
+    min_mr: Annotated[
+        float | None, typer.Option(help="Exit with code 3 when mR, in percent, is below.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="A header and one row on standard output.")] = False,
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
+    root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
+) -> None:
+    """Recall of a run on the test split of its data set."""
+    from swancli.evaluate.report import evaluate_checkpoint, evaluate_file
+
+    workspace, display = Workspace(root), Display(quiet)
+    options = {
+        "split": None if split == "all" else split,
+        "ties": ties,
+        "ceiling": ceiling,
+        "scenes": scene_recall,
+    }
+    if embeddings:
+        report = evaluate_file(embeddings, **options)
+    else:
+        path = checkpoint or workspace.find_run(run, dataset).best
+        with display.progress() as progress:
+            report = evaluate_checkpoint(
+                workspace, path, dataset, batch_size=batch_size, device=device, progress=progress, **options
+            )
+    _print_report(report, as_json=json_, as_csv=csv_)
+    if min_mr is not None and report.scores.mean_recall < min_mr:
+        warn(f"mR {report.scores.mean_recall:.2f} is below --min-mr {min_mr:g}")
+        raise typer.Exit(NOT_MET)
+
+
+@app.command()
+def embed(
+    run: RunName = None,
+    dataset: DatasetName = None,
+    checkpoint: CheckpointFile = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Embed a folder of images, in place of a data set.")
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Embed lines of text, one caption a line; - reads standard input.")
+    ] = None,
+    missing: Annotated[
+        Missing, typer.Option(help="What to do about unreadable images of --images.")
+    ] = "error",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write. Default: embeddings.h5 of the run.")
+    ] = None,
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
+    precision: Annotated[Precision, typer.Option(help="bf16: autocast to bfloat16.")] = "fp32",
+    root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
+) -> None:
+    """Encode a data set, a folder of images or lines of text into embeddings.h5."""
+    from swancli.device import choose_device, describe_device
+    from swancli.embed import embed_dataset, embed_folder, embed_texts
+    from swancli.model.checkpoint import load_checkpoint
+    from swancli.store import write_embeddings
+
+    if images and texts:
+        raise SwanError("--images and --texts cannot go together", "embed them one after the other")
+    workspace, display = Workspace(root), Display(quiet)
+    target = choose_device(device)
+    model = load_checkpoint(checkpoint or workspace.find_run(run, None if images or texts else dataset).best)
+    path = output or _embeddings_path(model.path, images or texts)
+    display.note(f"embedding with {model.path} on {describe_device(target)}")
+    with display.progress() as progress:
+        options = {"batch_size": batch_size, "device": target, "precision": precision, "progress": progress}
+        if images:
+            embeddings, skipped = embed_folder(model, images, missing=missing, **options)
+        elif texts:
+            embeddings, skipped = embed_texts(model, _lines(texts), str(texts), **options), []
+        else:
+            stored = workspace.dataset(dataset or model.origin["dataset"])
+            embeddings, skipped = embed_dataset(model, stored, **options), []
+    write_embeddings(path, embeddings)
+    show_embedded(path, embeddings, skipped)
+    display.note('next: swan query "what to look for"')
+
+
+@app.command()
+def query(
+    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Look for images like this one.")] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="One query a line on standard input; answers as they come.")
+    ] = False,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Embeddings to search. Default: the newest.")
+    ] = None,
+    checkpoint: CheckpointFile = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Results of a query.")] = 10,
+    threshold: Annotated[
+        float, typer.Option(min=-1.0, max=1.0, help="Least score, the cosine similarity from -1 to 1.")
+    ] = -1.0,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="Only images of this scene; may be given several times.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
+    device: Device = "auto",
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Rank the images of an embeddings file by how well a sentence, or an image, describes them."""
+    from swancli.query.search import open_search
+
+    if sum((text is not None, image is not None, batch)) != 1:
+        raise SwanError(
+            "nothing to look for" if not (text or image or batch) else "more than one way to ask",
+            "give a text, --image FILE, or --batch, one of them",
+        )
+    path = embeddings or Workspace(root).find_embeddings()
+    searcher = open_search(path, device, checkpoint=checkpoint, scenes=scene or (), split=split)
+    if image:
+        _print_answer(searcher.ask_image(image, top_k, threshold), json_)
+    for question in _lines(Path("-")) if batch else [text] if text is not None else []:
+        answer = searcher.ask_text(question, top_k, threshold)
+        if answer.unknown:
+            warn(f"words that the model does not know: {', '.join(answer.unknown)}")
+        _print_answer(answer, json_)
+
+
+@app.command()
+def demo(
+    images: Annotated[int, typer.Option(min=48, help="Generated images.")] = 1200,
+    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    device: Device = "auto",
+    root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
+) -> None:
+    """The whole life cycle on generated data: prepare, vocab, train, eval, embed, query."""
+    from swancli import demo as settings
+    from swancli.prepare.build import prepare_demo
+
+    workspace, common = Workspace(root), {"dataset": settings.DATASET, "root": root, "quiet": quiet}
+    step("prepare", f"--dataset {settings.DATASET}")
+    with Display(quiet).progress() as progress:
+        summary = prepare_demo(workspace.dataset(settings.DATASET), images, seed, progress)
+    show_prepared(settings.DATASET, summary)
+    step("vocab", f"--dataset {settings.DATASET}")
+    vocab(**common)
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.TRAINING.items())
+    step("train", f"--dataset {settings.DATASET} --epochs {epochs} {options}")
+    train(None, epochs=epochs, seed=seed, device=device, **settings.TRAINING, **common)
+    step("eval", "--scene-recall --ceiling")
+    evaluate(scene_recall=True, ceiling=True, device=device, **common)
+    step("embed")
+    embed(device=device, **common)
+    scores = settings.yardsticks(workspace.find_run(dataset=settings.DATASET).embeddings)
+    show_scores("demo test split, recall in percent", scores)
+    for question in settings.QUERIES:
+        step("query", f'"{question}" --split test --top-k 3')
+        query(question, split="test", top_k=3, device=device, root=root)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The options that stand on the command line."""
+    return {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+
+
+def _refuse_changes(context: typer.Context, allowed: set[str]) -> None:
+    changed = sorted(_given(context) - allowed)
+    if changed:
+        option = "--" + changed[0].replace("_", "-")
+        raise SwanError(
+            f"--resume goes on with the run's own settings, {option} cannot change them",
+            "leave it out, or start a new run",
+        )
+
+
+def _captions(workspace: Workspace, dataset: str | None, source: Path | None, splits: str) -> Iterable[str]:
+    """The captions to count: of a source, or of a data set's dataset.h5."""
+    from swancli.prepare.sources import read_source
+    from swancli.store import Dataset
+
+    if source:
+        entries = read_source(source).entries
+        return [
+            text for entry in entries if splits == "all" or entry.split == "train" for text in entry.captions
+        ]
+    with Dataset(workspace.dataset(dataset)) as stored:
+        rows = None if splits == "all" else "train"
+        return stored.catalogue.select(stored.catalogue.image_rows(rows))[0].text
+
+
+def _embeddings_path(checkpoint: Path, other: Path | None) -> Path:
+    """embeddings.h5 beside the checkpoint; with the folder's or file's name when it is not the run's data set."""
+    if other is None:
+        return checkpoint.parent / "embeddings.h5"
+    name = "stdin" if str(other) == "-" else other.resolve().stem
+    return checkpoint.parent / f"embeddings-{name}.h5"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, or of standard input for -, without empty ones."""
+    try:
+        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.strip():
+                    yield line.strip()
+    except OSError as error:
+        raise SwanError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SwanError(f"{path}: not UTF-8 text ({error})") from error
+
+
+def _print_answer(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
+    else:
+        show_answer(answer)
+
+
+def _print_report(report: Report, as_json: bool, as_csv: bool) -> None:
+    if as_json:
+        print(json.dumps(report.record(), indent=1, ensure_ascii=False))
+    elif as_csv:
+        import csv
+
+        row = report.row()
+        writer = csv.DictWriter(sys.stdout, list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(row)
+    else:
+        show_report(report)
+
+
+def main() -> None:
+    """The executable `swan`."""
+    app(prog_name="swan")

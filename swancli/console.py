@@ -1,0 +1,287 @@
+"""What people see: results on standard output, progress and notes on standard error; the only user of rich.
+
+The boundary where errors become exit codes is here too: 0 done, 1 a bug, 2 the user's input, 3 a threshold
+not met, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typer import Exit
+from typer.core import TyperGroup
+
+from swancli.errors import SwanError
+
+if TYPE_CHECKING:
+    from swancli.evaluate.metrics import Scores
+    from swancli.evaluate.report import Report
+    from swancli.prepare.build import Summary
+    from swancli.query.search import Answer
+    from swancli.store import Embeddings
+    from swancli.train.loop import Epoch
+    from swancli.vocab import Vocabulary
+
+NOT_MET, INTERRUPTED = 3, 130
+PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
+
+RECALL_COLUMNS = ("R@1", "R@5", "R@10")
+
+
+def output() -> Console:
+    """The console of results."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+
+
+def warn(text: str) -> None:
+    """A warning on standard error, shown even when it is not a terminal."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escape(text)}")
+
+
+class Boundary(TyperGroup):
+    """The command group that turns errors into a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SwanError as error:
+            console = Console(stderr=True, highlight=False, soft_wrap=True)
+            console.print(f"[bold red]error:[/] {escape(error.problem)}")
+            if error.mend:
+                console.print(f"  {escape(error.mend)}")
+            raise Exit(2) from error
+        except KeyboardInterrupt:
+            Console(stderr=True).print("interrupted")
+            raise Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of a pipe has gone (`| head -1`); nothing is left to say to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(0) from None
+
+
+class Display:
+    """Progress and notes on standard error; silent when it is no terminal, or when asked to be."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.silent = quiet or not self.console.is_terminal
+
+    def note(self, text: str) -> None:
+        """A line of information."""
+        if not self.silent:
+            self.console.print(escape(text), style="dim")
+
+    def _bars(self, *columns: TextColumn) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            *columns,
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=self.silent,
+        )
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
+        """A callback that shows a bar for each phase: phase, done, total."""
+        with self._bars() as bars:
+            yield _phases(bars)
+
+    @contextmanager
+    def training(self, epochs: int) -> Iterator[TrainingDisplay]:
+        """The live display of a training run, a `Watch` of `train.loop`."""
+        with self._bars(TextColumn("{task.fields[figures]}")) as bars:
+            yield TrainingDisplay(bars, epochs)
+
+
+def _phases(bars: Progress) -> Callable[[str, int, int], None]:
+    tasks: dict[str, Any] = {}
+
+    def show(phase: str, done: int, total: int) -> None:
+        if phase not in tasks:
+            tasks[phase] = bars.add_task(phase, total=total, figures="")
+        bars.update(tasks[phase], completed=done, total=total, visible=done < total)
+
+    return show
+
+
+class TrainingDisplay:
+    """A bar of epochs and one of steps with loss and speed; a row of recalls after each epoch."""
+
+    def __init__(self, bars: Progress, epochs: int) -> None:
+        self._bars = bars
+        self._epochs = bars.add_task("epochs", total=epochs, figures="")
+        self._steps = bars.add_task("steps", total=None, figures="")
+        self.validation = _phases(bars)
+        self._headed = False
+
+    def note(self, text: str) -> None:
+        """A line of information."""
+        if not self._bars.disable:
+            self._bars.console.print(escape(text), style="dim")
+
+    def step(self, epoch: int, step: int, steps: int, loss: float, pairs_per_second: float) -> None:
+        """Called after each step."""
+        self._bars.update(
+            self._steps,
+            description=f"epoch {epoch}",
+            completed=step,
+            total=steps,
+            figures=f"loss {loss:.3f}  {pairs_per_second:.0f} pairs/s",
+        )
+
+    def epoch(self, report: Epoch) -> None:
+        """Called after each epoch: adds its row of the recall table."""
+        self._bars.update(self._epochs, completed=report.epoch)
+        directions = (report.scores.image_to_text, report.scores.text_to_image)
+        recalls = [f"{direction.recall[k]:.2f}" for direction in directions for k in (1, 5, 10)]
+        figures = [
+            f"{report.scores.mean_recall:.2f}",
+            f"{report.seconds:.0f} s",
+            "best" if report.best else "",
+        ]
+        table = Table(box=None, show_header=not self._headed, padding=(0, 1))
+        heads = (
+            "epoch",
+            "loss",
+            *(f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)),
+            "val mR",
+            "time",
+        )
+        for head in heads:
+            table.add_column(head, justify="right", width=max(8, len(head)))
+        table.add_column("", width=4, style="green")
+        table.add_row(str(report.epoch), f"{report.loss:.3f}", *recalls, *figures)
+        self._headed = True
+        if not self._bars.disable:
+            self._bars.console.print(table)
+
+
+def _table(title: str, columns: Sequence[str], caption: str | None = None) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right")
+    return table
+
+
+def show_scores(title: str, rows: Mapping[str, Scores], caption: str | None = None) -> None:
+    """A table of recalls in percent, one row for each named set of scores."""
+    heads = [f"{way} {column}" for way in ("i2t", "t2i") for column in RECALL_COLUMNS]
+    table = _table(title, ["", *heads, "mR"], caption)
+    for name, scores in rows.items():
+        recalls = [
+            f"{direction.recall[k]:.2f}"
+            for direction in (scores.image_to_text, scores.text_to_image)
+            for k in (1, 5, 10)
+        ]
+        table.add_row(name, *recalls, f"{scores.mean_recall:.2f}")
+    output().print(table)
+
+
+def show_report(report: Report) -> None:
+    """The tables of `swan eval`: recalls and ranks, the ceiling beside them, then scene recall."""
+    named = report.source.get("run") or report.source.get("embeddings") or report.source.get("checkpoint", "")
+    title = f"{report.source.get('dataset', '')} {report.split} · {named}"
+    caption = f"{report.images} images, {report.captions} captions; ties: {report.ties}; recalls in percent"
+    columns = ["", *RECALL_COLUMNS, "median rank", "mean rank"]
+    if report.ceiling:
+        columns += [f"ceiling {column}" for column in RECALL_COLUMNS]
+    table = _table(title, columns, caption)
+    for label, name in (("image to text", "image_to_text"), ("text to image", "text_to_image")):
+        direction = getattr(report.scores, name)
+        cells = [f"{direction.recall[k]:.2f}" for k in (1, 5, 10)]
+        cells += [f"{direction.median_rank:.0f}", f"{direction.mean_rank:.2f}"]
+        if report.ceiling:
+            cells += [f"{getattr(report.ceiling, name).recall[k]:.2f}" for k in (1, 5, 10)]
+        table.add_row(label, *cells)
+    table.add_section()
+    ceiling = ["", "", f"{report.ceiling.mean_recall:.2f}"] if report.ceiling else []
+    table.add_row("mR", "", "", f"{report.scores.mean_recall:.2f}", "", "", *ceiling, style="bold")
+    output().print(table)
+    if report.scenes:
+        _show_scenes(report)
+
+
+def _show_scenes(report: Report) -> None:
+    scenes = report.scenes
+    ks = list(scenes.image_to_text.share)
+    left_out = f"{scenes.image_to_text.skipped} images and {scenes.text_to_image.skipped} captions"
+    caption = (
+        f"share of the K best that have the query's scene, in percent; {left_out} without a scene left out"
+    )
+    table = _table("scene recall", ["", *(f"SR@{k}" for k in ks)], caption)
+    for label, direction in (
+        ("image to text", scenes.image_to_text),
+        ("text to image", scenes.text_to_image),
+    ):
+        table.add_row(label, *(f"{direction.share[k]:.2f}" for k in ks))
+    output().print(table)
+
+
+def step(command: str, options: str = "") -> None:
+    """The command line of a step that `swan demo` takes."""
+    output().print(f"\n[bold]$ swan {command}[/] {escape(options)}")
+
+
+def show_prepared(dataset: str, summary: Summary) -> None:
+    """What `swan prepare` wrote, split by split, and what it left out and why."""
+    stored = "as they came" if summary.shape is None else f"{summary.shape[1]} x {summary.shape[0]} px"
+    table = _table(dataset, ["split", "images", "captions", "scenes"], f"images stored {stored}")
+    for part in summary.splits:
+        table.add_row(part.split or "none", *map(str, (part.images, part.captions, part.scenes)))
+    output().print(table)
+    if summary.skipped:
+        table = _table("left out", ["why", "images", "named", "first"])
+        for group in summary.skipped:
+            table.add_row(*map(escape, (group.reason, str(group.count), group.pattern, group.first)))
+        output().print(table)
+
+
+def show_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+    """What `swan vocab` counted."""
+    table = _table(
+        f"{vocabulary.dataset or 'imported'} vocabulary", ["words", "least count", "stop words", "file"]
+    )
+    least = str(vocabulary.min_count) if vocabulary.min_count else "unknown"
+    table.add_row(str(len(vocabulary)), least, vocabulary.stop_words, escape(str(path)))
+    output().print(table)
+
+
+def show_embedded(path: Path, embeddings: Embeddings, skipped: Sequence[tuple[str, str]]) -> None:
+    """What `swan embed` wrote, and what it left out."""
+    table = _table(f"embeddings of {embeddings.dataset}", ["images", "captions", "dimensions", "file"])
+    counts = (len(embeddings.image), len(embeddings.caption), embeddings.image.shape[1])
+    table.add_row(*map(str, counts), escape(str(path)))
+    output().print(table)
+    for name, reason in skipped:
+        warn(f"left out {name}: {reason}")
+
+
+def show_answer(answer: Answer) -> None:
+    """The ranked images of one question."""
+    console = output()
+    if not answer.hits:
+        console.print(f"no match for {escape(repr(answer.question))}")
+        return
+    table = Table(title=escape(answer.question), title_justify="left")
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("file", overflow="fold")
+    table.add_column("scene", overflow="fold")
+    table.add_column("its caption", overflow="fold", style="dim")
+    for hit in answer.hits:
+        caption = hit.captions[0] if hit.captions else ""
+        cells = (hit.filename, hit.scene or "", caption)
+        table.add_row(str(hit.rank), f"{hit.score:.4f}", *(escape(cell) for cell in cells))
+    console.print(table)
