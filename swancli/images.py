@@ -107,6 +107,8 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         samples = tifffile.imread(io.BytesIO(data))
     except Exception as error:
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
+    if not samples.size:
+        raise ImageError(f"{name}: damaged TIFF (no picture in it)")
     if samples.ndim == 3 and samples.shape[0] < samples.shape[2] and samples.shape[0] <= 16:
         samples = np.moveaxis(samples, 0, 2)  # bands stored plane by plane
     if samples.ndim not in (2, 3):

@@ -1,0 +1,93 @@
+"""How images are divided into train, val and test."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swancli.errors import SwanError
+from swancli.prepare.sources import Entry
+from swancli.prepare.splits import assign_splits, divide_rows
+
+
+def entries(scenes, split=None):
+    return [Entry(f"{row}.jpg", ("a road",), split, scene) for row, scene in enumerate(scenes)]
+
+
+def assign(listed, rule, fraction=0.2, seed=0):
+    return assign_splits(listed, rule, fraction, np.random.default_rng(seed))
+
+
+def test_given_keeps_the_source_and_leaves_images_without_captions_alone():
+    listed = [Entry("1.jpg", ("a",), "val"), Entry("2.jpg"), Entry("3.jpg", (), "test")]
+    assert assign(listed, "given") == ["val", None, "test"]
+
+
+def test_given_without_splits_says_how_to_draw_them():
+    with pytest.raises(SwanError, match="2 of 2 captioned images have no split, first 0") as caught:
+        assign(entries("ab"), "given")
+    assert "--split random" in caught.value.mend
+
+
+def test_given_refuses_a_list_that_is_only_partly_divided():
+    with pytest.raises(SwanError, match="1 of 2 captioned images have no split, first 1"):
+        assign([Entry("0.jpg", ("a",), "train"), Entry("1.jpg", ("a",))], "given")
+
+
+def test_random_draws_a_test_part_first_when_none_is_given():
+    # 100 images: 20 for test, then 16 of the 80 left for val.
+    assert Counter(assign(entries("a" * 100), "random")) == {"train": 64, "val": 16, "test": 20}
+
+
+def test_random_keeps_the_given_test_images():
+    listed = entries("a" * 50, "test")[:10] + entries("a" * 50, "train")[10:]
+    splits = assign(listed, "random")
+    assert splits[:10] == ["test"] * 10
+    assert Counter(splits[10:]) == {"train": 32, "val": 8}
+
+
+def test_stratified_keeps_eight_tenths_of_each_scene_for_training():
+    scenes = ["port"] * 10 + ["lake"] * 7 + [None] * 3
+    listed = [*entries(scenes, "val"), Entry("t.jpg", ("a",), "test")]
+    train = Counter(
+        scene for scene, split in zip(scenes, assign(listed, "stratified"), strict=False) if split == "train"
+    )
+    assert train == {"port": 8, "lake": 6, None: 2}  # round(5.6) and round(2.4)
+
+
+def test_same_seed_gives_the_same_splits_and_another_seed_others():
+    listed = entries("a" * 60)
+    assert assign(listed, "random", seed=3) == assign(listed, "random", seed=3)
+    assert assign(listed, "random", seed=3) != assign(listed, "random", seed=4)
+
+
+def test_images_without_captions_are_not_drawn():
+    listed = [*entries("a" * 20), Entry("x.jpg", (), "train")]
+    assert assign(listed, "random")[-1] is None
+    assert assign([Entry("x.jpg")], "random") == [None]
+
+
+def test_too_few_images_to_divide_are_refused():
+    with pytest.raises(SwanError, match="1 captioned images leave none for val"):
+        assign(entries("a"), "random")
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5])
+def test_fraction_outside_its_range_is_refused(fraction):
+    with pytest.raises(SwanError, match="not between 0 and 1"):
+        assign(entries("aaaa"), "random", fraction)
+
+
+@given(
+    scenes=st.lists(st.sampled_from(["a", "b", None]), min_size=1, max_size=40),
+    fraction=st.floats(0.05, 0.95),
+    seed=st.integers(0, 99),
+)
+def test_divided_rows_are_every_row_once(scenes, fraction, seed):
+    rows = np.arange(len(scenes))
+    kept, drawn = divide_rows(rows, scenes, fraction, np.random.default_rng(seed))
+    assert sorted([*kept, *drawn]) == list(rows)
+    counts = Counter(scenes[row] for row in kept)
+    assert all(counts[scene] == round((1 - fraction) * n) for scene, n in Counter(scenes).items())

@@ -1,0 +1,228 @@
+"""The files between the steps: whole or not there, and read as they were written."""
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from swancli.errors import StoreError
+from swancli.images import pixel_digest
+from swancli.store import (
+    DATASET,
+    EMBEDDINGS,
+    VOCABULARY,
+    Catalogue,
+    Dataset,
+    Embeddings,
+    atomic_path,
+    create_dataset,
+    create_store,
+    open_store,
+    read_catalogue,
+    read_embeddings,
+    write_catalogue,
+    write_embeddings,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+in_one_folder = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@st.composite
+def catalogues(draw):
+    count = draw(st.integers(0, 6))
+    columns = [draw(st.lists(kind, min_size=count, max_size=count)) for kind in (texts, texts | st.none())]
+    split = draw(st.lists(st.sampled_from(["train", "val", "test", None]), min_size=count, max_size=count))
+    captions = draw(st.lists(st.tuples(texts, st.integers(-1, count - 1)), max_size=10))
+    return Catalogue.of(*columns, split, *([row[side] for row in captions] for side in (0, 1)))
+
+
+def columns(catalogue):
+    return [getattr(catalogue, name).tolist() for name in ("filename", "scene", "split", "text", "image")]
+
+
+@given(catalogue=catalogues())
+@in_one_folder
+def test_catalogue_of_any_text_reads_back_as_written(tmp_path, catalogue):
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        write_catalogue(file, catalogue)
+    with open_store(tmp_path / "a.h5", DATASET) as file:
+        assert columns(read_catalogue(file)) == columns(catalogue)
+
+
+@given(catalogue=catalogues(), data=st.data())
+@in_one_folder
+def test_selected_captions_keep_their_image_and_order(catalogue, data):
+    rows = np.array(data.draw(st.permutations(range(len(catalogue.filename)))), dtype=np.int64)
+    rows = rows[: data.draw(st.integers(0, len(rows)))]
+    part, captions = catalogue.select(rows)
+    assert part.filename.tolist() == [catalogue.filename[row] for row in rows]
+    assert captions.tolist() == [row for row, own in enumerate(catalogue.image) if own in rows]
+    assert part.text.tolist() == [catalogue.text[row] for row in captions]
+    assert rows[part.image].tolist() == catalogue.image[captions].tolist()
+
+
+def test_image_rows_are_those_of_the_split():
+    catalogue = Catalogue.of("abc", [None] * 3, ["val", None, "val"])
+    assert catalogue.image_rows("val").tolist() == [0, 2]
+    assert catalogue.image_rows("test").tolist() == []
+    assert catalogue.image_rows(None).tolist() == [0, 1, 2]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# whole files only
+
+
+def write_half(path, error):
+    with create_store(path, DATASET) as file:
+        file["half"] = 1
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_exception_leaves_the_old_file_and_no_temporary_one(tmp_path, error):
+    path = tmp_path / "a.h5"
+    path.write_text("old")
+    with pytest.raises(error):
+        write_half(path, error)
+    assert path.read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_store_carries_format_version_maker_and_complete(tmp_path):
+    with create_store(tmp_path / "a.h5", VOCABULARY):
+        pass
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert (file.attrs["format"], file.attrs["version"]) == ("swan-vocab", 1)
+        assert file.attrs["created_by"].startswith("swancli ")
+        assert file.attrs["complete"]
+
+
+def open_problem(path, kind=DATASET):
+    with pytest.raises(StoreError) as caught:
+        open_store(path, kind)
+    return str(caught.value)
+
+
+def test_absent_file_names_the_command_that_makes_it(tmp_path):
+    assert (
+        open_problem(tmp_path / "a.h5") == f"{tmp_path / 'a.h5'}: no such file\nmake it with `swan prepare`"
+    )
+    assert "swan embed" in open_problem(tmp_path / "a.h5", EMBEDDINGS)
+
+
+def test_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "a.h5").write_text("text")
+    assert "not a readable HDF5 file" in open_problem(tmp_path / "a.h5")
+    with create_store(tmp_path / "b.h5", VOCABULARY):
+        pass
+    assert "a swan-dataset file is needed, its format attribute says swan-vocab" in open_problem(
+        tmp_path / "b.h5"
+    )
+    with h5py.File(tmp_path / "c.h5", "w"):
+        pass
+    assert "its format attribute says nothing" in open_problem(tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        ("version", 2, "version 2 of swan-dataset; this swan reads version 1"),
+        ("complete", False, "not complete"),
+        ("complete", None, "not complete"),
+    ],
+)
+def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, value, said):
+    with create_store(tmp_path / "a.h5", DATASET):
+        pass
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file.attrs[attribute]
+        if value is not None:
+            file.attrs[attribute] = value
+    assert said in open_problem(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("captions/text", None, "damaged columns"),
+        ("captions/text", [1, 2], "damaged columns"),
+        ("captions/image", [0, 9], "images that are not there"),
+        ("captions/image", [0, -2], "images that are not there"),
+        ("captions/image", [0], "images that are not there"),
+        ("images/scene", [0], "columns differ in length"),
+        ("images/scene", [0, 7], "damaged columns"),
+    ],
+)
+def test_damaged_columns_are_told(tmp_path, column, values, said):
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        write_catalogue(file, Catalogue.of("ab", ["x", None], ["val", "val"], "cd", [0, 1]))
+        del file[column]
+        if values is not None:
+            file[column] = np.array(values)
+    with open_store(tmp_path / "a.h5", DATASET) as file, pytest.raises(StoreError, match=said):
+        read_catalogue(file)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# data sets and embeddings
+
+
+def test_pixels_read_back_with_one_chunk_an_image(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+    with create_dataset(tmp_path / "dataset.h5", "tiny", (4, 5)) as writer:
+        for image in images:
+            writer.add(image, pixel_digest(image))
+        writer.finish(Catalogue.of("abc", [None] * 3, ["train"] * 3), [("d.jpg", "absent")])
+    with Dataset(tmp_path / "dataset.h5") as dataset:
+        assert dataset.name == "tiny"
+        assert all((dataset.image(row) == images[row]).all() for row in range(3))
+        assert dataset.digest.tolist() == [pixel_digest(image) for image in images]
+    with h5py.File(tmp_path / "dataset.h5") as file:
+        assert file["images/pixels"].chunks == (1, 4, 5, 3)
+        assert file["skipped/filename"].asstr()[:].tolist() == ["d.jpg"]
+        assert file["skipped/reason"].asstr()[:].tolist() == ["absent"]
+
+
+def test_embeddings_read_back(tmp_path):
+    catalogue = Catalogue.of("ab", ["x", None], ["val", "val"], "cde", [0, 1, 1])
+    image, caption = np.eye(2, 4, dtype=np.float32), np.ones((3, 4), dtype=np.float32) / 2
+    written = Embeddings(image, caption, catalogue, "tiny", str(tmp_path / "best.pt"), "0" * 64, "swan")
+    write_embeddings(tmp_path / "embeddings.h5", written)
+    read = read_embeddings(tmp_path / "embeddings.h5")
+    assert (read.image == image).all()
+    assert (read.caption == caption).all()
+    assert columns(read.catalogue) == columns(catalogue)
+    assert (read.dataset, read.checkpoint_sha256, read.variant) == ("tiny", "0" * 64, "swan")
+
+
+def test_checkpoint_is_found_after_it_moved_with_its_embeddings(tmp_path):
+    folder = tmp_path / "run"
+    empty = Embeddings(
+        np.zeros((0, 4)), np.zeros((0, 4)), Catalogue.of(), "tiny", str(folder / "best.pt"), "", "swan"
+    )
+    write_embeddings(folder / "embeddings.h5", empty)
+    assert read_embeddings(folder / "embeddings.h5").checkpoint == str(folder / "best.pt")
+    moved = folder.rename(tmp_path / "moved")
+    assert read_embeddings(moved / "embeddings.h5").checkpoint == str(moved / "best.pt")
+
+
+def test_embeddings_that_do_not_fit_their_rows_are_refused(tmp_path):
+    catalogue = Catalogue.of("ab", ["x", None], ["val", "val"], "c", [0])
+    wrong = Embeddings(np.zeros((3, 4)), np.zeros((1, 4)), catalogue, "tiny", "best.pt", "", "swan")
+    write_embeddings(tmp_path / "embeddings.h5", wrong)
+    with pytest.raises(StoreError, match="do not fit its rows"):
+        read_embeddings(tmp_path / "embeddings.h5")
