@@ -53,6 +53,7 @@ CountedSplits = Literal["train", "all"]
 BackboneName = Literal["resnet18", "resnet34", "resnet50"]
 Augmentation = Literal["paper", "overhead", "none"]
 Loss = Literal["sum", "hardest"]
+Schedule = Literal["step", "cosine"]
 Precision = Literal["fp32", "bf16"]
 Ties = Literal["expected", "best", "worst"]
 
@@ -198,7 +199,10 @@ def train(
     captions_per_image: Annotated[
         int, typer.Option(min=1, help="Captions that share one pass of their image (paper: 1).")
     ] = 5,
-    lr: Annotated[float, typer.Option(min=0.0, help="Adam's learning rate; x0.7 every 20 epochs.")] = 2e-4,
+    lr: Annotated[float, typer.Option(min=0.0, help="Adam's learning rate (paper: 2e-4).")] = 2e-4,
+    schedule: Annotated[
+        Schedule, typer.Option(help="step: x0.7 every 20 epochs, as the paper. cosine: down to 0 at the end.")
+    ] = "step",
     backbone: Annotated[
         BackboneName, typer.Option(help="Convolutional network (paper: resnet50).")
     ] = "resnet18",
@@ -257,6 +261,7 @@ def train(
                 batch_size=batch_size,
                 captions_per_image=captions_per_image,
                 lr=lr,
+                schedule=schedule,
                 loss=loss,
                 margin=margin,
                 augmentation=augmentation,

@@ -18,6 +18,7 @@ from swancli.store import atomic_path
 from swancli.vocab import Vocabulary
 
 FORMAT, VERSION = "swan-checkpoint", 1
+TRAIN_AGAIN = "train again, or take another checkpoint"
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"{path}: not a checkpoint that can be loaded safely ({reason})") from error
+        problem = f"{path}: not a checkpoint that can be loaded safely ({reason})"
+        raise StoreError(problem, TRAIN_AGAIN) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise StoreError(
             f"{path}: not a swan checkpoint", "give a best.pt or last.pt that `swan train` wrote"
         )
-    if content["version"] != VERSION:
-        raise StoreError(f"{path}: version {content['version']}; this swan reads version {VERSION}")
+    if content.get("version") != VERSION:
+        raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
     try:
         model = Swan(ModelSettings(**content["settings"]))
-        model.load_state_dict(content["model"])
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
-        origin, training = content["origin"], content["training"]
-    except SwanError:
-        raise
-    except Exception as error:
-        raise StoreError(f"{path}: its weights do not fit its settings ({error})") from error
+        weights, origin, training = content["model"], content["origin"], content["training"]
+        shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    except SwanError as error:
+        raise StoreError(f"{path}: {error.problem}", error.mend) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise StoreError(f"{path}: damaged checkpoint ({error!r})", TRAIN_AGAIN) from error
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if shapes != own:
+        wrong = sorted(key for key in {*own, *shapes} if own.get(key) != shapes.get(key))
+        raise StoreError(
+            f"{path}: its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})",
+            TRAIN_AGAIN,
+        )
+    model.load_state_dict(weights)
     return Checkpoint(path, model.eval(), vocabulary, origin, training, file_sha256(path))
 
 

@@ -114,7 +114,9 @@ def test_masked_batch_norm_counts_real_positions_only():
     mask = torch.tensor([[True, True, False]])
     normed = norm(units, mask)
     torch.testing.assert_close(normed[0, :, 0], torch.tensor([-1.0, 1.0, 0.0]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(norm.running_mean, torch.tensor([0.2]))  # momentum 0.1 times the mean of 1 and 3
+    torch.testing.assert_close(
+        norm.running_mean, torch.tensor([0.2])
+    )  # momentum 0.1 times the mean of 1 and 3
 
 
 def test_caption_embedding_is_the_mean_over_words_and_joint_words():

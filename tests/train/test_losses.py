@@ -40,4 +40,6 @@ def test_hinge_loss_equals_the_published_values(parity):
     scores = torch.from_numpy(parity["loss_scores"]).double()
     positive = torch.eye(len(scores)).bool()
     for hardest, name in ((False, "loss_sum"), (True, "loss_hardest")):
-        assert hinge_loss(scores, positive, 0.2, hardest).item() == pytest.approx(float(parity[name]), rel=1e-6)
+        assert hinge_loss(scores, positive, 0.2, hardest).item() == pytest.approx(
+            float(parity[name]), rel=1e-6
+        )

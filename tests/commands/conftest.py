@@ -1,0 +1,75 @@
+"""A small real source, and a root in which the six commands have run on it."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from swancli.cli import app
+from swancli.prepare.demo import generate_demo
+
+SMALL = ["--image-size", "32", "--embed-dim", "32", "--augmentation", "none", "--lr", "1e-3"]
+
+
+def write_source(folder, images=60):
+    """Generated scenes as a folder of PNG files and a Karpathy-style list."""
+    (folder / "images").mkdir(parents=True)
+    entries = []
+    for image in generate_demo(images, seed=3, size=48):
+        Image.fromarray(image.pixels).save(folder / "images" / image.filename)
+        entries.append(
+            {
+                "filename": image.filename,
+                "split": image.split,
+                "sentences": [{"raw": caption} for caption in image.captions],
+            }
+        )
+    (folder / "dataset.json").write_text(json.dumps({"dataset": "small", "images": entries}))
+    return folder
+
+
+def execute(*arguments, root, stdin=None):
+    """Runs the installed command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "swancli", *map(str, arguments)],
+        env={**os.environ, "SWAN_ROOT": str(root)},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def invoke(*arguments, root, stdin=None):
+    """Runs a command in this process: quicker, with the same exit codes and outputs."""
+    result = CliRunner().invoke(app, list(map(str, arguments)), env={"SWAN_ROOT": str(root)}, input=stdin)
+    return SimpleNamespace(returncode=result.exit_code, stdout=result.stdout, stderr=result.stderr)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def finished(source, tmp_path_factory):
+    """A root after prepare, vocab, train, eval and embed, with what each printed; not to be changed."""
+    root = tmp_path_factory.mktemp("root")
+    steps = {
+        "prepare": ["--dataset", "small", "--source", source],
+        "vocab": ["--dataset", "small"],
+        "train": ["--dataset", "small", "--epochs", "2", "--run", "first", *SMALL],
+        "eval": ["--scene-recall"],
+        "embed": [],
+    }
+    printed = {}
+    for name, options in steps.items():
+        printed[name] = execute(name, *options, root=root)
+        assert printed[name].returncode == 0, printed[name].stderr
+    return SimpleNamespace(root=root, printed=printed, run=root / "small" / "runs" / "first")

@@ -1,0 +1,214 @@
+"""The six commands, one after the other, as the contract writes them."""
+
+import csv
+import hashlib
+import io
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL, execute, invoke
+
+RECALLS = ["R@1", "R@5", "R@10"]
+
+
+def test_every_step_leaves_its_files_where_the_next_one_looks(finished):
+    dataset = finished.root / "small"
+    assert {path.name for path in dataset.iterdir()} == {"dataset.h5", "vocab.h5", "runs"}
+    left = {path.name for path in finished.run.iterdir() if not path.name.startswith("events.")}
+    assert left == {"config.json", "metrics.csv", "best.pt", "last.pt", "embeddings.h5"}
+
+
+def test_commands_are_silent_on_standard_error_when_it_is_no_terminal(finished):
+    assert {name: result.stderr for name, result in finished.printed.items()} == dict.fromkeys(
+        finished.printed, ""
+    )
+
+
+def test_prepare_ends_with_a_table_of_its_splits(finished):
+    lines = [line.replace("│", " ").split() for line in finished.printed["prepare"].stdout.splitlines()]
+    counts = {line[0]: line[1:] for line in lines if line and line[0] in ("train", "val", "test")}
+    assert counts == {"train": ["36", "180", "12"], "val": ["12", "60", "12"], "test": ["12", "60", "12"]}
+
+
+def test_eval_prints_recall_and_scene_recall_tables(finished):
+    printed = finished.printed["eval"].stdout
+    for text in ("image to text", "text to image", "R@10", "mR", "scene recall", "SR@10"):
+        assert text in printed
+
+
+def test_stores_are_read_with_plain_h5py(finished):
+    with h5py.File(finished.run / "embeddings.h5") as file:
+        assert file.attrs["format"] == "swan-embeddings"
+        assert file.attrs["complete"]
+        digest = hashlib.sha256((finished.run / "best.pt").read_bytes()).hexdigest()
+        assert file.attrs["checkpoint_sha256"] == digest
+        assert file.attrs["dataset"] == "small"
+        image, caption = file["images/embedding"][:], file["captions/embedding"][:]
+        assert image.shape == (60, 32)
+        assert caption.shape == (300, 32)
+        np.testing.assert_allclose(np.linalg.norm(image, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(caption, axis=1), 1, atol=1e-5)
+        assert file["captions/image"][:].tolist() == np.repeat(range(60), 5).tolist()
+        assert file["images/filename"].asstr()[0] == "airport_0.png"
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished):
+    return json.loads(invoke("eval", "--json", "--ceiling", "--scene-recall", root=finished.root).stdout)
+
+
+def test_eval_json_is_one_document_whose_mr_is_the_mean_of_six_recalls(evaluated):
+    six = [evaluated[way][recall] for way in ("i2t", "t2i") for recall in RECALLS]
+    assert evaluated["mR"] == pytest.approx(np.mean(six))
+    assert (evaluated["split"], evaluated["images"], evaluated["captions"]) == ("test", 12, 60)
+    assert evaluated["ceiling"]["mR"] == 100
+    assert set(evaluated["scene_recall"]["i2t"]) == {"SR@1", "SR@5", "SR@10", "queries", "without_scene"}
+
+
+def test_eval_csv_holds_the_same_figures_in_one_row(finished, evaluated):
+    printed = invoke("eval", "--csv", root=finished.root).stdout
+    (row,) = csv.DictReader(io.StringIO(printed))
+    assert float(row["mR"]) == evaluated["mR"]
+    assert float(row["t2i_R@5"]) == evaluated["t2i"]["R@5"]
+
+
+def test_eval_of_the_embeddings_file_equals_eval_of_the_run(finished, evaluated):
+    printed = invoke("eval", "--embeddings", finished.run / "embeddings.h5", "--json", root=finished.root)
+    again = json.loads(printed.stdout)
+    assert again["i2t"] == evaluated["i2t"]
+    assert again["t2i"] == evaluated["t2i"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 60])
+def test_recall_does_not_depend_on_the_batch_size(finished, evaluated, batch_size):
+    printed = invoke("eval", "--json", "--batch-size", batch_size, root=finished.root)
+    assert json.loads(printed.stdout)["t2i"] == evaluated["t2i"]
+
+
+def test_train_reports_the_best_epoch_on_the_validation_split(finished):
+    table = pd.read_csv(finished.run / "metrics.csv")
+    assert f"{table['mR'].max():.2f}" in finished.printed["train"].stdout
+    assert "small val" in finished.printed["train"].stdout
+
+
+def test_threshold_that_is_not_met_is_exit_code_3_after_the_figures(finished):
+    missed = invoke("eval", "--json", "--min-mr", "99", root=finished.root)
+    assert missed.returncode == 3
+    assert "mR" in json.loads(missed.stdout)
+    assert "below --min-mr 99" in missed.stderr
+    assert invoke("eval", "--json", "--min-mr", "0", root=finished.root).returncode == 0
+
+
+def test_query_prints_ranked_files_with_scores_and_scenes(finished):
+    printed = execute("query", "two red planes", root=finished.root).stdout
+    rows = [line.split("│")[1:-1] for line in printed.splitlines() if line.startswith("│")]
+    assert [int(row[0]) for row in rows] == list(range(1, 11))
+    scores = [float(row[1]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert all(row[2].strip().startswith(row[3].strip()) for row in rows)
+
+
+def test_query_ranks_by_the_cosine_of_the_stored_embeddings(finished):
+    """A caption asked again scores as its stored embedding does."""
+    with h5py.File(finished.run / "embeddings.h5") as file:
+        text = file["captions/text"].asstr()[7]
+        scores = file["images/embedding"][:] @ file["captions/embedding"][7]
+        names = file["images/filename"].asstr()[:]
+    answer = json.loads(invoke("query", text, "--json", "--top-k", "60", root=finished.root).stdout)
+    found = {hit["filename"]: hit["score"] for hit in answer["results"]}
+    assert list(found) == names[np.argsort(-scores, kind="stable")].tolist()
+    np.testing.assert_allclose([found[name] for name in names], scores, atol=1e-5)
+
+
+def test_query_by_an_image_of_the_data_set_finds_itself_first(finished, source):
+    image = source / "images" / "harbor_2.png"
+    answer = json.loads(invoke("query", "--image", image, "--json", root=finished.root).stdout)
+    assert answer["results"][0]["filename"] == "harbor_2.png"
+    assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert len(answer["results"][0]["captions"]) == 5
+
+
+def test_batch_of_queries_answers_one_json_line_each_in_order(finished):
+    lines = "a red plane\n\ntwo boats in the harbor\n"
+    printed = execute("query", "--batch", "--json", "--top-k", "2", root=finished.root, stdin=lines)
+    answers = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["a red plane", "two boats in the harbor"]
+    alone = json.loads(invoke("query", "a red plane", "--json", "--top-k", "2", root=finished.root).stdout)
+    assert answers[0] == alone
+
+
+def test_query_filters_by_scene_and_split(finished):
+    options = ["--scene", "harbor", "--split", "train", "--json"]
+    answer = json.loads(invoke("query", "boats", *options, root=finished.root).stdout)
+    assert len(answer["results"]) == 3
+    assert {hit["scene"] for hit in answer["results"]} == {"harbor"}
+
+
+def test_query_that_finds_no_match_is_no_error(finished):
+    printed = invoke("query", "boats", "--threshold", "1.0", root=finished.root)
+    assert printed.returncode == 0
+    assert "no match" in printed.stdout
+    as_json = invoke("query", "boats", "--threshold", "1.0", "--json", root=finished.root)
+    assert json.loads(as_json.stdout)["results"] == []
+
+
+def test_query_of_unknown_words_answers_and_names_them(finished):
+    printed = invoke("query", "zeppelin blimp", "--json", root=finished.root)
+    assert printed.returncode == 0
+    assert "zeppelin, blimp" in printed.stderr
+    answer = json.loads(printed.stdout)
+    assert answer["unknown_words"] == ["zeppelin", "blimp"]
+    assert len(answer["results"]) == 10
+
+
+def test_folder_of_images_is_embedded_and_searched(finished, source, tmp_path):
+    output = tmp_path / "folder.h5"
+    printed = invoke("embed", "--images", source / "images", "--output", output, root=finished.root)
+    assert printed.returncode == 0, printed.stderr
+    with h5py.File(output) as file:
+        assert file["images/embedding"].shape == (60, 32)
+        assert file["captions/embedding"].shape == (0, 32)
+    answer = json.loads(invoke("query", "boats", "--embeddings", output, "--json", root=finished.root).stdout)
+    whole = json.loads(invoke("query", "boats", "--json", root=finished.root).stdout)
+    scores = [[hit["score"] for hit in found["results"]] for found in (answer, whole)]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+def test_lines_of_text_are_embedded_from_a_file_and_from_standard_input(finished, tmp_path):
+    (tmp_path / "lines.txt").write_text("a red plane\ntwo boats\n", encoding="utf-8")
+    for name, given in ((str(tmp_path / "lines.txt"), None), ("-", "a red plane\ntwo boats\n")):
+        output = tmp_path / "texts.h5"
+        printed = invoke("embed", "--texts", name, "--output", output, root=finished.root, stdin=given)
+        assert printed.returncode == 0, printed.stderr
+        with h5py.File(output) as file:
+            assert file["captions/text"].asstr()[:].tolist() == ["a red plane", "two boats"]
+            assert file["captions/image"][:].tolist() == [-1, -1]
+
+
+def test_resumed_run_is_not_started_with_other_settings(finished):
+    refused = invoke("train", "--resume", "--run", "first", "--lr", "0.1", root=finished.root)
+    assert refused.returncode == 2
+    assert "--lr" in refused.stderr
+
+
+def test_train_prints_json_alone(finished):
+    options = ["--dataset", "small", "--epochs", "1", "--run", "other", "--json", *SMALL]
+    printed = invoke("train", *options, root=finished.root)
+    assert json.loads(printed.stdout)["split"] == "val"
+
+
+def test_vocab_exports_the_published_layout_and_takes_it_back(finished, tmp_path):
+    exported = tmp_path / "words.json"
+    counted = invoke(
+        "vocab", "--dataset", "small", "--output", tmp_path / "a.h5", "--export", exported, root=finished.root
+    )
+    assert counted.returncode == 0, counted.stderr
+    words = json.loads(exported.read_text())
+    assert words["idx"] == len(words["word2idx"]) + 1
+    imported = invoke("vocab", "--import", exported, "--output", tmp_path / "b.h5", root=finished.root)
+    assert imported.returncode == 0, imported.stderr
+    with h5py.File(tmp_path / "a.h5") as one, h5py.File(tmp_path / "b.h5") as two:
+        assert one["words"].asstr()[:].tolist() == two["words"].asstr()[:].tolist()

@@ -1,0 +1,155 @@
+"""Which pairs meet in a batch, and what augmentation does to pixels."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swancli.train.batches import (
+    augment,
+    load_batches,
+    normalise,
+    pad_tokens,
+    pair_batches,
+    read_ahead,
+    stack_images,
+)
+
+
+@given(
+    counts=st.lists(st.integers(1, 6), min_size=2, max_size=12),
+    batch_size=st.integers(4, 20),
+    per_image=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_every_caption_comes_at_most_once_and_with_its_image(counts, batch_size, per_image, seed):
+    caption_image = np.repeat(np.arange(len(counts)), counts)
+    batches = pair_batches(caption_image, batch_size, per_image, np.random.default_rng(seed))
+    captions = [caption for batch in batches for group in batch for caption in group]
+    assert len(set(captions)) == len(captions)
+    groups = [group for batch in batches for group in batch]
+    assert all(len(set(caption_image[group])) == 1 and len(group) <= per_image for group in groups)
+    # Only a last batch of a single image is dropped: it has nothing to be told apart from.
+    assert len(captions) >= len(caption_image) - per_image
+
+
+def test_same_seed_gives_the_same_batches_and_another_seed_others():
+    caption_image = np.repeat(np.arange(50), 5)
+    first, again, other = (
+        pair_batches(caption_image, 20, 1, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert [np.concatenate(b).tolist() for b in first] == [np.concatenate(b).tolist() for b in again]
+    assert [np.concatenate(b).tolist() for b in first] != [np.concatenate(b).tolist() for b in other]
+
+
+def test_captions_of_an_image_share_its_pass():
+    caption_image = np.repeat(np.arange(8), 5)
+    batches = pair_batches(caption_image, 20, 5, np.random.default_rng(0))
+    assert [len(batch) for batch in batches] == [4, 4]
+    assert sorted(np.concatenate([np.concatenate(batch) for batch in batches])) == list(range(40))
+
+
+def test_batch_says_which_caption_describes_which_image():
+    caption_image = np.array([2, 0, 1, 2, 0])
+    images = [np.full((8, 8, 3), 10 * row, np.uint8) for row in range(3)]
+    tokens = [[10 + caption] for caption in range(5)]
+    groups = [[np.array([3, 0]), np.array([2])]]
+    (batch,) = load_batches(
+        groups,
+        images.__getitem__,
+        caption_image,
+        tokens,
+        size=8,
+        augmentation="none",
+        generator=torch.Generator(),
+    )
+    assert batch.images.tolist() == [2, 1]
+    assert batch.tokens.tolist() == [[13], [10], [12]]
+    assert batch.positive.tolist() == [[True, True, False], [False, False, True]]
+    torch.testing.assert_close(batch.pixels, normalise(stack_images([images[2], images[1]], 8)))
+
+
+def test_tokens_are_padded_with_zero_and_cut_at_47():
+    tokens, lengths = pad_tokens([[4, 5, 6], [7], list(range(1, 60))])
+    assert lengths.tolist() == [3, 1, 47]
+    assert tokens.shape == (3, 47)
+    assert tokens[0, :4].tolist() == [4, 5, 6, 0]
+    assert tokens[1, 1:].sum() == 0
+
+
+def test_normalised_white_is_imagenets():
+    white = normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
+    expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert white[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def arrow() -> torch.Tensor:
+    """uint8 (64, 3, 40, 40): bright upper left quadrant, dark rest."""
+    image = torch.full((3, 40, 40), 20, dtype=torch.uint8)
+    image[:, :20, :20] = 200
+    return image.repeat(64, 1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["paper", "overhead"])
+def test_augmentation_follows_its_generator(kind):
+    views = [augment(arrow(), 32, kind, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
+    assert views[0].shape == (64, 3, 32, 32)
+    assert views[0].min() >= 0
+    assert views[0].max() <= 255
+
+
+def test_paper_augmentation_turns_by_up_to_90_degrees_with_black_corners():
+    views = augment(
+        torch.full((64, 3, 70, 70), 255, dtype=torch.uint8), 64, "paper", torch.Generator().manual_seed(0)
+    )
+    corners = torch.stack([views[:, 0, y, x] for y in (0, -1) for x in (0, -1)])
+    assert (corners == 0).any()
+    torch.testing.assert_close(views[:, :, 31, 31], torch.full((64, 3), 255.0))
+    # A bright upper left quadrant turns one way only: its middle stays in the left half or comes to the lower
+    # left, and never reaches the right half.
+    turned = augment(arrow(), 37, "paper", torch.Generator().manual_seed(0))
+    right = turned[:, 0, :, 22:].mean(dim=(1, 2))
+    left = turned[:, 0, :, :15].mean(dim=(1, 2))
+    assert (left > right).float().mean() in (0.0, 1.0) or (left > right).float().mean() > 0.9
+
+
+def test_overhead_augmentation_reaches_all_eight_orientations_and_leaves_no_black():
+    image = torch.full((256, 3, 41, 41), 60, dtype=torch.uint8)
+    image[:, :, :20, :10] = 250  # an L-less mark in one octant
+    views = augment(image, 32, "overhead", torch.Generator().manual_seed(0))
+    assert views.min() > 10
+    bright = (views[:, 0] > views[:, 0].mean(dim=(1, 2), keepdim=True) + 40).float()
+    quadrants = torch.stack(
+        [bright[:, :16, :16], bright[:, :16, 16:], bright[:, 16:, :16], bright[:, 16:, 16:]]
+    ).mean(dim=(2, 3))
+    assert set(quadrants.argmax(dim=0).tolist()) == {0, 1, 2, 3}
+
+
+def test_reading_ahead_keeps_order_and_passes_errors_on():
+    assert list(read_ahead(iter(range(20)))) == list(range(20))
+
+    def broken():
+        yield 1
+        raise ValueError("image 7")
+
+    items = read_ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="image 7"):
+        next(items)
+
+
+def test_reading_ahead_stops_with_its_reader():
+    made = []
+
+    def endless():
+        while True:
+            made.append(1)
+            yield 1
+
+    items = read_ahead(endless(), depth=2)
+    next(items)
+    items.close()
+    assert len(made) <= 5
