@@ -1,9 +1,8 @@
 """Recall@K, ranks and scene recall: pure functions of arrays that know nothing of models or files.
 
-Each figure comes out of one core. A `Grid` is the similarity matrix of one direction, never built whole:
-equal queries and equal candidates form groups, and a score is computed once for a pair of groups, so equal
-items score exactly equal whatever the order of the rows. For each query the core counts the candidates above
-and at the score of its best positive; the figures follow from these counts under a tie rule:
+Each figure comes out of one core, which goes through the similarity matrix of a direction, a `Grid`, block by
+block. For each query it counts the candidates above and at the score of its best positive; the figures follow
+from these counts under a tie rule:
 
     expected   the mean over all orders of equal scores, computed exactly
     best       the luckiest order of equal scores
@@ -18,17 +17,16 @@ Letters in shapes: N images, M captions, D embedding, Q queries, C candidates, q
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from swancli.errors import SwanError
+from swancli.evaluate.grids import Grid, Grids, embedding_grids, matrix_grids, pair_grids
 
 RECALL_AT = (1, 5, 10)  # the K of mR
 TIES = ("expected", "best", "worst")
-BLOCK = 256  # queries at a time
-CELLS = 2**23  # scores at a time, at most (but one row at least): 32 MB as float32
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -83,116 +81,6 @@ class SceneRecall:
 
     image_to_text: SceneDirection
     text_to_image: SceneDirection
-
-
-# ---------------------------------------------------------------------------------------------------------
-# the similarity matrix, block by block
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The similarities of Q queries and C candidates, by groups of equal queries and of equal candidates.
-
-    scores(start, stop): (stop - start, groups of candidates) for the groups start to stop of queries.
-    query: int64 (Q,), candidate: int64 (C,), the group of each.
-    """
-
-    scores: Callable[[int, int], np.ndarray]
-    query: np.ndarray
-    candidate: np.ndarray
-
-    def blocks(self, block: int = BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows int64 (q,) and their similarities (q, C), q <= block; each query comes once, in any order.
-
-        Raises:
-            SwanError: a similarity is not a number.
-        """
-        block = max(1, min(block, CELLS // max(1, len(self.candidate))))
-        order = np.argsort(self.query, kind="stable")
-        groups = int(self.query.max()) + 1 if len(self.query) else 0
-        ends = np.searchsorted(self.query[order], np.arange(groups + 1))
-        for start in range(0, groups, block):
-            stop = min(start + block, groups)
-            scores = self.scores(start, stop)
-            if np.isnan(scores).any():
-                raise SwanError(
-                    "a similarity is not a number", "the model or the embeddings hold NaN: train again"
-                )
-            for first in range(ends[start], ends[stop], block):  # many queries may share a group
-                rows = order[first : min(first + block, ends[stop])]
-                yield rows, scores[self.query[rows] - start][:, self.candidate]
-
-
-Grids = tuple[Grid, Grid]  # image to text, text to image
-
-
-def similarity_blocks(
-    queries: np.ndarray, candidates: np.ndarray, block: int = BLOCK
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inner products of every query with every candidate, block by block.
-
-    Args:
-        queries: float32 (Q, D). candidates: float32 (C, D). block: queries at a time.
-
-    Yields:
-        rows int64 (q,) of the queries and their similarities float32 (q, C). Rows with equal embeddings get
-        exactly equal similarities, and no order of rows changes them.
-
-    Raises:
-        SwanError: a similarity is not a number.
-    """
-    return _product_grid(_distinct(queries), _distinct(candidates)).blocks(block)
-
-
-def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows (U, D), in an order of their own, and int64 (R,) where each row is among them."""
-    if not rows.size:
-        return rows[:1], np.zeros(len(rows), dtype=np.int64)
-    rows = np.ascontiguousarray(rows) + 0.0  # makes -0.0 and 0.0 the same bytes
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    return rows[first], group.ravel()
-
-
-def _product_grid(queries: tuple[np.ndarray, np.ndarray], candidates: tuple[np.ndarray, np.ndarray]) -> Grid:
-    # The product is taken among distinct rows alone: in a matrix product the last columns can differ from
-    # equal earlier ones in the last bit.
-    rows, columns = queries[0], candidates[0].T
-    return Grid(lambda start, stop: rows[start:stop] @ columns, queries[1], candidates[1])
-
-
-def _embedding_grids(image: np.ndarray, caption: np.ndarray) -> Grids:
-    images, captions = _distinct(image), _distinct(caption)
-    return _product_grid(images, captions), _product_grid(captions, images)
-
-
-def _matrix_grids(similarity: np.ndarray) -> Grids:
-    return _matrix_grid(similarity), _matrix_grid(similarity.T)
-
-
-def _matrix_grid(similarity: np.ndarray) -> Grid:
-    rows, query = _distinct(similarity)
-    return Grid(lambda start, stop: rows[start:stop], query, np.arange(similarity.shape[1]))
-
-
-def _pair_grid(pairs: tuple[np.ndarray, np.ndarray], query: np.ndarray, candidate: np.ndarray) -> Grid:
-    """Similarity 1 for the pairs (query groups, candidate groups), 0 for every other."""
-    order = np.argsort(pairs[0], kind="stable")
-    left, right = pairs[0][order], pairs[1][order]
-    width = int(candidate.max(initial=-1)) + 1
-
-    def scores(start: int, stop: int) -> np.ndarray:
-        within = slice(*np.searchsorted(left, (start, stop)))
-        block = np.zeros((stop - start, width), dtype=np.float32)
-        block[left[within] - start, right[within]] = 1
-        return block
-
-    return Grid(scores, query, candidate)
-
-
-def _pair_grids(pairs: tuple[np.ndarray, np.ndarray], image: np.ndarray, caption: np.ndarray) -> Grids:
-    """Similarity 1 for the pairs (image groups, caption groups), 0 for every other."""
-    return _pair_grid(pairs, image, caption), _pair_grid(pairs[::-1], caption, image)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -363,7 +251,7 @@ def retrieval_scores(
     Raises:
         SwanError: there is no query, or a similarity is not a number.
     """
-    return _scores(_embedding_grids(image, caption), caption_image, ties, ks)
+    return _scores(embedding_grids(image, caption), caption_image, ties, ks)
 
 
 def scores_from_similarity(
@@ -374,7 +262,7 @@ def scores_from_similarity(
     ks: Sequence[int] = RECALL_AT,
 ) -> Scores:
     """Recall and ranks of a similarity matrix (N, M); the rest as in `retrieval_scores`."""
-    return _scores(_matrix_grids(similarity), caption_image, ties, ks)
+    return _scores(matrix_grids(similarity), caption_image, ties, ks)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -399,7 +287,7 @@ def ceiling_scores(
     _, string = np.unique(text.astype(str), return_inverse=True)
     paired = caption_image >= 0
     pairs = caption_image[paired], string[paired]
-    return _scores(_pair_grids(pairs, np.arange(images), string), caption_image, ties, ks)
+    return _scores(pair_grids(pairs, np.arange(images), string), caption_image, ties, ks)
 
 
 def chance_scores(
@@ -408,7 +296,7 @@ def chance_scores(
     """What a random order gets: every score is equal. `images`: N; the rest as in `retrieval_scores`."""
     none = np.zeros(0, dtype=np.int64)
     alike = np.zeros(images, dtype=np.int64), np.zeros(len(caption_image), dtype=np.int64)
-    return _scores(_pair_grids((none, none), *alike), caption_image, ties, ks)
+    return _scores(pair_grids((none, none), *alike), caption_image, ties, ks)
 
 
 def scene_oracle_scores(
@@ -422,7 +310,7 @@ def scene_oracle_scores(
     code = _scene_codes(scene)
     known = np.unique(code[code >= 0])
     groups = code + 1, _caption_codes(code, caption_image) + 1  # group 0 has no scene and pairs with nothing
-    return _scores(_pair_grids((known + 1, known + 1), *groups), caption_image, ties, ks)
+    return _scores(pair_grids((known + 1, known + 1), *groups), caption_image, ties, ks)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -529,7 +417,7 @@ def scene_recall(
     Raises:
         SwanError: no query has a scene, or a similarity is not a number.
     """
-    return _scene_recall(_embedding_grids(image, caption), scene, caption_image, ties, ks)
+    return _scene_recall(embedding_grids(image, caption), scene, caption_image, ties, ks)
 
 
 def scene_recall_from_similarity(
@@ -541,4 +429,4 @@ def scene_recall_from_similarity(
     ks: Sequence[int] = RECALL_AT,
 ) -> SceneRecall:
     """Scene recall of a similarity matrix (N, M); the rest as in `scene_recall`."""
-    return _scene_recall(_matrix_grids(similarity), scene, caption_image, ties, ks)
+    return _scene_recall(matrix_grids(similarity), scene, caption_image, ties, ks)

@@ -19,7 +19,8 @@ import numpy as np
 from swancli.errors import ImageError, SwanError
 from swancli.images import decode_image, image_size, pixel_digest, read_bytes, resize_image
 from swancli.prepare.demo import generate_demo
-from swancli.prepare.sources import Entry, Source, read_source
+from swancli.prepare.entries import Entry
+from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits
 from swancli.store import SPLITS, Catalogue, create_dataset
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.prepare.sources import Entry
+from swancli.prepare.entries import Entry
 
 RULES = ("given", "random", "stratified")
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swancli.errors import SwanError
-from swancli.evaluate import metrics
+from swancli.evaluate import grids
+from swancli.evaluate.grids import similarity_blocks
 from swancli.evaluate.metrics import (
     TIES,
     ceiling_scores,
@@ -20,7 +21,6 @@ from swancli.evaluate.metrics import (
     scene_recall,
     scene_recall_from_similarity,
     scores_from_similarity,
-    similarity_blocks,
 )
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -295,7 +295,7 @@ def test_block_size_does_not_matter(retrieval, ties, monkeypatch):
     image, caption = np.round(image * 64), np.round(caption * 64)  # whole numbers: products are exact
     before = retrieval_scores(image, caption, caption_image, ties=ties)
     scenes_before = scene_recall(image, caption, caption_image, scene, ties=ties)
-    monkeypatch.setattr(metrics, "CELLS", 1000)
+    monkeypatch.setattr(grids, "CELLS", 1000)
     assert retrieval_scores(image, caption, caption_image, ties=ties) == before
     assert scene_recall(image, caption, caption_image, scene, ties=ties) == scenes_before
 

@@ -8,7 +8,8 @@ import pandas
 import pytest
 
 from swancli.errors import SwanError
-from swancli.prepare.sources import Entry, read_source
+from swancli.prepare.entries import Entry
+from swancli.prepare.sources import read_source
 
 
 def write(path, text):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swancli.errors import SwanError
-from swancli.prepare.sources import Entry
+from swancli.prepare.entries import Entry
 from swancli.prepare.splits import assign_splits, divide_rows
 
 

@@ -1,0 +1,102 @@
+"""What the readers of sources share: the entry, the checks of its values, and a file's text.
+
+A check takes a value and its `place`, which names the file and the row or key, and raises SwanError with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from swancli.errors import SwanError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "restval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a source. filename: relative to the source's images, with `/`."""
+
+    filename: str
+    captions: tuple[str, ...] = ()
+    split: str | None = None
+    scene: str | None = None
+
+
+def check_text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise SwanError(f"{place} is not text but {type(value).__name__}", "make it text")
+    value = value.strip()
+    if not value:
+        raise SwanError(f"{place} is empty", "fill it in, or take the row out")
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise SwanError(f"{place} holds characters that are no text: {value!r}", "take them out")
+    return value
+
+
+def check_filename(value: Any, place: str) -> str:
+    name = check_text(value, place).replace("\\", "/")
+    path = PurePosixPath(name)
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
+        raise SwanError(
+            f"{place} leads out of the folder of images: {name}", "make it relative, without '..'"
+        )
+    return str(path)
+
+
+def check_optional(value: Any, place: str) -> str | None:
+    return None if value is None or value == "" or value != value else check_text(value, place)
+
+
+def check_split(value: Any, place: str) -> str | None:
+    name = check_optional(value, place)
+    if name is not None and name.lower() not in SPLIT_NAMES:
+        raise SwanError(f"{place} is {name!r}, no known split", "one of " + ", ".join(SPLIT_NAMES))
+    return name and SPLIT_NAMES[name.lower()]
+
+
+def check_caption(value: Any, place: str, filename: str) -> str:
+    if isinstance(value, str) and not value.strip():
+        raise SwanError(f"{place} is empty (filename {filename})", "write the caption, or take it out")
+    return check_text(value, place)
+
+
+def check_distinct(places: Iterable[tuple[str, str]]) -> None:
+    """Takes (file name, place) pairs."""
+    seen: dict[str, str] = {}
+    for filename, place in places:
+        if filename in seen:
+            raise SwanError(
+                f"{place}: {filename} is listed twice, first at {seen[filename]}", "keep one of them"
+            )
+        seen[filename] = place
+
+
+def read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        if b"\0" in data:
+            raise SwanError(f"{path}: holds NUL bytes, so it is not UTF-8 text", "save it as UTF-8")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise SwanError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SwanError(f"{path}: line {line} is not UTF-8 text", "save it as UTF-8") from error
+
+
+def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
+    """A key to sort names by, numbers in them by value."""
+    parts = re.findall(r"(\D*)(\d*)", name)
+    return [(letters, int(digits or -1)) for letters, digits in parts], name

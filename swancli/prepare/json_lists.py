@@ -1,0 +1,101 @@
+"""Sources that are one JSON file: `karpathy` and `nwpu`.
+
+    karpathy   {"images": [{"filename", "split", "sentences": [{"raw"}]}]}
+    nwpu       {scene: [{"filename", "split", "raw", "raw_1", ...}]}
+
+What is said about a wrong one names the key.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from swancli.errors import SwanError
+from swancli.prepare.entries import (
+    Entry,
+    check_caption,
+    check_distinct,
+    check_filename,
+    check_optional,
+    check_split,
+    check_text,
+    natural_order,
+    read_text,
+)
+
+
+def read_json_entries(path: Path, format: str | None) -> tuple[list[Entry], str]:
+    """The entries and the format they have; `format` None recognises it."""
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        place = f"{path}: not valid JSON at line {error.lineno}, column {error.colno}"
+        raise SwanError(f"{place} ({error.msg})", "is the download whole?") from error
+    except RecursionError as error:
+        raise SwanError(f"{path}: JSON nested too deeply for a list of images") from error
+    is_classes = isinstance(content, dict) and content and all(isinstance(v, list) for v in content.values())
+    found = format or ("nwpu" if is_classes and "images" not in content else "karpathy")
+    if found == "nwpu" and not is_classes:
+        raise SwanError(f"{path}: not NWPU's layout", "it is an object of scene: list of images")
+    reader = _read_nwpu if found == "nwpu" else _read_karpathy
+    return reader(path, content), found
+
+
+def _read_karpathy(path: Path, content: Any) -> list[Entry]:
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise SwanError(
+            f"{path}: no list under the key 'images'",
+            "needed are images[].filename, .split and .sentences[].raw, or NWPU's scene: list of images",
+        )
+    entries = []
+    for row, image in enumerate(images):
+        place = f"{path}: images[{row}]"
+        filename = _read_filename(image, place)
+        captions = []
+        for index, sentence in enumerate(_require(image, "sentences", place, list)):
+            raw = _require(sentence, "raw", f"{place}.sentences[{index}]")
+            captions.append(check_caption(raw, f"{place}.sentences[{index}].raw", filename))
+        split = check_split(image.get("split"), f"{place}.split")
+        entries.append(
+            Entry(filename, tuple(captions), split, check_optional(image.get("scene"), f"{place}.scene"))
+        )
+    check_distinct((entry.filename, f"{path}: images[{row}]") for row, entry in enumerate(entries))
+    return entries
+
+
+def _require(value: Any, key: str, place: str, kind: type | None = None) -> Any:
+    if not isinstance(value, dict):
+        raise SwanError(f"{place} is not an object but {type(value).__name__}", f"it needs the key {key!r}")
+    if key not in value:
+        raise SwanError(f"{place} has no key {key!r}", f"it has {', '.join(value) or 'none'}")
+    if kind and not isinstance(value[key], kind):
+        raise SwanError(f"{place}.{key} is not a {kind.__name__} but {type(value[key]).__name__}")
+    return value[key]
+
+
+def _read_filename(image: Any, place: str) -> str:
+    filename = check_filename(_require(image, "filename", place), f"{place}.filename")
+    folder = check_optional(image.get("filepath"), f"{place}.filepath")
+    if folder is None:
+        return filename
+    folder = check_filename(folder, f"{place}.filepath")
+    return folder if PurePosixPath(folder).name == filename else str(PurePosixPath(folder, filename))
+
+
+def _read_nwpu(path: Path, content: dict[str, list[Any]]) -> list[Entry]:
+    entries, places = [], []
+    for scene, images in content.items():
+        for row, image in enumerate(images):
+            place = f"{path}: {scene}[{row}]"
+            filename = check_filename(_require(image, "filename", place), f"{place}.filename")
+            _require(image, "raw", place)
+            keys = ["raw", *sorted((key for key in image if key.startswith("raw_")), key=natural_order)]
+            captions = tuple(check_caption(image[key], f"{place}.{key}", filename) for key in keys)
+            split = check_split(image.get("split"), f"{place}.split")
+            entries.append(Entry(filename, captions, split, check_text(scene, f"{path}: scene name")))
+            places.append((filename, place))
+    check_distinct(places)
+    return entries

@@ -1,0 +1,109 @@
+"""Sources that are a table, `table`: columns filename and caption, and if given split and scene."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from swancli.errors import SwanError
+from swancli.prepare.entries import (
+    Entry,
+    check_caption,
+    check_filename,
+    check_optional,
+    check_split,
+    read_text,
+)
+
+TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
+
+
+def read_table(path: Path) -> list[Entry]:
+    """The entries of a table; rows with the same file name are captions of one image."""
+    rows = _read_rows(path)
+    entries: dict[str, Entry] = {}
+    for row, (filename, caption, split, scene) in rows:
+        place = f"{path}: row {row}"
+        filename = check_filename(filename, f"{place}: filename")
+        entry = Entry(
+            filename,
+            (check_caption("" if caption is None else caption, f"{place}: caption", filename),),
+            check_split(split, f"{place}: split"),
+            check_optional(scene, f"{place}: scene"),
+        )
+        entries[filename] = _join(entries[filename], entry, place) if filename in entries else entry
+    return list(entries.values())
+
+
+def _join(entry: Entry, later: Entry, place: str) -> Entry:
+    for name in ("split", "scene"):
+        first, second = getattr(entry, name), getattr(later, name)
+        if first and second and first != second:
+            raise SwanError(f"{place}: {name} of {entry.filename} is {second}, but {first} in a row before")
+    return Entry(
+        entry.filename,
+        entry.captions + later.captions,
+        entry.split or later.split,
+        entry.scene or later.scene,
+    )
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[Any]]]:
+    """Number of each row, the header being row 1, with filename, caption, split and scene or None."""
+    import pandas
+
+    separator = TABLES[path.suffix.lower()]
+    frame = _read_parquet(path) if separator is None else _read_csv(path, separator)
+    frame.columns = [str(name).strip().lower() for name in frame.columns]
+    lacking = [name for name in ("filename", "caption") if name not in frame.columns]
+    if lacking:
+        there = ", ".join(frame.columns)
+        raise SwanError(f"{path}: no column {' and no column '.join(lacking)} (it has {there})", "name it so")
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise SwanError(f"{path}: two columns are named {repeated[0]}", "keep one of them")
+    columns = [
+        frame[name] if name in frame.columns else pandas.Series([None] * len(frame))
+        for name in ("filename", "caption", "split", "scene")
+    ]
+    rows = [
+        [None if pandas.api.types.is_scalar(value) and pandas.isna(value) else value for value in values]
+        for values in zip(*columns, strict=True)
+    ]
+    return [
+        (number, row)
+        for number, row in enumerate(rows, start=2)
+        if any(value not in (None, "") for value in row)
+    ]
+
+
+def _read_csv(path: Path, separator: str) -> Any:
+    import pandas
+
+    try:
+        text = io.StringIO(read_text(path))
+        # Blank lines are kept here and passed over later, so that row numbers are those of the file.
+        frame = pandas.read_csv(text, sep=separator, dtype=object, na_filter=False, skip_blank_lines=False)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
+        raise SwanError(
+            f"{path}: not a readable table ({error})", "put captions with commas in quotes"
+        ) from error
+    if not isinstance(frame.index, pandas.RangeIndex):
+        raise SwanError(
+            f"{path}: rows have more values than the header", "put captions with commas in quotes"
+        )
+    return frame
+
+
+def _read_parquet(path: Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise SwanError(
+            f"{path}: Parquet needs pyarrow", "install the extra: pip install 'swancli[parquet]'"
+        ) from error
+    try:
+        return pyarrow.parquet.read_table(path).to_pandas().reset_index(drop=True)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise SwanError(f"{path}: not a readable Parquet file ({error})", "is the download whole?") from error

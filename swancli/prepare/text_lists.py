@@ -1,0 +1,175 @@
+"""Sources that are a folder of text lists: `precomp` and `ucm`.
+
+    precomp   train_caps.txt, one caption a line, beside train_filename.txt, and the same for other splits
+    ucm       descriptions_*.txt, lines of image number and caption, beside filenames_train.txt and so on
+
+What is said about a wrong one names the file and, where it is in one line, the line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from swancli.errors import SwanError
+from swancli.prepare.entries import (
+    SPLIT_NAMES,
+    Entry,
+    check_caption,
+    check_distinct,
+    check_filename,
+    read_text,
+)
+
+
+def _read_lines(path: Path) -> list[str]:
+    lines = [line.strip() for line in read_text(path).split("\n")]  # str.splitlines breaks at more than that
+    return lines if lines[-1] else lines[:-1]
+
+
+def _read_names(path: Path) -> list[tuple[str, str]]:
+    """(file name, place) of each line that is not blank."""
+    places = [(line, f"{path}: line {row}") for row, line in enumerate(_read_lines(path), start=1) if line]
+    return [(check_filename(line, place), place) for line, place in places]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# precomp
+
+
+def read_precomp(folder: Path) -> list[Entry]:
+    """The entries of a folder, split by split; verify lists divide its training images."""
+    plain = [name for name in ("train", "val", "dev", "test") if (folder / f"{name}_caps.txt").is_file()]
+    verify = [name for name in ("train", "val") if (folder / f"{name}_filename_verify.txt").is_file()]
+    if "train" in plain:
+        assigned = _read_verify(folder, verify)
+        parts = [(name, "") for name in plain]
+    else:
+        # Only the verify lists divide the training images here, so they have the captions too.
+        assigned = {}
+        parts = [(name, "_verify") for name in verify] + [(name, "") for name in plain]
+    entries, places = [], []
+    for name, ending in parts:
+        listed = _read_caption_list(folder, name, ending)
+        entries += [Entry(*row, SPLIT_NAMES[name]) for row in listed]
+        places += [(row[0], f"{folder / f'{name}_filename{ending}.txt'}") for row in listed]
+    check_distinct(places)
+    return _assign_verify(folder, entries, assigned) if assigned else entries
+
+
+def _read_verify(folder: Path, names: list[str]) -> dict[str, str]:
+    """The split of each image that `train_filename.txt` lists."""
+    assigned: dict[str, str] = {}
+    for name in names:
+        for filename, place in _read_names(folder / f"{name}_filename_verify.txt"):
+            if assigned.setdefault(filename, name) != name:
+                raise SwanError(f"{place}: {filename} is in train too", "keep it in one of the lists")
+    return assigned
+
+
+def _assign_verify(folder: Path, entries: list[Entry], assigned: dict[str, str]) -> list[Entry]:
+    odd = sorted({entry.filename for entry in entries if entry.split == "train"} ^ assigned.keys())
+    if odd:
+        raise SwanError(
+            f"{folder}: {len(odd)} images are not in both train_filename.txt and a *_filename_verify.txt, "
+            f"first {odd[0]}",
+            "mend the verify lists, or take them out to keep train whole",
+        )
+    return [
+        replace(entry, split=assigned[entry.filename]) if entry.split == "train" else entry
+        for entry in entries
+    ]
+
+
+def _read_caption_list(folder: Path, name: str, ending: str) -> list[tuple[str, tuple[str, ...]]]:
+    """(file name, captions) of each image, from a caption list and its list of file names."""
+    caption_file = folder / f"{name}_caps{ending}.txt"
+    name_file = folder / f"{name}_filename{ending}.txt"
+    for file, other in ((name_file, caption_file), (caption_file, name_file)):
+        if not file.is_file():
+            raise SwanError(f"{file}: no such file, but {other.name} is there", "a precomp list needs both")
+    captions, names = _read_lines(caption_file), _read_names(name_file)
+    if not names or len(captions) % len(names):
+        raise SwanError(
+            f"{caption_file} has {len(captions)} captions, no multiple of {len(names)}, "
+            f"the number of file names in {name_file}",
+            "one caption a line, in the order of the file names, the same number for each image",
+        )
+    each = len(captions) // len(names)
+    if each > 1:
+        check_distinct(names)
+    lines: dict[str, list[int]] = {}
+    for line in range(len(captions)):
+        lines.setdefault(names[line // each][0], []).append(line)
+    return [
+        (filename, _captions_of_lines(captions, own, caption_file, filename))
+        for filename, own in lines.items()
+    ]
+
+
+def _captions_of_lines(captions: list[str], lines: list[int], file: Path, filename: str) -> tuple[str, ...]:
+    """The captions on some lines, counted from 0.
+
+    RSITMD as published has four training images with nothing but blank lines: images without captions.
+    """
+    if not any(captions[line] for line in lines):
+        return ()
+    return tuple(check_caption(captions[line], f"{file}: line {line + 1}", filename) for line in lines)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# ucm
+
+
+def find_descriptions(folder: Path) -> list[Path]:
+    return sorted(folder.glob("descriptions_*.txt")) or sorted(folder.glob("filenames/descriptions_*.txt"))
+
+
+def read_ucm(folder: Path) -> list[Entry]:
+    """The entries of a folder, in the order of its captions."""
+    descriptions = find_descriptions(folder)
+    if len(descriptions) > 1:
+        names = ", ".join(file.name for file in descriptions)
+        raise SwanError(f"{folder}: several lists of captions: {names}", "keep one of them there")
+    filenames = _read_ucm_names(descriptions[0].parent)
+    captions: dict[int, list[str]] = {}
+    for row, line in enumerate(_read_lines(descriptions[0]), start=1):
+        if not line:
+            continue
+        place = f"{descriptions[0]}: line {row}"
+        number, _, text = line.partition(" ")
+        if not number.isdecimal():
+            raise SwanError(
+                f"{place} does not start with an image number: {line!r}", "<image number> <caption>"
+            )
+        if int(number) not in filenames:
+            raise SwanError(
+                f"{place}: image {number} is in no filenames_*.txt", "add it to one, or take it out"
+            )
+        filename = filenames[int(number)][0]
+        captions.setdefault(int(number), []).append(check_caption(text, f"{place}: the caption", filename))
+    without = [filename for number, (filename, _) in filenames.items() if number not in captions]
+    if without:
+        raise SwanError(f"{descriptions[0]}: no caption for {len(without)} listed images, first {without[0]}")
+    return [
+        Entry(filenames[number][0], tuple(texts), filenames[number][1]) for number, texts in captions.items()
+    ]
+
+
+def _read_ucm_names(folder: Path) -> dict[int, tuple[str, str]]:
+    """The file name and split of each image number."""
+    files = [(name, folder / f"filenames_{name}.txt") for name in SPLIT_NAMES]
+    names = [(*row, SPLIT_NAMES[name]) for name, file in files if file.is_file() for row in _read_names(file)]
+    if not names:
+        raise SwanError(
+            f"{folder}: no file names in filenames_train.txt and so on", "they are listed one a line"
+        )
+    filenames: dict[int, tuple[str, str]] = {}
+    for filename, place, split in names:
+        stem = PurePosixPath(filename).stem
+        if not stem.isdecimal():
+            raise SwanError(f"{place}: {filename} is not <image number>.<suffix>")
+        if int(stem) in filenames:
+            raise SwanError(f"{place}: image {stem} is listed twice", "keep one of them")
+        filenames[int(stem)] = (filename, split)
+    return filenames
