@@ -33,6 +33,7 @@ from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.evaluate.report import Report
+    from swancli.model.checkpoint import Checkpoint
     from swancli.query.search import Answer
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a 
 DatasetName = Annotated[str | None, typer.Option(help="Name of the data set. Default: the newest one.")]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: the newest one.")]
 CheckpointFile = Annotated[Path | None, typer.Option(help="A checkpoint file, in place of a run.")]
+Format = Annotated[SourceFormat | None, typer.Option(help="Layout of the source. Default: recognised.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at a time.")]
 
 DEFAULT_ROOT = Path("swan-data")
@@ -96,9 +98,7 @@ def prepare(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images. Default: looked for beside the source.")
     ] = None,
-    format: Annotated[
-        SourceFormat | None, typer.Option(help="Layout of the source. Default: recognised.")
-    ] = None,
+    format: Format = None,
     size: Annotated[
         int | None,
         typer.Option(min=16, help="Side in pixels to store images at. Default: as most of them are."),
@@ -146,6 +146,7 @@ def vocab(
     source: Annotated[
         Path | None, typer.Option(help="Count the captions of a source (as for prepare); needs no images.")
     ] = None,
+    format: Format = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write. Default: vocab.h5 of the data set.")
     ] = None,
@@ -167,17 +168,17 @@ def vocab(
     from swancli.vocab import count_words, export_json, read_vocabulary, write_vocabulary
 
     workspace = Workspace(root)
-    if not (source and output):
-        dataset = dataset or (None if source else workspace.newest_dataset())
     if source and not (dataset or output):
         raise SwanError(
             "--source alone does not say where the words go", "add --dataset NAME or --output FILE"
         )
+    if not (output and (source or import_)):
+        dataset = dataset or workspace.newest_dataset()
     path = output or workspace.vocab(dataset)
     if import_:
         vocabulary = read_vocabulary(import_)
     else:
-        texts = _captions(workspace, dataset, source, splits)
+        texts = _captions(workspace, dataset, source, format, splits)
         vocabulary = count_words(texts, min_count=min_count, stop_words=stop_words, dataset=dataset or "")
     write_vocabulary(path, vocabulary)
     if export:
@@ -195,7 +196,7 @@ def train(
         Path | None, typer.Option(help="vocab.h5 or published JSON. Default: vocab.h5 of the data set.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over all captions (paper: 50).")] = 30,
-    batch_size: Annotated[int, typer.Option(min=2, help="Captions in a step (paper: 100).")] = 160,
+    batch_size: Annotated[int, typer.Option(min=2, help="Captions in a step (paper: 100).")] = 100,
     captions_per_image: Annotated[
         int, typer.Option(min=1, help="Captions that share one pass of their image (paper: 1).")
     ] = 5,
@@ -269,6 +270,8 @@ def train(
                 seed=seed,
             ),
         )
+    if config.frozen and not config.weights:
+        warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
     with Display(quiet).training(config.training.epochs) as watch:
         report = train_run(workspace, folder, config, device, resume=resume, watch=watch)
     _print_report(report, as_json=json_, as_csv=False)
@@ -317,7 +320,7 @@ def evaluate(
     if embeddings:
         report = evaluate_file(embeddings, **options)
     else:
-        path = checkpoint or workspace.find_run(run, dataset).best
+        path = checkpoint or workspace.find_run_for(run, dataset).best
         with display.progress() as progress:
             report = evaluate_checkpoint(
                 workspace, path, dataset, batch_size=batch_size, device=device, progress=progress, **options
@@ -361,8 +364,9 @@ def embed(
         raise SwanError("--images and --texts cannot go together", "embed them one after the other")
     workspace, display = Workspace(root), Display(quiet)
     target = choose_device(device)
-    model = load_checkpoint(checkpoint or workspace.find_run(run, None if images or texts else dataset).best)
-    path = output or _embeddings_path(model.path, images or texts)
+    model = load_checkpoint(checkpoint or workspace.find_run_for(run, dataset).best)
+    name = dataset or model.origin["dataset"]
+    path = output or _embeddings_path(model, images or texts or Path(name))
     display.note(f"embedding with {model.path} on {describe_device(target)}")
     with display.progress() as progress:
         options = {"batch_size": batch_size, "device": target, "precision": precision, "progress": progress}
@@ -371,8 +375,7 @@ def embed(
         elif texts:
             embeddings, skipped = embed_texts(model, _lines(texts), str(texts), **options), []
         else:
-            stored = workspace.dataset(dataset or model.origin["dataset"])
-            embeddings, skipped = embed_dataset(model, stored, **options), []
+            embeddings, skipped = embed_dataset(model, workspace.dataset(name), **options), []
     write_embeddings(path, embeddings)
     show_embedded(path, embeddings, skipped)
     display.note('next: swan query "what to look for"')
@@ -400,6 +403,7 @@ def query(
     json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
 ) -> None:
     """Rank the images of an embeddings file by how well a sentence, or an image, describes them."""
     from swancli.query.search import open_search
@@ -411,6 +415,7 @@ def query(
         )
     path = embeddings or Workspace(root).find_embeddings()
     searcher = open_search(path, device, checkpoint=checkpoint, scenes=scene or (), split=split)
+    Display(quiet).note(f"searching {len(searcher.candidates)} images of {path}")
     if image:
         _print_answer(searcher.ask_image(image, top_k, threshold), json_)
     for question in _lines(Path("-")) if batch else [text] if text is not None else []:
@@ -423,7 +428,7 @@ def query(
 @app.command()
 def demo(
     images: Annotated[int, typer.Option(min=48, help="Generated images.")] = 1200,
-    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 6,
+    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
@@ -451,7 +456,7 @@ def demo(
     show_scores("demo test split, recall in percent", scores)
     for question in settings.QUERIES:
         step("query", f'"{question}" --split test --top-k 3')
-        query(question, split="test", top_k=3, device=device, root=root)
+        query(question, split="test", top_k=3, device=device, root=root, quiet=True)
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -469,27 +474,30 @@ def _refuse_changes(context: typer.Context, allowed: set[str]) -> None:
         )
 
 
-def _captions(workspace: Workspace, dataset: str | None, source: Path | None, splits: str) -> Iterable[str]:
+def _captions(
+    workspace: Workspace, dataset: str | None, source: Path | None, format: str | None, splits: str
+) -> Iterable[str]:
     """The captions to count: of a source, or of a data set's dataset.h5."""
     from swancli.prepare.sources import read_source
     from swancli.store import Dataset
 
     if source:
-        entries = read_source(source).entries
-        return [
-            text for entry in entries if splits == "all" or entry.split == "train" for text in entry.captions
-        ]
+        entries = read_source(source, format).entries
+        counted = [entry for entry in entries if splits == "all" or entry.split == "train"]
+        if not counted:
+            raise SwanError(f"{source}: names no training images", "count all captions: --splits all")
+        return [text for entry in counted for text in entry.captions]
     with Dataset(workspace.dataset(dataset)) as stored:
-        rows = None if splits == "all" else "train"
-        return stored.catalogue.select(stored.catalogue.image_rows(rows))[0].text
+        rows = stored.catalogue.image_rows(None) if splits == "all" else stored.rows_of("train")
+        return stored.catalogue.select(rows)[0].text
 
 
-def _embeddings_path(checkpoint: Path, other: Path | None) -> Path:
-    """embeddings.h5 beside the checkpoint; with the folder's or file's name when it is not the run's data set."""
-    if other is None:
-        return checkpoint.parent / "embeddings.h5"
-    name = "stdin" if str(other) == "-" else other.resolve().stem
-    return checkpoint.parent / f"embeddings-{name}.h5"
+def _embeddings_path(checkpoint: Checkpoint, embedded: Path) -> Path:
+    """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set."""
+    if str(embedded) == checkpoint.origin["dataset"]:
+        return checkpoint.path.parent / "embeddings.h5"
+    name = "stdin" if str(embedded) == "-" else embedded.resolve().stem
+    return checkpoint.path.parent / f"embeddings-{name}.h5"
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 NOT_MET, INTERRUPTED = 3, 130
 PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
 
-RECALL_COLUMNS = ("R@1", "R@5", "R@10")
+RECALL_AT = (1, 5, 10)
 
 
 def output() -> Console:
@@ -54,10 +55,7 @@ class Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except SwanError as error:
-            console = Console(stderr=True, highlight=False, soft_wrap=True)
-            console.print(f"[bold red]error:[/] {escape(error.problem)}")
-            if error.mend:
-                console.print(f"  {escape(error.mend)}")
+            _show_error(error.problem, error.mend)
             raise Exit(2) from error
         except KeyboardInterrupt:
             Console(stderr=True).print("interrupted")
@@ -66,6 +64,18 @@ class Boundary(TyperGroup):
             # The reader of a pipe has gone (`| head -1`); nothing is left to say to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(0) from None
+        except OSError as error:
+            # A full disk, a folder that may not be written: the user's to mend.
+            where = f"{error.filename}: " if error.filename else ""
+            _show_error(f"{where}{error.strerror or error}", "")
+            raise Exit(2) from error
+
+
+def _show_error(problem: str, mend: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(problem)}")
+    if mend:
+        console.print(f"  {escape(mend)}")
 
 
 class Display:
@@ -89,6 +99,7 @@ class Display:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            speed_estimate_period=600,  # seconds; an epoch takes minutes
             disable=self.silent,
         )
 
@@ -133,6 +144,7 @@ class TrainingDisplay:
 
     def step(self, epoch: int, step: int, steps: int, loss: float, pairs_per_second: float) -> None:
         """Called after each step."""
+        self._bars.update(self._epochs, completed=epoch - 1 + step / steps)  # so that it knows the time left
         self._bars.update(
             self._steps,
             description=f"epoch {epoch}",
@@ -144,89 +156,82 @@ class TrainingDisplay:
     def epoch(self, report: Epoch) -> None:
         """Called after each epoch: adds its row of the recall table."""
         self._bars.update(self._epochs, completed=report.epoch)
-        directions = (report.scores.image_to_text, report.scores.text_to_image)
-        recalls = [f"{direction.recall[k]:.2f}" for direction in directions for k in (1, 5, 10)]
-        figures = [
-            f"{report.scores.mean_recall:.2f}",
-            f"{report.seconds:.0f} s",
-            "best" if report.best else "",
-        ]
+        figures = [*_recall_cells(report.scores), f"{report.seconds:.0f} s", "best" if report.best else ""]
         table = Table(box=None, show_header=not self._headed, padding=(0, 1))
         heads = (
             "epoch",
             "loss",
-            *(f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)),
+            *(f"{way} R@{k}" for way in ("i2t", "t2i") for k in RECALL_AT),
             "val mR",
             "time",
         )
         for head in heads:
             table.add_column(head, justify="right", width=max(8, len(head)))
         table.add_column("", width=4, style="green")
-        table.add_row(str(report.epoch), f"{report.loss:.3f}", *recalls, *figures)
+        table.add_row(str(report.epoch), f"{report.loss:.3f}", *figures)
         self._headed = True
         if not self._bars.disable:
             self._bars.console.print(table)
 
 
 def _table(title: str, columns: Sequence[str], caption: str | None = None) -> Table:
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = Table(
+        title=escape(title),
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+    )
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right")
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     return table
 
 
-def show_scores(title: str, rows: Mapping[str, Scores], caption: str | None = None) -> None:
+def _recall_table(title: str, caption: str | None = None) -> Table:
+    heads = [f"{way} R@{k}" for way in ("i2t", "t2i") for k in RECALL_AT]
+    return _table(title, ["", *heads, "mR"], caption)
+
+
+def _recall_cells(scores: Scores) -> list[str]:
+    directions = (scores.image_to_text, scores.text_to_image)
+    cells = [f"{direction.recall[k]:.2f}" for direction in directions for k in RECALL_AT]
+    return [*cells, f"{scores.mean_recall:.2f}"]
+
+
+def show_scores(title: str, rows: Mapping[str, Scores]) -> None:
     """A table of recalls in percent, one row for each named set of scores."""
-    heads = [f"{way} {column}" for way in ("i2t", "t2i") for column in RECALL_COLUMNS]
-    table = _table(title, ["", *heads, "mR"], caption)
+    table = _recall_table(title)
     for name, scores in rows.items():
-        recalls = [
-            f"{direction.recall[k]:.2f}"
-            for direction in (scores.image_to_text, scores.text_to_image)
-            for k in (1, 5, 10)
-        ]
-        table.add_row(name, *recalls, f"{scores.mean_recall:.2f}")
+        table.add_row(name, *_recall_cells(scores))
     output().print(table)
 
 
 def show_report(report: Report) -> None:
-    """The tables of `swan eval`: recalls and ranks, the ceiling beside them, then scene recall."""
+    """The table of `swan eval`: recalls, and below them the ceiling and scene recall when asked for."""
     named = report.source.get("run") or report.source.get("embeddings") or report.source.get("checkpoint", "")
-    title = f"{report.source.get('dataset', '')} {report.split} · {named}"
-    caption = f"{report.images} images, {report.captions} captions; ties: {report.ties}; recalls in percent"
-    columns = ["", *RECALL_COLUMNS, "median rank", "mean rank"]
-    if report.ceiling:
-        columns += [f"ceiling {column}" for column in RECALL_COLUMNS]
-    table = _table(title, columns, caption)
-    for label, name in (("image to text", "image_to_text"), ("text to image", "text_to_image")):
-        direction = getattr(report.scores, name)
-        cells = [f"{direction.recall[k]:.2f}" for k in (1, 5, 10)]
-        cells += [f"{direction.median_rank:.0f}", f"{direction.mean_rank:.2f}"]
-        if report.ceiling:
-            cells += [f"{getattr(report.ceiling, name).recall[k]:.2f}" for k in (1, 5, 10)]
-        table.add_row(label, *cells)
-    table.add_section()
-    ceiling = ["", "", f"{report.ceiling.mean_recall:.2f}"] if report.ceiling else []
-    table.add_row("mR", "", "", f"{report.scores.mean_recall:.2f}", "", "", *ceiling, style="bold")
-    output().print(table)
+    both = (report.scores.image_to_text, report.scores.text_to_image)
+    medians, means = ([getattr(way, name) for way in both] for name in ("median_rank", "mean_rank"))
+    notes = [
+        f"{report.images} images, {report.captions} captions; in percent; equal scores: {report.ties} order",
+        f"rank of the first hit: median {medians[0]:.0f} i2t, {medians[1]:.0f} t2i; "
+        f"mean {means[0]:.2f} i2t, {means[1]:.2f} t2i",
+    ]
     if report.scenes:
-        _show_scenes(report)
-
-
-def _show_scenes(report: Report) -> None:
-    scenes = report.scenes
-    ks = list(scenes.image_to_text.share)
-    left_out = f"{scenes.image_to_text.skipped} images and {scenes.text_to_image.skipped} captions"
-    caption = (
-        f"share of the K best that have the query's scene, in percent; {left_out} without a scene left out"
-    )
-    table = _table("scene recall", ["", *(f"SR@{k}" for k in ks)], caption)
-    for label, direction in (
-        ("image to text", scenes.image_to_text),
-        ("text to image", scenes.text_to_image),
-    ):
-        table.add_row(label, *(f"{direction.share[k]:.2f}" for k in ks))
-    output().print(table)
+        ways = (report.scenes.image_to_text, report.scenes.text_to_image)
+        left_out = f"without one: {ways[0].skipped} images, {ways[1].skipped} captions"
+        notes.append(f"scene recall: share of the K best that have the query's scene ({left_out})")
+    title = f"{report.source.get('dataset', '')} {report.split} · {named}"
+    table = _recall_table(title)
+    table.add_row("recall", *_recall_cells(report.scores), style="bold")
+    if report.ceiling:
+        table.add_row("ceiling", *_recall_cells(report.ceiling))
+    if report.scenes:
+        table.add_row("scene recall", *(f"{way.share[k]:.2f}" for way in ways for k in RECALL_AT), "")
+    console = output()
+    console.print(table)
+    for note in notes:
+        console.print(f" {note}", style="dim")
 
 
 def step(command: str, options: str = "") -> None:
@@ -274,7 +279,7 @@ def show_answer(answer: Answer) -> None:
     if not answer.hits:
         console.print(f"no match for {escape(repr(answer.question))}")
         return
-    table = Table(title=escape(answer.question), title_justify="left")
+    table = Table(title=escape(answer.question), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
     table.add_column("file", overflow="fold")

@@ -23,7 +23,7 @@ TRAINING = {
 
 
 def yardsticks(embeddings: Path, split: str = "test") -> dict[str, Scores]:
-    """Scores of the model, of an oracle that knows the scene and nothing else, and of chance, on one split."""
+    """Scores on one split of the model, of an oracle that knows the scene and nothing else, and of chance."""
     stored = read_embeddings(embeddings)
     rows = stored.catalogue.image_rows(split)
     part, captions = stored.catalogue.select(rows)

@@ -23,10 +23,8 @@ def choose_device(name: str = "auto") -> torch.device:
         SwanError: no such device here.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
+        found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind, there in found.items() if there)
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -1,4 +1,8 @@
-"""Items in, embeddings out, in batches: `swan embed`, and the encoding that `train`, `eval` and `query` share."""
+"""Items in, embeddings out, in batches: the encoding that `train`, `eval`, `embed` and `query` share.
+
+swan embed
+swan embed --images DIR
+"""
 
 from __future__ import annotations
 

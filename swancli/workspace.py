@@ -99,6 +99,15 @@ class Workspace:
         mend = f"train one: swan train --dataset {dataset or 'NAME'}"
         raise SwanError(f"{where}: no {which} there", mend)
 
+    def find_run_for(self, name: str | None = None, dataset: str | None = None) -> Run:
+        """The run to use on a data set: one of its own when there is one, else one of another data set.
+
+        Raises:
+            SwanError: there is none.
+        """
+        own = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/best.pt"
+        return self.find_run(name, dataset if _newest(self.root, own) else None)
+
     def find_embeddings(self) -> Path:
         """The newest embeddings file under the root.
 

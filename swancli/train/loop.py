@@ -53,7 +53,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to. loss: mean over its pairs; scores: on the validation split; seconds: all of it."""
+    """What an epoch came to.
+
+    loss: mean over its pairs; scores: on the validation split; seconds: training and validation.
+    """
 
     epoch: int
     loss: float

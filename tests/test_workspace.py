@@ -1,0 +1,66 @@
+"""Which data set, run or file a command means when none is named."""
+
+import os
+
+import pytest
+
+from swancli.errors import SwanError
+from swancli.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """Two data sets with runs: ucm/a the oldest, rsicd/b, then ucm/c without a best checkpoint."""
+    for age, (dataset, run, files) in enumerate(
+        [
+            ("ucm", "a", ["config.json", "best.pt", "embeddings.h5"]),
+            ("rsicd", "b", ["config.json", "best.pt", "embeddings-tiles.h5"]),
+            ("ucm", "c", ["config.json"]),
+        ]
+    ):
+        folder = tmp_path / dataset / "runs" / run
+        folder.mkdir(parents=True)
+        for path in [*(folder / name for name in files), tmp_path / dataset / "dataset.h5"]:
+            path.touch()
+            os.utime(path, (1000 + age, 1000 + age))
+    return Workspace(tmp_path)
+
+
+def test_newest_run_is_the_one_with_the_newest_best_checkpoint(workspace):
+    assert workspace.find_run().name == "b"
+    assert workspace.find_run(dataset="ucm").name == "a"
+    assert workspace.find_run(having="config.json").name == "c"
+
+
+def test_run_is_found_by_name_in_any_data_set(workspace):
+    assert workspace.find_run("a").dataset == "ucm"
+    with pytest.raises(SwanError, match="no run 'c'"):
+        workspace.find_run("c")
+
+
+def test_data_set_without_a_run_takes_another_ones(workspace):
+    assert workspace.find_run_for(dataset="ucm").name == "a"
+    assert workspace.find_run_for(dataset="sydney").name == "b"
+    assert workspace.find_run_for("b", "ucm").dataset == "rsicd"
+
+
+def test_newest_data_set_and_embeddings(workspace):
+    assert workspace.newest_dataset() == "ucm"
+    assert workspace.find_embeddings().name == "embeddings-tiles.h5"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])
+def test_names_that_are_no_folder_names_are_refused(workspace, name):
+    with pytest.raises(SwanError, match="--dataset"):
+        workspace.dataset(name)
+
+
+def test_empty_root_says_what_to_do(tmp_path):
+    for find, mend in (
+        ("find_run", "swan train"),
+        ("newest_dataset", "swan prepare"),
+        ("find_embeddings", "swan embed"),
+    ):
+        with pytest.raises(SwanError) as caught:
+            getattr(Workspace(tmp_path), find)()
+        assert mend in caught.value.mend
