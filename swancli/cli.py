@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -167,6 +168,7 @@ def vocab(
     """Count the words of the captions into vocab.h5."""
     from swancli.vocab import count_words, export_json, read_vocabulary, write_vocabulary
 
+    _exclusive(source=source, **{"import": import_})
     workspace = Workspace(root)
     if source and not (dataset or output):
         raise SwanError(
@@ -179,7 +181,8 @@ def vocab(
         vocabulary = read_vocabulary(import_)
     else:
         texts = _captions(workspace, dataset, source, format, splits)
-        vocabulary = count_words(texts, min_count=min_count, stop_words=stop_words, dataset=dataset or "")
+        name = dataset or source.resolve().stem
+        vocabulary = count_words(texts, min_count=min_count, stop_words=stop_words, dataset=name)
     write_vocabulary(path, vocabulary)
     if export:
         export_json(export, vocabulary)
@@ -215,7 +218,9 @@ def train(
         typer.Option("--freeze/--fine-tune", help="Default: frozen when --weights is given (paper: frozen)."),
     ] = None,
     image_size: Annotated[int, typer.Option(min=32, help="Side in pixels of the model's input.")] = 256,
-    embed_dim: Annotated[int, typer.Option(min=16, help="Dimensions of an embedding (paper: 512).")] = 512,
+    embed_dim: Annotated[
+        int, typer.Option(min=16, help="Dimensions of an embedding, a multiple of 8 (paper: 512).")
+    ] = 512,
     augmentation: Annotated[
         Augmentation,
         typer.Option(
@@ -310,6 +315,9 @@ def evaluate(
     """Recall of a run on the test split of its data set."""
     from swancli.evaluate.report import evaluate_checkpoint, evaluate_file
 
+    _exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
+    _exclusive(dataset=dataset, embeddings=embeddings)
+    _exclusive(json=json_, csv=csv_)
     workspace, display = Workspace(root), Display(quiet)
     options = {
         "split": None if split == "all" else split,
@@ -325,6 +333,8 @@ def evaluate(
             report = evaluate_checkpoint(
                 workspace, path, dataset, batch_size=batch_size, device=device, progress=progress, **options
             )
+    if report.warning:
+        warn(report.warning)
     _print_report(report, as_json=json_, as_csv=csv_)
     if min_mr is not None and report.scores.mean_recall < min_mr:
         warn(f"mR {report.scores.mean_recall:.2f} is below --min-mr {min_mr:g}")
@@ -360,13 +370,13 @@ def embed(
     from swancli.model.checkpoint import load_checkpoint
     from swancli.store import write_embeddings
 
-    if images and texts:
-        raise SwanError("--images and --texts cannot go together", "embed them one after the other")
+    _exclusive(run=run, checkpoint=checkpoint)
+    _exclusive(dataset=dataset, images=images, texts=texts)
     workspace, display = Workspace(root), Display(quiet)
     target = choose_device(device)
     model = load_checkpoint(checkpoint or workspace.find_run_for(run, dataset).best)
     name = dataset or model.origin["dataset"]
-    path = output or _embeddings_path(model, images or texts or Path(name))
+    path = output or _embeddings_path(model, name, images, texts)
     display.note(f"embedding with {model.path} on {describe_device(target)}")
     with display.progress() as progress:
         options = {"batch_size": batch_size, "device": target, "precision": precision, "progress": progress}
@@ -406,7 +416,7 @@ def query(
     quiet: Quiet = False,
 ) -> None:
     """Rank the images of an embeddings file by how well a sentence, or an image, describes them."""
-    from swancli.query.search import open_search
+    from swancli.query.search import Answer, open_search
 
     if sum((text is not None, image is not None, batch)) != 1:
         raise SwanError(
@@ -418,8 +428,14 @@ def query(
     Display(quiet).note(f"searching {len(searcher.candidates)} images of {path}")
     if image:
         _print_answer(searcher.ask_image(image, top_k, threshold), json_)
-    for question in _lines(Path("-")) if batch else [text] if text is not None else []:
-        answer = searcher.ask_text(question, top_k, threshold)
+    for question in _lines(Path("-"), blank=True) if batch else [text] if text is not None else []:
+        try:
+            answer = searcher.ask_text(question, top_k, threshold)
+        except SwanError as error:
+            if not batch:
+                raise
+            warn(error.problem)  # an answer a line, so that answers and lines stay side by side
+            answer = Answer(question, unknown=(), hits=())
         if answer.unknown:
             warn(f"words that the model does not know: {', '.join(answer.unknown)}")
         _print_answer(answer, json_)
@@ -492,20 +508,30 @@ def _captions(
         return stored.catalogue.select(rows)[0].text
 
 
-def _embeddings_path(checkpoint: Checkpoint, embedded: Path) -> Path:
+def _embeddings_path(checkpoint: Checkpoint, dataset: str, images: Path | None, texts: Path | None) -> Path:
     """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set."""
-    if str(embedded) == checkpoint.origin["dataset"]:
-        return checkpoint.path.parent / "embeddings.h5"
-    name = "stdin" if str(embedded) == "-" else embedded.resolve().stem
-    return checkpoint.path.parent / f"embeddings-{name}.h5"
+    if images:
+        name = f"embeddings-{images.resolve().name}"
+    elif texts:  # no image in it to search, so not under the name that `query` looks for
+        name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
+    else:
+        name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
+    return checkpoint.path.parent / f"{name}.h5"
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, or of standard input for -, without empty ones."""
+def _exclusive(**given: object) -> None:
+    """Refuses options that would overrule each other."""
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if len(named) > 1:
+        raise SwanError(f"{' and '.join(named)} cannot go together", "give one of them")
+
+
+def _lines(path: Path, blank: bool = False) -> Iterator[str]:
+    """The lines of a file, or of standard input for -; without blank ones unless asked for."""
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as file:
             for line in file:
-                if line.strip():
+                if blank or line.strip():
                     yield line.strip()
     except OSError as error:
         raise SwanError(f"{path}: {error.strerror}") from error
@@ -536,4 +562,6 @@ def _print_report(report: Report, as_json: bool, as_csv: bool) -> None:
 
 def main() -> None:
     """The executable `swan`."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, which would end up between our own lines
     app(prog_name="swan")

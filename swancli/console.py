@@ -38,9 +38,16 @@ PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
 RECALL_AT = (1, 5, 10)
 
 
+class ResultConsole(Console):
+    """A console that leaves a closed pipe to `Boundary`: rich would end with exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def output() -> Console:
     """The console of results."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return ResultConsole(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
 def warn(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+import re
 import sys
 
 import torch
@@ -13,7 +14,6 @@ from swancli.errors import SwanError
 
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-PRECISIONS = ("fp32", "bf16")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -25,6 +25,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         name = next(kind for kind, there in found.items() if there)
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise SwanError(f"--device {name}: no such device", "give auto, cpu, cuda, cuda:1 or mps")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -14,7 +14,7 @@ import torch
 
 from swancli.device import autocast
 from swancli.errors import ImageError, SwanError
-from swancli.images import decode_image, pixel_digest, read_bytes
+from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.settings import VARIANT
 from swancli.model.swan import Swan
@@ -154,7 +154,12 @@ def embed_folder(
     Raises:
         SwanError: no images there. ImageError: one is unreadable, unless `missing` is "skip".
     """
-    source = read_source(folder, "folder")
+    if not folder.is_dir():
+        raise SwanError(f"--images {folder}: no such folder")
+    try:
+        source = read_source(folder, "folder")
+    except SwanError as error:
+        raise SwanError(f"{folder}: no images in it", f"known are {', '.join(SUFFIXES)}") from error
     names = [entry.filename for entry in source.entries]
     skipped: dict[int, tuple[str, str]] = {}
     blank = np.zeros((1, 1, 3), np.uint8)

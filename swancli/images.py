@@ -54,19 +54,28 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     Raises:
         ImageError: the bytes are not a whole image; `name` tells the user which.
     """
+    tiff = data[:4] in TIFF_STARTS
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return _to_rgb(image)
+            if not (tiff and _beyond_pillow(image)):
+                image.load()
+                return _to_rgb(image)
     except Image.UnidentifiedImageError:
-        if data[:4] in TIFF_STARTS:
-            return _decode_tiff(data, name)
-        raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
+        if not tiff:
+            raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: too large an image ({error})", "cut it into tiles") from error
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
-        raise ImageError(f"{name}: damaged image ({error})") from error
+        if not tiff:
+            raise ImageError(f"{name}: damaged image ({error})") from error
+    return _decode_tiff(data, name)
+
+
+def _beyond_pillow(image: Image.Image) -> bool:
+    """Whether a TIFF has wide samples in several bands, or bands plane by plane: Pillow gets them wrong."""
+    bits, bands, planes = (image.tag_v2.get(tag, 1) for tag in (258, 277, 284))
+    return bands > 1 and (max(np.atleast_1d(bits)) > 8 or planes == 2)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -104,12 +113,14 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
             "install the extra that can: pip install 'swancli[tiff]'",
         ) from None
     try:
-        samples = tifffile.imread(io.BytesIO(data))
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            picture = file.series[0]
+            samples, axes = picture.asarray(), picture.axes
     except Exception as error:
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
     if not samples.size:
         raise ImageError(f"{name}: damaged TIFF (no picture in it)")
-    if samples.ndim == 3 and samples.shape[0] < samples.shape[2] and samples.shape[0] <= 16:
+    if samples.ndim == 3 and axes.endswith("YX"):
         samples = np.moveaxis(samples, 0, 2)  # bands stored plane by plane
     if samples.ndim not in (2, 3):
         raise ImageError(f"{name}: a TIFF with {samples.ndim} dimensions is not one picture")

@@ -9,6 +9,7 @@ M captions, H x W pixels, D embedding, V words.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,6 +136,16 @@ class Catalogue:
         """int64 (n,): the rows of a split's images; of all images for None."""
         return np.arange(len(self.filename)) if split is None else np.flatnonzero(self.split == split)
 
+    def fingerprint(self) -> str:
+        """A hash of file names, splits and captions: equal when the same is trained and tested on.
+
+        The order of the rows does not count.
+        """
+        images = [f"{name}\0{split}" for name, split in zip(self.filename, self.split, strict=True)]
+        captions = [f"{images[row]}\0{text}" for row, text in zip(self.image, self.text, strict=True)]
+        rows = "\n".join([*sorted(images), *sorted(captions)])
+        return hashlib.sha256(rows.encode()).hexdigest()
+
     def select(self, images: np.ndarray) -> tuple[Catalogue, np.ndarray]:
         """The catalogue of some images and their captions alone, and the rows of those captions here.
 
@@ -249,18 +260,24 @@ class Dataset:
     """A `dataset.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        name: the data set's name. catalogue: its rows. digest: object (N,), a hash of each image's pixels.
+        name: the data set's name. catalogue: its rows.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open_store(path, DATASET)
-        self.name = _as_text(self._file.attrs["dataset"])
-        self.catalogue = read_catalogue(self._file)
-        self.digest = self._file["images/digest"].asstr()[:]
-        images = self._file["images"]
-        self._pixels = images.get("pixels")
-        self._encoded = images.get("encoded")
+        try:
+            self.name = _as_text(self._file.attrs["dataset"])
+            self.catalogue = read_catalogue(self._file)
+            images = self._file["images"]
+            self._pixels = images.get("pixels")
+            self._encoded = images["encoded"] if self._pixels is None else None
+        except KeyError as error:
+            self._file.close()
+            raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[DATASET]}") from error
+        except StoreError:
+            self._file.close()
+            raise
 
     def image(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3): the RGB pixels of one image."""
@@ -268,6 +285,11 @@ class Dataset:
             return self._pixels[row]
         name = f"{self.path}, image {self.catalogue.filename[row]}"
         return decode_image(self._encoded[row].tobytes(), name)
+
+    @property
+    def digest(self) -> np.ndarray:
+        """object (N,) of str: a hash of each image's pixels."""
+        return self._file["images/digest"].asstr()[:]
 
     def rows_of(self, split: str) -> np.ndarray:
         """int64 (n,): the image rows of a split that has captions.
@@ -332,7 +354,10 @@ def read_embeddings(path: Path) -> Embeddings:
     """
     with open_store(path, EMBEDDINGS) as file:
         catalogue = read_catalogue(file)
-        image, caption = (file[f"{part}/embedding"][:] for part in ("images", "captions"))
+        try:
+            image, caption = (file[f"{part}/embedding"][:] for part in ("images", "captions"))
+        except KeyError as error:
+            raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[EMBEDDINGS]}") from error
         if (
             len(image) != len(catalogue.filename)
             or len(caption) != len(catalogue.text)

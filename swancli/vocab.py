@@ -91,9 +91,12 @@ class Vocabulary:
         return {word: index for index, word in enumerate(self.words, start=1)}
 
     def encode(self, text: str) -> list[int]:
-        """The index of each word of a text, 1 to V; that of UNKNOWN for a word it does not hold."""
+        """The index of each word of a text, 1 to V; that of UNKNOWN for a word it does not hold.
+
+        A text without words, of punctuation alone, counts as one unknown word.
+        """
         unknown = self._index[UNKNOWN]
-        return [self._index.get(word, unknown) for word in tokenize(text)]
+        return [self._index.get(word, unknown) for word in tokenize(text)] or [unknown]
 
     def unknown(self, text: str) -> list[str]:
         """The words of a text that it does not hold, in order; dropped stop words are among them."""

@@ -172,3 +172,17 @@ def test_real_tiffs_decode(real_data):
     assert len(shapes) == 6
     assert {shape for name, shape in shapes.items() if name.startswith("ucm")} == {(256, 256, 3)}
     assert {shape for name, shape in shapes.items() if name.startswith("sydney")} == {(500, 500, 3)}
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_wide_tiff_bands_keep_their_values(planar, bands):
+    """12-bit values in 16-bit bands, interleaved or plane by plane: 4095 becomes 255."""
+    tifffile = pytest.importorskip("tifffile")
+    values = np.arange(12 * 20 * bands, dtype=np.uint16).reshape(12, 20, bands)
+    values[0, 0, 0] = 4095
+    stored = np.moveaxis(values, 2, 0) if planar == "separate" else values
+    file = io.BytesIO()
+    tifffile.imwrite(file, stored, photometric="rgb", planarconfig=planar)
+    expected = np.rint(values[..., :3] * (255 / 4095)).astype(np.uint8)
+    np.testing.assert_array_equal(decode_image(file.getvalue(), "a.tif"), expected)

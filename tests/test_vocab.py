@@ -95,7 +95,7 @@ def test_stop_words_are_dropped_when_asked():
 def test_unknown_words_get_the_index_of_unk(vocabulary):
     assert vocabulary.encode("the big pond") == [3, 5, 4]
     assert vocabulary.unknown("the big pond, big road") == ["big", "big"]
-    assert vocabulary.encode("") == []
+    assert vocabulary.encode("") == vocabulary.encode("!") == [len(vocabulary)]
     assert vocabulary.unknown("") == []
 
 

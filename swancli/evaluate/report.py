@@ -5,7 +5,7 @@ swan eval --scene-recall
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from swancli.evaluate.metrics import (
     retrieval_scores,
     scene_recall,
 )
-from swancli.model.checkpoint import load_checkpoint
-from swancli.store import Embeddings, read_embeddings
+from swancli.model.checkpoint import Checkpoint, load_checkpoint
+from swancli.store import Dataset, Embeddings, read_embeddings
 from swancli.workspace import Workspace
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
@@ -31,7 +31,7 @@ class Report:
     """The figures of one evaluation; recalls in percent.
 
     source: what was evaluated, plain values (data set, run, checkpoint). images, captions: how many.
-    ceiling and scenes are None unless asked for.
+    ceiling and scenes are None unless asked for. warning: what makes the figures doubtful, "" for nothing.
     """
 
     source: dict[str, str]
@@ -42,6 +42,7 @@ class Report:
     scores: Scores
     ceiling: Scores | None = None
     scenes: SceneRecall | None = None
+    warning: str = ""
 
     def record(self) -> dict[str, Any]:
         """Nested plain values, for JSON."""
@@ -148,16 +149,31 @@ def evaluate_checkpoint(
     """
     checkpoint = load_checkpoint(path)
     name = dataset or checkpoint.origin["dataset"]
+    stored = workspace.dataset(name)
     embeddings = embed_dataset(
         checkpoint,
-        workspace.dataset(name),
+        stored,
         split=split,
         device=choose_device(device),
         batch_size=batch_size,
         progress=progress,
     )
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(path)}
-    return evaluate(embeddings, source, split=split, **options)
+    report = evaluate(embeddings, source, split=split, **options)
+    return replace(report, warning=_changed_since_training(checkpoint, name, stored))
+
+
+def _changed_since_training(checkpoint: Checkpoint, name: str, path: Path) -> str:
+    """A warning when a data set was prepared anew after the training: its test images may have trained."""
+    if name != checkpoint.origin["dataset"] or "fingerprint" not in checkpoint.origin:
+        return ""
+    with Dataset(path) as dataset:
+        same = dataset.catalogue.fingerprint() == checkpoint.origin["fingerprint"]
+    return (
+        ""
+        if same
+        else f"{path} was prepared again after the training; its splits may overlap what was trained on"
+    )
 
 
 def evaluate_file(path: Path, *, split: str | None = "test", **options: Any) -> Report:

@@ -82,7 +82,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise SwanError(f"{path}: not a file of weights that can be loaded safely ({error})") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SwanError(
+            f"{path}: not a file of weights that can be loaded safely ({reason})", "save its state dict alone"
+        ) from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

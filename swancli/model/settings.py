@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from swancli.errors import SwanError
+
 # Section 3 of the paper (Pan, Ma, Bai, ICMR 2023) and its code's options file.
 WORD_DIM = 300  # GloVe's width
 WORD_DROPOUT = 0.4
@@ -39,3 +41,9 @@ class ModelSettings:
     image_size: int = 256
     embed_dim: int = 512
     frozen: bool = False
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % VISUAL_HEADS:
+            raise SwanError(
+                f"--embed-dim {self.embed_dim}: no multiple of its {VISUAL_HEADS} attention heads"
+            )

@@ -21,11 +21,10 @@ from swancli.vocab import tokenize
 
 @dataclass(frozen=True)
 class Hit:
-    """One result. rank counts from 1; score: the cosine similarity, -1 to 1; row: of the image."""
+    """One result. rank counts from 1; score: the cosine similarity, -1 to 1."""
 
     rank: int
     score: float
-    row: int
     filename: str
     scene: str | None
     captions: tuple[str, ...]
@@ -99,7 +98,6 @@ class Searcher:
             Hit(
                 rank=rank,
                 score=float(score),
-                row=int(row),
                 filename=catalogue.filename[row],
                 scene=catalogue.scene[row],
                 captions=tuple(catalogue.text[self._captions.get(int(row), [])]),

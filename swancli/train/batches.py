@@ -23,7 +23,6 @@ from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
 # Section 4.1: training images are resized to 278 and cropped to 256.
 CROP_MARGIN = 278 / 256
 MAX_ROTATION = math.pi / 2
-AUGMENTATIONS = ("paper", "overhead", "none")
 
 Item = TypeVar("Item")
 
@@ -158,8 +157,7 @@ def load_batches(
             pixels = augment(pixels, size, augmentation, generator)
         captions = np.concatenate(batch)
         padded, lengths = pad_tokens([tokens[caption] for caption in captions])
-        owner = np.repeat(np.arange(len(batch)), [len(group) for group in batch])
-        positive = torch.from_numpy(owner == np.arange(len(batch))[:, None])
+        positive = torch.from_numpy(caption_image[captions] == rows[:, None])
         yield Batch(normalise(pixels), padded, lengths, positive, rows)
 
 

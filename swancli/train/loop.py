@@ -39,9 +39,9 @@ MARGIN = 0.2
 class TrainSettings:
     """How a run is trained; written to its `config.json` beside the model's settings."""
 
-    epochs: int = 50
+    epochs: int = 30
     batch_size: int = 100
-    captions_per_image: int = 1
+    captions_per_image: int = 5
     lr: float = LEARNING_RATE
     schedule: str = "step"
     loss: str = "sum"
@@ -121,7 +121,8 @@ def train(
     model.to(device, memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=settings.lr)
-    history = _restore(run, model, optimizer) if resume else []
+    history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
+    fingerprint = dataset.catalogue.fingerprint()
     events = _tensorboard(run, len(history) + 1)
 
     for epoch in range(len(history) + 1, settings.epochs + 1):
@@ -148,7 +149,13 @@ def train(
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
         history.append(_metrics_row(report, lr))
-        origin = {"dataset": dataset.name, "run": run.name, "epoch": epoch, "val_mR": scores.mean_recall}
+        origin = {
+            "dataset": dataset.name,
+            "fingerprint": fingerprint,
+            "run": run.name,
+            "epoch": epoch,
+            "val_mR": scores.mean_recall,
+        }
         if best:
             save_checkpoint(run.best, model, vocabulary, origin)
         state = {"optimizer": optimizer.state_dict(), "history": history}
@@ -160,6 +167,8 @@ def train(
                 events.add_scalar(name, value, epoch)
             events.flush()
         watch.epoch(report)
+    if events:
+        events.close()
 
 
 def _train_epoch(
@@ -228,11 +237,18 @@ def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
     return row | {"seconds": report.seconds}
 
 
-def _restore(run: Run, model: Swan, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+def _restore(
+    run: Run, model: Swan, optimizer: torch.optim.Optimizer, dataset: Dataset
+) -> list[dict[str, Any]]:
     """Puts the state of `last.pt` back; returns the rows of `metrics.csv` so far."""
     last = load_checkpoint(run.last)
     if not last.training:
         raise SwanError(f"{run.last}: cannot be resumed, it holds no optimiser state")
+    if last.origin["fingerprint"] != dataset.catalogue.fingerprint():
+        raise SwanError(
+            f"{dataset.path}: prepared again since the run began; its splits or captions have changed",
+            "start a new run",
+        )
     model.load_state_dict(last.model.state_dict())
     optimizer.load_state_dict(last.training["optimizer"])
     return last.training["history"]

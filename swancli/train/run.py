@@ -55,7 +55,14 @@ def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
         config = RunConfig(**content | {"training": TrainSettings(**content["training"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SwanError(f"{run.config}: not a run's configuration ({error})", "start a new run") from error
-    return replace(config, training=replace(config.training, epochs=epochs)) if epochs else config
+    if epochs in (None, config.training.epochs):
+        return config
+    if config.training.schedule == "cosine":
+        raise SwanError(
+            f"{run.config}: its cosine schedule ends after {config.training.epochs} epochs, not {epochs}",
+            "leave --epochs out, or start a new run",
+        )
+    return replace(config, training=replace(config.training, epochs=epochs))
 
 
 def train_run(
@@ -71,7 +78,6 @@ def train_run(
     processor = choose_device(device)
     with Dataset(workspace.dataset(config.dataset)) as dataset:
         vocabulary = _vocabulary(run, config, resume)
-        dataset.rows_of("train"), dataset.rows_of("val")
         model = _new_model(config, vocabulary)
         config_text = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
         with atomic_path(run.config) as temporary:

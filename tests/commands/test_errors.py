@@ -165,6 +165,11 @@ def test_embeddings_of_another_checkpoint_are_not_searched(finished, tmp_path):
         (["train", "--dataset", "small", "--weights", "none.pth"], ["none.pth"]),
         (["train", "--resume", "--run", "none"], ["none"]),
         (["vocab", "--source", "nowhere"], ["--dataset"]),
+        (["train", "--dataset", "small", "--embed-dim", "30"], ["--embed-dim 30", "8"]),
+        (["train", "--dataset", "small", "--device", "meta"], ["meta", "cuda"]),
+        (["eval", "--run", "first", "--checkpoint", "x.pt"], ["--run and --checkpoint"]),
+        (["eval", "--json", "--csv"], ["--json and --csv"]),
+        (["embed", "--images", "nowhere"], ["nowhere", "no such folder"]),
         (["vocab", "--dataset", "small", "--min-count", "100000"], ["100000"]),
     ],
 )

@@ -4,7 +4,11 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -133,10 +137,11 @@ def test_query_by_an_image_of_the_data_set_finds_itself_first(finished, source):
 
 
 def test_batch_of_queries_answers_one_json_line_each_in_order(finished):
-    lines = "a red plane\n\ntwo boats in the harbor\n"
+    lines = "a red plane\n\n???\ntwo boats in the harbor\n"
     printed = execute("query", "--batch", "--json", "--top-k", "2", root=finished.root, stdin=lines)
     answers = [json.loads(line) for line in printed.stdout.splitlines()]
-    assert [answer["query"] for answer in answers] == ["a red plane", "two boats in the harbor"]
+    assert [answer["query"] for answer in answers] == ["a red plane", "", "???", "two boats in the harbor"]
+    assert [len(answer["results"]) for answer in answers] == [2, 0, 0, 2]
     alone = json.loads(invoke("query", "a red plane", "--json", "--top-k", "2", root=finished.root).stdout)
     assert answers[0] == alone
 
@@ -246,3 +251,59 @@ def test_identical_pictures_and_captions_are_encoded_once_and_score_equal(finish
         first, second, third = file["images/embedding"][:]
     assert np.array_equal(first, second)
     assert not np.array_equal(first, third)
+
+
+def test_folder_named_like_the_data_set_does_not_replace_its_embeddings(
+    finished, source, tmp_path, monkeypatch
+):
+    root = tmp_path / "root"
+    shutil.copytree(finished.root, root)
+    before = (root / "small/runs/first/embeddings.h5").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    Path("small").mkdir()
+    shutil.copy(source / "images" / "harbor_2.png", "small/a_1.png")
+    assert invoke("embed", "--images", "small", root=root).returncode == 0
+    assert (root / "small/runs/first/embeddings.h5").read_bytes() == before
+    assert (root / "small/runs/first/embeddings-small.h5").exists()
+
+
+def test_embedded_texts_are_not_what_a_query_searches(finished, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(finished.root, root)
+    assert invoke("embed", "--texts", "-", root=root, stdin="a line\n").returncode == 0
+    assert invoke("query", "boats", root=root).returncode == 0
+
+
+def test_data_set_prepared_again_after_training_is_pointed_out(finished, source, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(finished.root, root)
+    invoke("prepare", "--dataset", "small", "--source", source, "--split", "random", root=root)
+    assert "prepared again" in invoke("eval", "--json", root=root).stderr
+    resumed = invoke("train", "--resume", "--run", "first", "--epochs", "3", root=root)
+    assert resumed.returncode == 2
+    assert "prepared again" in resumed.stderr
+
+
+def test_closed_pipe_is_no_bug(finished):
+    command = f"{sys.executable} -m swancli query boats --batch | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "SWAN_ROOT": str(finished.root)},
+        input="boats\n" * 200,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_vocab_of_a_source_counts_its_training_captions_only(source, tmp_path):
+    content = json.loads((source / "dataset.json").read_text())
+    content["images"][-1] |= {"split": "test", "sentences": [{"raw": "onlyhere"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    for splits, held in (("train", False), ("all", True)):
+        options = ["--source", tmp_path / "dataset.json", "--output", tmp_path / "v.h5", "--splits", splits]
+        assert invoke("vocab", *options, root=tmp_path).returncode == 0
+        with h5py.File(tmp_path / "v.h5") as file:
+            assert ("onlyhere" in file["words"].asstr()[:]) == held

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +10,9 @@ import torch
 
 from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
+from swancli.model.swan import Swan
 from swancli.store import Catalogue, Dataset, create_dataset
-from swancli.train.loop import TrainSettings, Watch
+from swancli.train.loop import TrainSettings, Watch, learning_rate
 from swancli.train.run import RunConfig, resumed_config, train_run
 from swancli.vocab import count_words, write_vocabulary
 from swancli.workspace import Workspace
@@ -49,7 +51,9 @@ def workspace(tmp_path):
 
 
 def config(workspace, epochs=2, **changes):
-    training = TrainSettings(epochs=epochs, batch_size=4, captions_per_image=1, lr=1e-3)
+    training = changes.pop("training", None) or TrainSettings(
+        epochs=epochs, batch_size=4, captions_per_image=1, lr=1e-3
+    )
     settings = {
         "dataset": "tiny",
         "vocab": str(workspace.vocab("tiny")),
@@ -100,6 +104,44 @@ def test_interrupted_and_resumed_run_ends_where_the_uninterrupted_one_does(works
     assert len(pd.read_csv(workspace.run("tiny", "parts").metrics)) == 1
     parts = run_training(workspace, "parts", epochs=3, resume=True)
     assert_same_run(whole, parts)
+
+
+class InterruptAtOnce(Watch):
+    def step(self, epoch, step, steps, loss, pairs_per_second):
+        raise KeyboardInterrupt
+
+
+def test_run_stopped_in_its_first_epoch_resumes_from_the_start(workspace):
+    whole = run_training(workspace, "whole", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(workspace, "parts", epochs=1, watch=InterruptAtOnce())
+    assert_same_run(whole, run_training(workspace, "parts", epochs=1, resume=True))
+
+
+def test_learning_rate_steps_down_at_epochs_20_and_40_or_follows_a_cosine():
+    step = TrainSettings(lr=1.0, schedule="step")
+    assert [learning_rate(step, epoch) for epoch in (1, 19, 20, 39, 40)] == pytest.approx(
+        [1, 1, 0.7, 0.7, 0.49]
+    )
+    cosine = TrainSettings(lr=1.0, schedule="cosine", epochs=4)
+    expected = [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]
+    assert [learning_rate(cosine, epoch) for epoch in (1, 2, 3, 4)] == pytest.approx(expected)
+
+
+def test_learning_rate_reaches_the_optimiser(workspace):
+    """With a rate of zero nothing but batch statistics moves."""
+    still = TrainSettings(epochs=1, batch_size=4, captions_per_image=1, lr=0.0)
+    run = run_training(workspace, "still", training=still)
+    torch.manual_seed(0)
+    start = Swan(load_checkpoint(run.best).model.settings).state_dict()
+    trained = weights_of(run.last)
+    assert all(torch.equal(start[key], trained[key]) for key in start if key.endswith("weight"))
+
+
+def test_caption_of_punctuation_alone_trains(workspace):
+    with h5py.File(workspace.dataset("tiny"), "r+") as file:
+        file["captions/text"][0] = " . "
+    run_training(workspace, "one", epochs=1)
 
 
 def test_longer_resume_equals_a_longer_run(workspace):
