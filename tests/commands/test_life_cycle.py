@@ -200,9 +200,11 @@ def test_resumed_run_is_not_started_with_other_settings(finished):
     assert "--lr" in refused.stderr
 
 
-def test_train_prints_json_alone(finished):
+def test_train_prints_json_alone(finished, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(finished.root, root)
     options = ["--dataset", "small", "--epochs", "1", "--run", "other", "--json", *SMALL]
-    printed = invoke("train", *options, root=finished.root)
+    printed = invoke("train", *options, root=root)
     assert json.loads(printed.stdout)["split"] == "val"
 
 
@@ -262,7 +264,7 @@ def test_folder_named_like_the_data_set_does_not_replace_its_embeddings(
     monkeypatch.chdir(tmp_path)
     Path("small").mkdir()
     shutil.copy(source / "images" / "harbor_2.png", "small/a_1.png")
-    assert invoke("embed", "--images", "small", root=root).returncode == 0
+    assert invoke("embed", "--run", "first", "--images", "small", root=root).returncode == 0
     assert (root / "small/runs/first/embeddings.h5").read_bytes() == before
     assert (root / "small/runs/first/embeddings-small.h5").exists()
 
@@ -285,7 +287,7 @@ def test_data_set_prepared_again_after_training_is_pointed_out(finished, source,
 
 
 def test_closed_pipe_is_no_bug(finished):
-    command = f"{sys.executable} -m swancli query boats --batch | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m swancli query --batch | head -1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(
         ["bash", "-c", command],
         env={**os.environ, "SWAN_ROOT": str(finished.root)},

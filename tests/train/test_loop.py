@@ -132,8 +132,9 @@ def test_learning_rate_reaches_the_optimiser(workspace):
     """With a rate of zero nothing but batch statistics moves."""
     still = TrainSettings(epochs=1, batch_size=4, captions_per_image=1, lr=0.0)
     run = run_training(workspace, "still", training=still)
+    settings = load_checkpoint(run.best).model.settings
     torch.manual_seed(0)
-    start = Swan(load_checkpoint(run.best).model.settings).state_dict()
+    start = Swan(settings).state_dict()
     trained = weights_of(run.last)
     assert all(torch.equal(start[key], trained[key]) for key in start if key.endswith("weight"))
 
