@@ -9,8 +9,8 @@ from swancli.store import read_embeddings
 
 DATASET = "demo"
 QUERIES = (
-    "three red planes in the upper left of the airport",
-    "two white boats near an island in the harbor",
+    "five white planes in the upper left of the airport",
+    "three black boats in the center of the harbor",
 )
 # Small enough for two minutes on two cores. Views are not turned: the captions say left and right.
 TRAINING = {

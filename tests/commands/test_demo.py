@@ -66,5 +66,5 @@ def test_demo_shows_every_step_and_the_yardsticks(tmp_path):
     assert result.returncode == 0, result.stderr
     for text in ("prepare", "vocab", "train", "eval", "embed", "query"):
         assert f"$ swan {text}" in result.stdout
-    for text in ("SWAN", "knows the scene only", "chance", "three red planes"):
+    for text in ("SWAN", "knows the scene only", "chance", "five white planes"):
         assert text in result.stdout
