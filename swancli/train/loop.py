@@ -116,6 +116,8 @@ def train(
     training_rows = dataset.rows_of("train")
     dataset.rows_of("val")
     training, _ = dataset.catalogue.select(training_rows)
+    if len(set(training.image)) < 2:
+        raise SwanError(f"{dataset.path}: one training image leaves nothing to tell apart", "add images")
     tokens = [vocabulary.encode(text) for text in training.text]
 
     model.to(device, memory_format=torch.channels_last)
@@ -244,7 +246,7 @@ def _restore(
     last = load_checkpoint(run.last)
     if not last.training:
         raise SwanError(f"{run.last}: cannot be resumed, it holds no optimiser state")
-    if last.origin["fingerprint"] != dataset.catalogue.fingerprint():
+    if last.origin.get("fingerprint") != dataset.catalogue.fingerprint():
         raise SwanError(
             f"{dataset.path}: prepared again since the run began; its splits or captions have changed",
             "start a new run",
