@@ -368,7 +368,7 @@ def embed(
     from swancli.device import choose_device, describe_device
     from swancli.embed import embed_dataset, embed_folder, embed_texts
     from swancli.model.checkpoint import load_checkpoint
-    from swancli.store import write_embeddings
+    from swancli.store import Dataset, write_embeddings
 
     _exclusive(run=run, checkpoint=checkpoint)
     _exclusive(dataset=dataset, images=images, texts=texts)
@@ -385,7 +385,8 @@ def embed(
         elif texts:
             embeddings, skipped = embed_texts(model, _lines(texts), str(texts), **options), []
         else:
-            embeddings, skipped = embed_dataset(model, workspace.dataset(name), **options), []
+            with Dataset(workspace.dataset(name)) as stored:
+                embeddings, skipped = embed_dataset(model, stored, **options), []
     write_embeddings(path, embeddings)
     show_embedded(path, embeddings, skipped)
     display.note('next: swan query "what to look for"')

@@ -195,9 +195,9 @@ def _table(title: str, columns: Sequence[str], caption: str | None = None) -> Ta
     return table
 
 
-def _recall_table(title: str, caption: str | None = None) -> Table:
+def _recall_table(title: str) -> Table:
     heads = [f"{way} R@{k}" for way in ("i2t", "t2i") for k in RECALL_AT]
-    return _table(title, ["", *heads, "mR"], caption)
+    return _table(title, ["", *heads, "mR"])
 
 
 def _recall_cells(scores: Scores) -> list[str]:

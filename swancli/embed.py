@@ -113,7 +113,7 @@ def encode_captions(
 
 def embed_dataset(
     checkpoint: Checkpoint,
-    path: Path,
+    dataset: Dataset,
     *,
     split: str | None = None,
     device: torch.device,
@@ -121,19 +121,18 @@ def embed_dataset(
     precision: str = "fp32",
     progress: Progress = quiet,
 ) -> Embeddings:
-    """Embeddings of a `dataset.h5`, of one split or of all its images and captions.
+    """Embeddings of a data set, of one split or of all its images and captions.
 
     Raises:
-        SwanError: the file is not a whole data set, or the split has no captions.
+        SwanError: the split has no captions.
     """
     options = {"device": device, "precision": precision, "progress": progress}
     model = checkpoint.model.to(device, memory_format=torch.channels_last)
-    with Dataset(path) as dataset:
-        rows = dataset.catalogue.image_rows(None) if split is None else dataset.rows_of(split)
-        part, _ = dataset.catalogue.select(rows)
-        image = encode_images(model, dataset.image, rows, batch_size=batch_size, **options)
-        caption = encode_captions(model, checkpoint.vocabulary, part.text, **options)
-        return _made_by(checkpoint, image, caption, part, dataset.name)
+    rows = dataset.catalogue.image_rows(None) if split is None else dataset.rows_of(split)
+    part, _ = dataset.catalogue.select(rows)
+    image = encode_images(model, dataset.image, rows, batch_size=batch_size, **options)
+    caption = encode_captions(model, checkpoint.vocabulary, part.text, **options)
+    return _made_by(checkpoint, image, caption, part, dataset.name)
 
 
 def embed_folder(

@@ -165,6 +165,11 @@ class Catalogue:
         return chosen, captions
 
 
+def names_in(column: np.ndarray) -> str:
+    """The different names in a scene or split column, for a message; "" when there are none."""
+    return ", ".join(sorted({name for name in column if name}))
+
+
 def _objects(values: Iterable[Any]) -> np.ndarray:
     values = list(values)
     column = np.empty(len(values), dtype=object)
@@ -299,9 +304,9 @@ class Dataset:
         """
         rows = self.catalogue.image_rows(split)
         if not np.isin(rows, self.catalogue.image).any():
-            there = sorted({name for name in self.catalogue.split if name})
+            there = names_in(self.catalogue.split)
             raise SwanError(
-                f"{self.path}: no captions in split {split!r} (it has {', '.join(there) or 'no splits'})",
+                f"{self.path}: no captions in split {split!r} (it has {there or 'no splits'})",
                 "choose another --split, or prepare again with --split random or --split stratified",
             )
         return rows

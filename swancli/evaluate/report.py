@@ -20,7 +20,7 @@ from swancli.evaluate.metrics import (
     scene_recall,
 )
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
-from swancli.store import Dataset, Embeddings, read_embeddings
+from swancli.store import Dataset, Embeddings, names_in, read_embeddings
 from swancli.workspace import Workspace
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
@@ -109,9 +109,9 @@ def evaluate(
     rows = embeddings.catalogue.image_rows(split)
     part, captions = embeddings.catalogue.select(rows)
     if not len(captions):
-        there = sorted({name for name in embeddings.catalogue.split if name})
+        there = names_in(embeddings.catalogue.split)
         raise SwanError(
-            f"no captions to evaluate in split {split!r} (there are: {', '.join(there) or 'no splits'})",
+            f"no captions to evaluate in split {split!r} (there are: {there or 'no splits'})",
             "choose another with --split, or --split all",
         )
     image, caption = embeddings.image[rows], embeddings.caption[captions]
@@ -149,31 +149,28 @@ def evaluate_checkpoint(
     """
     checkpoint = load_checkpoint(path)
     name = dataset or checkpoint.origin["dataset"]
-    stored = workspace.dataset(name)
-    embeddings = embed_dataset(
-        checkpoint,
-        stored,
-        split=split,
-        device=choose_device(device),
-        batch_size=batch_size,
-        progress=progress,
-    )
+    with Dataset(workspace.dataset(name)) as stored:
+        embeddings = embed_dataset(
+            checkpoint,
+            stored,
+            split=split,
+            device=choose_device(device),
+            batch_size=batch_size,
+            progress=progress,
+        )
+        warning = _changed_since_training(checkpoint, stored)
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(path)}
-    report = evaluate(embeddings, source, split=split, **options)
-    return replace(report, warning=_changed_since_training(checkpoint, name, stored))
+    return replace(evaluate(embeddings, source, split=split, **options), warning=warning)
 
 
-def _changed_since_training(checkpoint: Checkpoint, name: str, path: Path) -> str:
+def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
     """A warning when a data set was prepared anew after the training: its test images may have trained."""
-    if name != checkpoint.origin["dataset"] or "fingerprint" not in checkpoint.origin:
+    trained_on = checkpoint.origin.get("fingerprint")
+    if not trained_on or dataset.name != checkpoint.origin["dataset"]:
         return ""
-    with Dataset(path) as dataset:
-        same = dataset.catalogue.fingerprint() == checkpoint.origin["fingerprint"]
-    return (
-        ""
-        if same
-        else f"{path} was prepared again after the training; its splits may overlap what was trained on"
-    )
+    if dataset.catalogue.fingerprint() == trained_on:
+        return ""
+    return f"{dataset.path} was prepared again after the training; its splits may overlap what was trained on"
 
 
 def evaluate_file(path: Path, *, split: str | None = "test", **options: Any) -> Report:

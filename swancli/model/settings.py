@@ -24,16 +24,14 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 # The published computation with its defects 1 to 6 (see README) repaired.
 VARIANT = "repaired"
 
-BACKBONES = ("resnet18", "resnet34", "resnet50")
-
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The shape of a model: everything needed to build it before its weights are loaded.
 
-    backbone: one of `BACKBONES` (paper: resnet50). image_size: side in pixels of the square input (paper:
-    256). embed_dim: D (paper: 512). words: V, number of words without padding. frozen: the backbone's
-    weights and batch statistics stay as they are (paper: yes).
+    backbone: a key of `backbone.CHANNELS` (paper: resnet50). image_size: side in pixels of the square
+    input (paper: 256). embed_dim: D (paper: 512). words: V, number of words without padding. frozen: the
+    backbone's weights and batch statistics stay as they are (paper: yes).
     """
 
     words: int

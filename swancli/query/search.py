@@ -15,7 +15,7 @@ from swancli.embed import encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.images import decode_image, read_bytes
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
-from swancli.store import Catalogue, Embeddings, read_embeddings
+from swancli.store import Catalogue, Embeddings, names_in, read_embeddings
 from swancli.vocab import tokenize
 
 
@@ -140,7 +140,7 @@ def candidate_rows(catalogue: Catalogue, scenes: Sequence[str] = (), split: str 
 
 
 def _there_are(column: np.ndarray) -> str:
-    return f"there are: {', '.join(sorted({name for name in column if name})) or 'none'}"
+    return f"there are: {names_in(column) or 'none'}"
 
 
 def _captions_of_images(catalogue: Catalogue) -> dict[int, list[int]]:

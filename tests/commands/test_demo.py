@@ -36,10 +36,9 @@ def embeddings(tmp_path_factory):
     config = RunConfig("demo", str(workspace.vocab("demo")), "", "resnet18", 48, 64, False, training)
     run = workspace.run("demo", "one")
     train_run(workspace, run, config, "cpu", resume=False, watch=Watch())
-    write_embeddings(
-        run.embeddings,
-        embed_dataset(load_checkpoint(run.best), workspace.dataset("demo"), device=torch.device("cpu")),
-    )
+    checkpoint = load_checkpoint(run.best)
+    with Dataset(workspace.dataset("demo")) as dataset:
+        write_embeddings(run.embeddings, embed_dataset(checkpoint, dataset, device=torch.device("cpu")))
     return run.embeddings
 
 
