@@ -16,7 +16,6 @@ from swancli.device import autocast
 from swancli.errors import ImageError, SwanError
 from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes
 from swancli.model.checkpoint import Checkpoint
-from swancli.model.settings import VARIANT
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
 from swancli.store import Catalogue, Dataset, Embeddings
@@ -232,4 +231,5 @@ def embed_texts(
 def _made_by(
     checkpoint: Checkpoint, image: np.ndarray, caption: np.ndarray, catalogue: Catalogue, dataset: str
 ) -> Embeddings:
-    return Embeddings(image, caption, catalogue, dataset, str(checkpoint.path), checkpoint.sha256, VARIANT)
+    variant = checkpoint.model.settings.variant
+    return Embeddings(image, caption, catalogue, dataset, str(checkpoint.path), checkpoint.sha256, variant)

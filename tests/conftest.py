@@ -9,12 +9,18 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
-def parity():
-    """Reference values of the published code."""
-    path = SHARED / "parity" / "swan_reference.npz"
-    if not path.is_file():
+def parity_folder():
+    """The folder of reference values of the published code."""
+    folder = SHARED / "parity"
+    if not folder.is_dir():
         pytest.skip("the reference values of the published code are not at hand (shared/parity)")
-    with np.load(path) as arrays:
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parity(parity_folder):
+    """Reference values of the published code."""
+    with np.load(parity_folder / "swan_reference.npz") as arrays:
         return dict(arrays)
 
 

@@ -10,6 +10,7 @@ from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from swancli.errors import SwanError
+from swancli.model.torch_file import read_torch_file
 
 DEPTHS = {"maxpool": "shallow", "layer2": "deep1", "layer3": "deep2", "layer4": "deep3"}
 CHANNELS = {
@@ -20,21 +21,23 @@ CHANNELS = {
 
 
 class Backbone(nn.Module):
-    """ResNet features at four depths; frozen means neither weights nor batch statistics move.
+    """ResNet features at four depths, trained or frozen.
 
-    The published code froze the weights alone and let batch statistics drift (field defect 6).
+    Frozen means that neither weights nor batch statistics move. With `drifting` (item 6) the weights alone
+    stay: in training, batch norms use the statistics of the batch, and the running ones follow them.
     """
 
-    def __init__(self, name: str, frozen: bool) -> None:
+    def __init__(self, name: str, frozen: bool, drifting: bool = False) -> None:
         super().__init__()
         self.name = name
         self.frozen = frozen
+        self.drifting = drifting
         self.channels = CHANNELS[name]
         self.network = create_feature_extractor(get_model(name, weights=None), dict(DEPTHS))
         self.network.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> Backbone:
-        return super().train(mode and not self.frozen)
+        return super().train(mode and (self.drifting or not self.frozen))  # item 6
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps at four depths.
@@ -77,24 +80,15 @@ class Backbone(nn.Module):
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise SwanError(f"--weights {path}: no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SwanError(
-            f"{path}: not a file of weights that can be loaded safely ({reason})", "save its state dict alone"
-        ) from error
+    mend = "give a torchvision state dict, or one under a `model` key"
+    content = read_torch_file(path, mend)
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(
         isinstance(value, torch.Tensor) for value in content.values()
     ):
-        raise SwanError(
-            f"{path}: holds no state dict", "give a torchvision state dict, or one under a `model` key"
-        )
+        raise SwanError(f"{path}: holds no state dict", mend)
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 

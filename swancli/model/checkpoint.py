@@ -1,9 +1,14 @@
-"""Checkpoints: one file with weights, settings and vocabulary, all that `eval`, `embed` and `query` need."""
+"""Checkpoints: one file with weights, settings and vocabulary, all that `eval`, `embed` and `query` need.
+
+A checkpoint of the published code, `{'epoch', 'model', 'best_rsum', 'args', 'Eiters'}`, is read and written
+too.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,12 @@ import torch
 
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
+from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
+from swancli.model.torch_file import foreign_names, read_torch_file
 from swancli.store import atomic_path
-from swancli.vocab import Vocabulary
+from swancli.vocab import Vocabulary, read_vocabulary
 
 FORMAT, VERSION = "swan-checkpoint", 1
 TRAIN_AGAIN = "train again, or take another checkpoint"
@@ -25,8 +32,9 @@ TRAIN_AGAIN = "train again, or take another checkpoint"
 class Checkpoint:
     """A loaded checkpoint.
 
-    model: in evaluation mode, on the CPU. origin: plain values, at least `dataset`, `run` and `epoch`.
-    training: what `train --resume` goes on from; empty in `best.pt`. sha256: of the file.
+    model: in evaluation mode, on the CPU. origin: plain values, at least `dataset` ("" when unknown), `run`
+    and `epoch`. training: what `train --resume` goes on from; empty in `best.pt`. sha256: of the file.
+    vocab: the file that the vocabulary came from, None when the checkpoint carries it.
     """
 
     path: Path
@@ -35,6 +43,7 @@ class Checkpoint:
     origin: dict[str, Any]
     training: dict[str, Any]
     sha256: str
+    vocab: Path | None = None
 
 
 def save_checkpoint(
@@ -59,44 +68,98 @@ def save_checkpoint(
         torch.save(content, temporary)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint; nothing in the file can execute.
+def load_checkpoint(path: Path, vocab: Path | None = None) -> Checkpoint:
+    """Reads a checkpoint, ours or the published code's; nothing in the file can execute.
+
+    Args:
+        vocab: the vocabulary of a published checkpoint, which carries none: a `vocab.h5` or its JSON.
 
     Raises:
-        StoreError: no such file, not a checkpoint of ours, another version, or weights that do not fit.
+        StoreError: no such file, not a checkpoint, another version, or weights that do not fit.
+        SwanError: the vocabulary is missing, too large, or not asked for.
     """
-    if not path.is_file():
-        raise StoreError(f"{path}: no such checkpoint", "train one: swan train --dataset NAME")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        problem = f"{path}: not a checkpoint that can be loaded safely ({reason})"
-        raise StoreError(problem, TRAIN_AGAIN) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise StoreError(
-            f"{path}: not a swan checkpoint", "give a best.pt or last.pt that `swan train` wrote"
-        )
+    content = read_torch_file(path, TRAIN_AGAIN)
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        if vocab:
+            raise SwanError(f"{path}: carries its own vocabulary", "leave --vocab out")
+        return _load_own(path, content)
+    if isinstance(content, dict) and is_published(content.get("model")):
+        return _load_published(path, content, vocab)
+    raise StoreError(
+        f"{path}: not a swan checkpoint",
+        "give a best.pt or last.pt of `swan train`, or a checkpoint of the published code",
+    )
+
+
+def _load_own(path: Path, content: dict[str, Any]) -> Checkpoint:
+    foreign = foreign_names(path)
+    if foreign:
+        raise StoreError(f"{path}: cannot be loaded safely (it asks for {foreign[0]})", TRAIN_AGAIN)
     if content.get("version") != VERSION:
         raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
     try:
         model = Swan(ModelSettings(**content["settings"]))
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
         weights, origin, training = content["model"], content["origin"], content["training"]
-        shapes = {key: tuple(value.shape) for key, value in weights.items()}
+        _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise StoreError(f"{path}: damaged checkpoint ({error!r})", TRAIN_AGAIN) from error
+    return Checkpoint(path, model.eval(), vocabulary, origin, training, file_sha256(path))
+
+
+def _load_published(path: Path, content: dict[str, Any], vocab: Path | None) -> Checkpoint:
+    """A checkpoint of the published code; its options (`args`) are not read."""
+    if not vocab:
+        raise SwanError(
+            f"{path}: a checkpoint of the published code, which carries no vocabulary",
+            "give its vocabulary: --vocab FILE.json",
+        )
+    vocabulary = read_vocabulary(vocab)
+    try:
+        settings, weights = from_published(content["model"])
+        model = Swan(settings)
+        _fill(model, weights)
+    except SwanError as error:
+        raise StoreError(f"{path}: {error.problem}", error.mend) from error
+    if len(vocabulary) > settings.words:
+        raise SwanError(
+            f"{vocab}: {len(vocabulary)} words, but {path} has word vectors for {settings.words}",
+            "give the vocabulary that it was trained with",
+        )
+    origin = {"dataset": vocabulary.dataset, "run": path.name, "epoch": content.get("epoch")}
+    return Checkpoint(path, model.eval(), vocabulary, origin, {}, file_sha256(path), vocab)
+
+
+def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
+    """Puts weights into a model that has a place for each of them and for no other."""
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     if shapes != own:
         wrong = sorted(key for key in {*own, *shapes} if own.get(key) != shapes.get(key))
-        raise StoreError(
-            f"{path}: its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})",
-            TRAIN_AGAIN,
+        raise SwanError(
+            f"its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})", TRAIN_AGAIN
         )
     model.load_state_dict(weights)
-    return Checkpoint(path, model.eval(), vocabulary, origin, training, file_sha256(path))
+
+
+def export_published(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes a checkpoint in the layout of the published code, which loads it on its side.
+
+    Raises:
+        SwanError: the published code has no place for such a model.
+    """
+    model, origin = checkpoint.model, checkpoint.origin
+    content = {
+        "epoch": origin["epoch"],
+        "model": to_published(model.settings, model.state_dict()),
+        "best_rsum": 6 * origin.get("val_mR", 0.0),
+        "args": Namespace(created_by=f"swancli {__version__}", **origin),
+        "Eiters": origin.get("steps", 0),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
 
 
 def file_sha256(path: Path) -> str:

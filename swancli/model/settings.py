@@ -21,17 +21,41 @@ FUSION_DROPOUT = 0.2
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
-# The published computation with its defects 1 to 6 (see README) repaired.
-VARIANT = "repaired"
+# The published text encoder's table of word vectors, whatever the vocabulary (item 10).
+PUBLISHED_WORDS = 8590 - 1  # without row 0, the padding
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """Where a model computes what the published code does in place of what the paper says.
+
+    The numbers are those of README's table of quirks. A part of the model that has a choice names its item.
+    """
+
+    last_word_alone: bool  # 1: the embedding is the last word's state; joint words never reach it
+    floored_scores: bool  # 2: scores of the gated attention are rounded down: no gradient passes
+    unused_projection: bool  # 3: the text encoder carries a layer that is never used
+    counted_padding: bool  # 4: padding takes part in the attention and in batch norms
+    whole_windows: bool  # 5: a joint-word window must be full, so one or two words alone have none
+    drifting_statistics: bool  # 6: batch norms of a frozen backbone are in training mode
+
+
+QUIRKS = {
+    "repaired": Quirks(*[False] * 6),
+    "published": Quirks(*[True] * 6),
+}
+# What `without` may name: the paper's modules, and the learned weighting of SFGS's self-attention.
+PARTS = ("vmsf", "sfgs", "tcge", "wsa")
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The shape of a model: everything needed to build it before its weights are loaded.
 
-    backbone: a key of `backbone.CHANNELS` (paper: resnet50). image_size: side in pixels of the square
-    input (paper: 256). embed_dim: D (paper: 512). words: V, number of words without padding. frozen: the
-    backbone's weights and batch statistics stay as they are (paper: yes).
+    words: rows of the table of word vectors without padding, at least one a word of the vocabulary.
+    backbone: a key of `backbone.CHANNELS` (paper: resnet50). image_size: side in pixels of the square input
+    (paper: 256). embed_dim: D (paper: 512). frozen: the backbone's weights stay as they are (paper: yes).
+    variant: a key of `QUIRKS`. without: the `PARTS` that are left out, in their order there.
     """
 
     words: int
@@ -39,9 +63,24 @@ class ModelSettings:
     image_size: int = 256
     embed_dim: int = 512
     frozen: bool = False
+    variant: str = "repaired"
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.embed_dim % VISUAL_HEADS:
             raise SwanError(
                 f"--embed-dim {self.embed_dim}: no multiple of its {VISUAL_HEADS} attention heads"
             )
+        if self.variant not in QUIRKS:
+            raise SwanError(f"variant {self.variant!r}: not known", f"one of {', '.join(QUIRKS)}")
+        unknown = [part for part in self.without if part not in PARTS]
+        if unknown:
+            raise SwanError(f"--without {unknown[0]}: no such part", f"one of {', '.join(PARTS)}")
+        if {"sfgs", "wsa"} <= set(self.without):
+            raise SwanError("--without wsa is a part of --without sfgs", "leave one of them out")
+        ordered = tuple(part for part in PARTS if part in self.without)
+        object.__setattr__(self, "without", ordered)
+
+    @property
+    def quirks(self) -> Quirks:
+        return QUIRKS[self.variant]

@@ -23,9 +23,10 @@ class Swan(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone, settings.frozen)
-        self.image_tower = ImageTower(self.backbone.channels, settings.embed_dim)
-        self.text_tower = TextTower(settings.words, settings.embed_dim)
+        quirks, without, width = settings.quirks, settings.without, settings.embed_dim
+        self.backbone = Backbone(settings.backbone, settings.frozen, quirks.drifting_statistics)
+        self.image_tower = ImageTower(self.backbone.channels, width, without)
+        self.text_tower = TextTower(settings.words, width, quirks, without)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """L2-normalised float (B, D) from ImageNet-normalised float (B, 3, S, S)."""

@@ -1,7 +1,7 @@
 """The caption side of SWAN: a bidirectional GRU over word vectors, then TCGE.
 
-Every operation masks padding, so a caption's embedding does not depend on the captions beside it
-(field defects 4 and 5).
+Repaired, every operation masks padding, so a caption's embedding does not depend on the captions beside it.
+Published, it does: each of items 1 to 5 (README, "The published method") stands where the choice is made.
 """
 
 from __future__ import annotations
@@ -13,28 +13,45 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from swancli.errors import SwanError
 from swancli.model.settings import (
     ATTENTION_DROPOUT,
     FUSION_DROPOUT,
+    QUIRKS,
     TEXT_HEADS,
     WORD_DIM,
     WORD_DROPOUT,
+    Quirks,
 )
 from swancli.model.visual import feed_forward
 
+REPAIRED = QUIRKS["repaired"]
+
 
 class TextTower(nn.Module):
-    """From word numbers to the caption embedding."""
+    """From word numbers to the caption embedding; without TCGE it is read from the GRU's states."""
 
-    def __init__(self, words: int, width: int) -> None:
+    def __init__(
+        self, words: int, width: int, quirks: Quirks = REPAIRED, without: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
+        self.quirks = quirks
         self.word_vectors = nn.Embedding(words + 1, WORD_DIM, padding_idx=0)
         self.dropout = nn.Dropout(WORD_DROPOUT)
         self.gru = nn.GRU(WORD_DIM, width, batch_first=True, bidirectional=True)
-        self.tcge = TCGE(width)
+        if quirks.unused_projection:  # item 3
+            self.unused_projection = nn.Linear(width, width)
+        self.tcge = None if "tcge" in without else TCGE(width, quirks)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Caption embedding (B, D), not normalised.
+        """Caption embedding (B, D), not normalised; arguments as in `read`."""
+        words = self.read(tokens, lengths)
+        if self.tcge:
+            return self.tcge(words, lengths)
+        return _gather(words, position_mask(words.shape[1], lengths), lengths, self.quirks)
+
+    def read(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Word states (B, L, D), the mean of both directions, zero past a caption's end.
 
         Args:
             tokens: int64 (B, L), word numbers 1..V, 0 past a caption's end.
@@ -44,47 +61,60 @@ class TextTower(nn.Module):
         packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=tokens.shape[1])
         forward_states, backward_states = states.chunk(2, dim=-1)
-        return self.tcge((forward_states + backward_states) / 2, lengths)
+        return (forward_states + backward_states) / 2
 
 
 class TCGE(nn.Module):
     """Textual coarse-grained enhancement: gated self-attention over words, and joint-word units.
 
-    The published code returns a position among the words, so its joint-word units never reach the output
-    (field defect 1). Here the embedding is the mean over a caption's words and joint words.
+    Repaired, the embedding is the mean over a caption's words and joint words.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, quirks: Quirks = REPAIRED) -> None:
         super().__init__()
-        self.attention = GatedAttention(width)
+        self.quirks = quirks
+        self.attention = GatedAttention(width, quirks.floored_scores)
         self.norm = MaskedBatchNorm(width)
         self.dropout = nn.Dropout(FUSION_DROPOUT)
-        self.pairs = JointWords(width, 2)
-        self.triples = JointWords(width, 3)
+        self.pairs = JointWords(width, 2, quirks.whole_windows)
+        self.triples = JointWords(width, 3, quirks.whole_windows)
         self.project = feed_forward(width, ATTENTION_DROPOUT)
 
     def forward(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Caption embedding (B, D) from word states (B, L, D), zero past each caption's length (B,)."""
-        mask = position_mask(words.shape[1], lengths)
+        """Caption embedding (B, D) from word states (B, L, D), zero past each caption's length (B,).
+
+        Raises:
+            SwanError: published, and every caption of the batch has one or two words (item 5).
+        """
+        # Item 4: published, every caption counts as being as long as the longest beside it.
+        counted = torch.full_like(lengths, words.shape[1]) if self.quirks.counted_padding else lengths
+        mask = position_mask(words.shape[1], counted)
         words = words + self.dropout(self.norm(self.attention(words, mask), mask))
         words = words * mask.unsqueeze(-1)
-        pairs, pair_mask = self.pairs(words, lengths)
-        triples, triple_mask = self.triples(words, lengths)
+        pairs, pair_mask = self.pairs(words, counted)
+        triples, triple_mask = self.triples(words, counted)
         units = torch.cat([words, pairs, triples], dim=1)
         units = units + self.project(units)
-        mask = torch.cat([mask, pair_mask, triple_mask], dim=1).unsqueeze(-1)
-        return (units * mask).sum(dim=1) / mask.sum(dim=1)
+        return _gather(units, torch.cat([mask, pair_mask, triple_mask], dim=1), lengths, self.quirks)
+
+
+def _gather(units: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, quirks: Quirks) -> torch.Tensor:
+    """One vector (B, D) a caption from its units (B, U, D), words first, true in mask (B, U)."""
+    if quirks.last_word_alone:  # item 1
+        return units[torch.arange(len(units), device=units.device), lengths - 1]
+    mask = mask.unsqueeze(-1)
+    return (units * mask).sum(dim=1) / mask.sum(dim=1)
 
 
 class GatedAttention(nn.Module):
     """Self-attention whose queries and keys pass a gate made of both.
 
-    Scores are divided by the root of the head's width. The published code rounds that quotient down, which
-    stops the gradient of queries, keys and gates (field defect 2).
+    Scores are divided by the root of the head's width; `floored` rounds the quotient down (item 2).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, floored: bool = False) -> None:
         super().__init__()
+        self.floored = floored
         head = width // TEXT_HEADS
         self.to_query = nn.Linear(width, width)
         self.to_key = nn.Linear(width, width)
@@ -101,7 +131,9 @@ class GatedAttention(nn.Module):
         )
         gates = torch.sigmoid(self.gate(self.gate_query(query) * self.gate_key(key)))
         query_gate, key_gate = gates.chunk(2, dim=-1)
-        scores = (query * query_gate) @ (key * key_gate).transpose(-1, -2) / math.sqrt(query.shape[-1])
+        scores = (query * query_gate) @ (key * key_gate).transpose(-1, -2)
+        rounding = "floor" if self.floored else None  # item 2
+        scores = torch.div(scores, math.sqrt(query.shape[-1]), rounding_mode=rounding)
         scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
         return (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(start_dim=2)
 
@@ -110,20 +142,33 @@ class JointWords(nn.Module):
     """Units of neighbouring words: a convolution as long as its stride, then batch norm and ReLU.
 
     A last window that reaches past the caption's end is filled with zeros, so that captions shorter than
-    the window have a unit too (field defect 5).
+    the window have a unit too; with `whole` (item 5) it is left out.
     """
 
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, width: int, size: int, whole: bool = False) -> None:
         super().__init__()
         self.size = size
+        self.whole = whole
         self.convolution = nn.Conv1d(width, width, size, stride=size)
         self.norm = MaskedBatchNorm(width)
 
     def forward(self, words: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Units (B, ceil(L / size), D) and the mask (B, ceil(L / size)) of those that hold a word."""
-        filled = F.pad(words, (0, 0, 0, -words.shape[1] % self.size))
-        units = self.convolution(filled.transpose(1, 2)).transpose(1, 2)
-        mask = position_mask(units.shape[1], (lengths + self.size - 1) // self.size)
+        """Units (B, U, D) and the mask (B, U) of those that count; U = ceil(L / size), floor when whole.
+
+        Raises:
+            SwanError: whole, and there are fewer than `size` words.
+        """
+        if self.whole:  # item 5
+            if words.shape[1] < self.size:
+                raise SwanError(
+                    "the published variant cannot encode one or two words alone (its item 5)",
+                    "give at least three words, or train with --variant repaired",
+                )
+        else:
+            words = F.pad(words, (0, 0, 0, -words.shape[1] % self.size))
+        units = self.convolution(words.transpose(1, 2)).transpose(1, 2)
+        units_of = lengths // self.size if self.whole else (lengths + self.size - 1) // self.size
+        mask = position_mask(units.shape[1], units_of)
         return F.relu(self.norm(units, mask)), mask
 
 

@@ -50,7 +50,7 @@ class VMSF(nn.Module):
 class SFGS(nn.Module):
     """Scene-aware fine-grained sensing: the shallow map under three receptive fields, to one local vector."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, weighted: bool = True) -> None:
         super().__init__()
         kernels = (1, 3, 5)
         self.branches = nn.ModuleList(
@@ -66,7 +66,7 @@ class SFGS(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(LOCAL_GRID * LOCAL_GRID, width), nn.ReLU(), nn.Dropout(ATTENTION_DROPOUT)
         )
-        self.attention = WeightedSelfAttention(sum(LOCAL_TOKENS), width)
+        self.attention = WeightedSelfAttention(sum(LOCAL_TOKENS), width, weighted)
 
     def forward(self, shallow: torch.Tensor) -> torch.Tensor:
         """Local vector (B, D) from the filtered shallow map (B, C, S/4, S/4)."""
@@ -74,9 +74,12 @@ class SFGS(nn.Module):
 
 
 class WeightedSelfAttention(nn.Module):
-    """A transformer layer over tokens, then a learned weighting of them (SFGS's second half)."""
+    """A transformer layer over tokens, then a learned weighting of them (SFGS's second half).
 
-    def __init__(self, tokens: int, width: int) -> None:
+    Not `weighted`, it is plain self-attention, and the tokens are averaged: the ablation `--without wsa`.
+    """
+
+    def __init__(self, tokens: int, width: int, weighted: bool = True) -> None:
         super().__init__()
         self.to_query = nn.Linear(width, width)
         self.to_key = nn.Linear(width, width)
@@ -88,7 +91,7 @@ class WeightedSelfAttention(nn.Module):
             nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(ATTENTION_DROPOUT), nn.Linear(2 * width, width)
         )
         self.dropout = nn.Dropout(ATTENTION_DROPOUT)
-        self.token_weight = nn.Parameter(torch.randn(1, tokens, width))
+        self.token_weight = nn.Parameter(torch.randn(1, tokens, width)) if weighted else None
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """One vector (B, D) from tokens (B, L, D)."""
@@ -102,26 +105,44 @@ class WeightedSelfAttention(nn.Module):
         attended = self.merge(attended.transpose(1, 2).flatten(start_dim=2))
         tokens = self.norm1(tokens + self.dropout(attended))
         tokens = self.norm2(tokens + self.dropout(self.feed_forward(tokens)))
+        if self.token_weight is None:
+            return tokens.mean(dim=1)
         # The paper multiplies by W^T (D x L) and averages the D rows of the product; averaging the rows of
         # W^T first gives the same vector with D times less work.
         return torch.einsum("l,bld->bd", self.token_weight[0].mean(dim=1), tokens)
 
 
 class ImageTower(nn.Module):
-    """From the backbone's maps to the image embedding: VMSF and SFGS side by side, then aggregated."""
+    """From the backbone's maps to the image embedding: VMSF and SFGS side by side, then aggregated.
 
-    def __init__(self, channels: tuple[int, int, int, int], width: int) -> None:
+    Without VMSF the global vector is the mean of the deepest map, projected; without SFGS there is no local
+    vector.
+    """
+
+    def __init__(
+        self, channels: tuple[int, int, int, int], width: int, without: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
-        shallow = channels[0] // 2
-        self.shallow_filter = nn.Sequential(
-            nn.Conv2d(channels[0], shallow, 1, bias=False), nn.BatchNorm2d(shallow), nn.ReLU()
-        )
-        self.sfgs = SFGS(shallow, width)
-        self.vmsf = VMSF(channels[1:], width)
-        self.aggregate = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
+        self.shallow_filter = self.sfgs = self.vmsf = None
+        if "sfgs" not in without:
+            shallow = channels[0] // 2
+            self.shallow_filter = nn.Sequential(
+                nn.Conv2d(channels[0], shallow, 1, bias=False), nn.BatchNorm2d(shallow), nn.ReLU()
+            )
+            self.sfgs = SFGS(shallow, width, weighted="wsa" not in without)
+        if "vmsf" not in without:
+            self.vmsf = VMSF(channels[1:], width)
+        else:
+            self.project_deepest = nn.Linear(channels[3], width)
+        vectors = 1 if "sfgs" in without else 2
+        self.aggregate = nn.Sequential(nn.Linear(vectors * width, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, maps: dict[str, torch.Tensor]) -> torch.Tensor:
         """Image embedding (B, D), not normalised, from the maps of `Backbone.forward`."""
-        local_vector = self.sfgs(self.shallow_filter(maps["shallow"]))
-        global_vector = self.vmsf(maps["deep1"], maps["deep2"], maps["deep3"])
-        return self.aggregate(torch.cat([local_vector, global_vector], dim=1))
+        if self.vmsf:
+            vector = self.vmsf(maps["deep1"], maps["deep2"], maps["deep3"])
+        else:
+            vector = self.project_deepest(maps["deep3"].mean(dim=(2, 3)))
+        if self.sfgs:
+            vector = torch.cat([self.sfgs(self.shallow_filter(maps["shallow"])), vector], dim=1)
+        return self.aggregate(vector)
