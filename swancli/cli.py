@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from swancli.console import (
     Display,
     show_answer,
     show_embedded,
+    show_group,
     show_prepared,
     show_report,
     show_scores,
@@ -33,7 +35,7 @@ from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from swancli.evaluate.report import Report
+    from swancli.evaluate.report import GroupReport, Report
     from swancli.model.checkpoint import Checkpoint
     from swancli.query.search import Answer
 
@@ -57,6 +59,8 @@ Augmentation = Literal["paper", "overhead", "none"]
 Loss = Literal["sum", "hardest"]
 Schedule = Literal["step", "cosine"]
 Precision = Literal["fp32", "bf16"]
+Variant = Literal["repaired", "published"]
+FoldRule = Literal["random", "stratified"]
 Ties = Literal["expected", "best", "worst"]
 
 Root = Annotated[
@@ -68,9 +72,17 @@ DatasetName = Annotated[str | None, typer.Option(help="Name of the data set. Def
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: the newest one.")]
 CheckpointFile = Annotated[Path | None, typer.Option(help="A checkpoint file, in place of a run.")]
 Format = Annotated[SourceFormat | None, typer.Option(help="Layout of the source. Default: recognised.")]
+CheckpointVocab = Annotated[
+    Path | None,
+    typer.Option(
+        "--vocab", help="Vocabulary of a published checkpoint, which carries none: JSON or vocab.h5."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at a time.")]
 
 DEFAULT_ROOT = Path("swan-data")
+# What may stand beside `train --resume`.
+RESUMABLE = {"dataset", "run", "epochs", "resume", "device", "export_published", "json_", "root", "quiet"}
 
 
 def _version(asked: bool) -> None:
@@ -162,11 +174,15 @@ def vocab(
         Path | None, typer.Option("--import", help="Take the words of a published JSON vocabulary.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Also write the published JSON layout.")] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Add the words' vectors from a GloVe text file of 300 dimensions.")
+    ] = None,
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
     """Count the words of the captions into vocab.h5."""
     from swancli.vocab import count_words, export_json, read_vocabulary, write_vocabulary
+    from swancli.word_vectors import read_word_vectors
 
     _exclusive(source=source, **{"import": import_})
     workspace = Workspace(root)
@@ -183,12 +199,16 @@ def vocab(
         texts = _captions(workspace, dataset, source, format, splits)
         name = dataset or source.resolve().stem
         vocabulary = count_words(texts, min_count=min_count, stop_words=stop_words, dataset=name)
-    write_vocabulary(path, vocabulary)
+    display, found = Display(quiet), None
+    if vectors:
+        with display.progress() as progress:
+            found = read_word_vectors(vectors, vocabulary.words, progress)
+    write_vocabulary(path, vocabulary, found)
     if export:
         export_json(export, vocabulary)
-    show_vocabulary(vocabulary, path)
+    show_vocabulary(vocabulary, path, found)
     if dataset:
-        Display(quiet).note(f"next: swan train --dataset {dataset}")
+        display.note(f"next: swan train --dataset {dataset}")
 
 
 @app.command()
@@ -204,6 +224,37 @@ def train(
         int, typer.Option(min=1, help="Captions that share one pass of their image (paper: 1).")
     ] = 5,
     lr: Annotated[float, typer.Option(min=0.0, help="Adam's learning rate (paper: 2e-4).")] = 2e-4,
+    variant: Annotated[
+        Variant,
+        typer.Option(
+            help="published: as the published code computes, defects included, and trained by its recipe "
+            "where no other option is given. repaired: as the paper describes it."
+        ),
+    ] = "repaired",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[vmsf|sfgs|tcge|wsa]",
+            help="Leave a part of the model out; may be given several times. wsa: plain attention.",
+        ),
+    ] = None,
+    compare: Annotated[
+        str,
+        typer.Option(
+            help="Train each of a list and print one table: full, published, repaired, or what to leave out, "
+            "as in full,vmsf,sfgs,vmsf+sfgs."
+        ),
+    ] = "",
+    folds: Annotated[
+        int,
+        typer.Option(min=0, help="Train so many runs on drawn 80/20 splits of train and val; average them."),
+    ] = 0,
+    fold_split: Annotated[
+        FoldRule, typer.Option(help="How --folds draws: over all images, or within each scene.")
+    ] = "random",
+    init_from: Annotated[
+        str, typer.Option(help="Start from the weights of a run or a checkpoint file, also a published one.")
+    ] = "",
     schedule: Annotated[
         Schedule, typer.Option(help="step: x0.7 every 20 epochs, as the paper. cosine: down to 0 at the end.")
     ] = "step",
@@ -231,6 +282,9 @@ def train(
         Loss, typer.Option(help="Hinge loss over all negatives of a batch, or the hardest.")
     ] = "sum",
     margin: Annotated[float, typer.Option(min=0.0, help="Margin of the hinge loss, in cosine.")] = 0.2,
+    clip_norm: Annotated[
+        float, typer.Option(min=0.0, help="Largest norm of the gradients; 0 does not clip (paper: 0).")
+    ] = 0.0,
     precision: Annotated[Precision, typer.Option(help="bf16: autocast to bfloat16.")] = "fp32",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of weights, batches, views and dropout.")] = 0,
@@ -238,49 +292,67 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --run, or the newest run; only --epochs may change.")
     ] = False,
+    export_published: Annotated[
+        Path | None,
+        typer.Option(help="Also write the best checkpoint in the layout of the published code."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
     """Train SWAN on a data set; the best checkpoint is chosen on its validation split."""
-    from swancli.train.loop import TrainSettings
-    from swancli.train.run import RunConfig, resumed_config, train_run
+    from swancli.model.checkpoint import export_published as export
+    from swancli.model.checkpoint import load_checkpoint
+    from swancli.train.group import plan_runs, resumed_runs, train_runs
+    from swancli.train.run import new_config
 
-    workspace = Workspace(root)
+    _exclusive(compare=compare, without=without)
+    _exclusive(weights=weights, init_from=init_from)
+    _exclusive(export_published=export_published, folds=folds, compare=compare)
+    workspace, display = Workspace(root), Display(quiet)
     if resume:
-        _refuse_changes(context, {"dataset", "run", "epochs", "resume", "device", "json_", "root", "quiet"})
-        folder = workspace.find_run(run, dataset, having="config.json")
-        config = resumed_config(folder, epochs if "epochs" in _given(context) else None)
+        _refuse_changes(context, RESUMABLE)
+        runs = resumed_runs(workspace, run, dataset, epochs if "epochs" in _given(context) else None)
     else:
         name = dataset or workspace.newest_dataset()
-        folder = workspace.run(name, run or datetime.now().strftime("%Y%m%d-%H%M%S"))
-        config = RunConfig(
-            dataset=name,
-            vocab=str(vocab or workspace.vocab(name)),
-            weights=str(weights or ""),
-            backbone=backbone,
-            image_size=image_size,
-            embed_dim=embed_dim,
-            frozen=weights is not None if freeze is None else freeze,
-            training=TrainSettings(
-                epochs=epochs,
-                batch_size=batch_size,
-                captions_per_image=captions_per_image,
-                lr=lr,
-                schedule=schedule,
-                loss=loss,
-                margin=margin,
-                augmentation=augmentation,
-                precision=precision,
-                seed=seed,
-            ),
+        options = {
+            "dataset": name,
+            "vocab": str(vocab or workspace.vocab(name)),
+            "weights": str(weights or ""),
+            "init_from": str(workspace.find_checkpoint(init_from)) if init_from else "",
+            "freeze": freeze,
+            "backbone": backbone,
+            "image_size": image_size,
+            "embed_dim": embed_dim,
+            "variant": variant,
+            "without": tuple(part for parts in without or () for part in re.split("[,+]", parts)),
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "captions_per_image": captions_per_image,
+            "lr": lr,
+            "schedule": schedule,
+            "loss": loss,
+            "margin": margin,
+            "clip_norm": clip_norm,
+            "augmentation": augmentation,
+            "precision": precision,
+            "seed": seed,
+        }
+        runs = plan_runs(
+            workspace.run(name, run or datetime.now().strftime("%Y%m%d-%H%M%S")),
+            new_config(options, _given(context)),
+            variants=[entry.strip() for entry in compare.split(",") if entry.strip()],
+            folds=folds,
+            fold_rule=fold_split,
         )
-    if config.frozen and not config.weights:
+    config = runs.members[0].config
+    if config.frozen and not (config.weights or config.init_from):
         warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
-    with Display(quiet).training(config.training.epochs) as watch:
-        report = train_run(workspace, folder, config, device, resume=resume, watch=watch)
+    report = train_runs(workspace, runs, device, display.training)
+    if export_published:
+        export(load_checkpoint(runs.folder / "best.pt"), export_published)
     _print_report(report, as_json=json_, as_csv=False)
-    Display(quiet).note(f"wrote {folder.folder}; next: swan eval --run {folder.name}")
+    display.note(f"wrote {runs.folder}; next: swan eval --run {runs.folder.name}")
 
 
 @app.command(name="eval")
@@ -288,6 +360,10 @@ def evaluate(
     run: RunName = None,
     dataset: DatasetName = None,
     checkpoint: CheckpointFile = None,
+    vocab: CheckpointVocab = None,
+    folds: Annotated[
+        bool, typer.Option("--folds", help="Every run of the newest --folds training, or of --run; averaged.")
+    ] = False,
     embeddings: Annotated[
         Path | None, typer.Option(help="Evaluate an embeddings file; needs neither run nor images.")
     ] = None,
@@ -306,16 +382,17 @@ def evaluate(
         float | None, typer.Option(help="Exit with code 3 when mR, in percent, is below.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
-    csv_: Annotated[bool, typer.Option("--csv", help="A header and one row on standard output.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="A header and a row a run on standard output.")] = False,
     batch_size: BatchSize = 32,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
-    """Recall of a run on the test split of its data set."""
-    from swancli.evaluate.report import evaluate_checkpoint, evaluate_file
+    """Recall of a run, or of a group of runs, on the test split of its data set."""
+    from swancli.evaluate.report import evaluate_checkpoint, evaluate_file, evaluate_group
 
     _exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
+    _exclusive(folds=folds, checkpoint=checkpoint, embeddings=embeddings)
     _exclusive(dataset=dataset, embeddings=embeddings)
     _exclusive(json=json_, csv=csv_)
     workspace, display = Workspace(root), Display(quiet)
@@ -325,19 +402,26 @@ def evaluate(
         "ceiling": ceiling,
         "scenes": scene_recall,
     }
+    group = workspace.find_group(run, dataset, folds) if folds or run else None
+    if folds and not group:
+        which = f"group {run!r} of runs" if run else "runs"
+        problem = f"{root}: no {which} with folds"
+        raise SwanError(problem, "train some: swan train --folds 3 --run NAME")
     if embeddings:
         report = evaluate_file(embeddings, **options)
     else:
-        path = checkpoint or workspace.find_run_for(run, dataset).best
         with display.progress() as progress:
-            report = evaluate_checkpoint(
-                workspace, path, dataset, batch_size=batch_size, device=device, progress=progress, **options
-            )
-    if report.warning:
-        warn(report.warning)
+            options |= {"batch_size": batch_size, "device": device, "progress": progress}
+            if group:
+                report = evaluate_group(workspace, group, **options)
+            else:
+                path = checkpoint or workspace.find_run_for(run, dataset).best
+                report = evaluate_checkpoint(workspace, path, dataset, vocab=vocab, **options)
+    for warning in report.warnings:
+        warn(warning)
     _print_report(report, as_json=json_, as_csv=csv_)
-    if min_mr is not None and report.scores.mean_recall < min_mr:
-        warn(f"mR {report.scores.mean_recall:.2f} is below --min-mr {min_mr:g}")
+    if min_mr is not None and report.mean_recall < min_mr:
+        warn(f"mR {report.mean_recall:.2f} is below --min-mr {min_mr:g}")
         raise typer.Exit(NOT_MET)
 
 
@@ -346,6 +430,7 @@ def embed(
     run: RunName = None,
     dataset: DatasetName = None,
     checkpoint: CheckpointFile = None,
+    vocab: CheckpointVocab = None,
     images: Annotated[
         Path | None, typer.Option(help="Embed a folder of images, in place of a data set.")
     ] = None,
@@ -366,16 +451,18 @@ def embed(
 ) -> None:
     """Encode a data set, a folder of images or lines of text into embeddings.h5."""
     from swancli.device import choose_device, describe_device
-    from swancli.embed import embed_dataset, embed_folder, embed_texts
+    from swancli.embed import embed_dataset, embed_folder, embed_texts, open_dataset
     from swancli.model.checkpoint import load_checkpoint
-    from swancli.store import Dataset, write_embeddings
+    from swancli.store import write_embeddings
 
     _exclusive(run=run, checkpoint=checkpoint)
     _exclusive(dataset=dataset, images=images, texts=texts)
     workspace, display = Workspace(root), Display(quiet)
     target = choose_device(device)
-    model = load_checkpoint(checkpoint or workspace.find_run_for(run, dataset).best)
+    model = load_checkpoint(checkpoint or workspace.find_run_for(run, dataset).best, vocab)
     name = dataset or model.origin["dataset"]
+    if not (name or images or texts):
+        name = workspace.newest_dataset()
     path = output or _embeddings_path(model, name, images, texts)
     display.note(f"embedding with {model.path} on {describe_device(target)}")
     with display.progress() as progress:
@@ -385,11 +472,12 @@ def embed(
         elif texts:
             embeddings, skipped = embed_texts(model, _lines(texts), str(texts), **options), []
         else:
-            with Dataset(workspace.dataset(name)) as stored:
+            with open_dataset(workspace.dataset(name), model) as stored:
                 embeddings, skipped = embed_dataset(model, stored, **options), []
     write_embeddings(path, embeddings)
     show_embedded(path, embeddings, skipped)
-    display.note('next: swan query "what to look for"')
+    where = "" if path.is_relative_to(root) else f" --embeddings {path}"
+    display.note(f'next: swan query "what to look for"{where}')
 
 
 @app.command()
@@ -403,6 +491,7 @@ def query(
         Path | None, typer.Option(help="Embeddings to search. Default: the newest.")
     ] = None,
     checkpoint: CheckpointFile = None,
+    vocab: CheckpointVocab = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Results of a query.")] = 10,
     threshold: Annotated[
         float, typer.Option(min=-1.0, max=1.0, help="Least score, the cosine similarity from -1 to 1.")
@@ -425,7 +514,7 @@ def query(
             "give a text, --image FILE, or --batch, one of them",
         )
     path = embeddings or Workspace(root).find_embeddings()
-    searcher = open_search(path, device, checkpoint=checkpoint, scenes=scene or (), split=split)
+    searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab, scenes=scene or (), split=split)
     Display(quiet).note(f"searching {len(searcher.candidates)} images of {path}")
     if image:
         _print_answer(searcher.ask_image(image, top_k, threshold), json_)
@@ -476,8 +565,10 @@ def demo(
         query(question, split="test", top_k=3, device=device, root=root, quiet=True)
 
 
-def _given(context: typer.Context) -> set[str]:
-    """The options that stand on the command line."""
+def _given(context: typer.Context | None) -> set[str]:
+    """The options that stand on the command line; none for a command that another one calls."""
+    if context is None:
+        return set()
     return {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
 
 
@@ -547,18 +638,18 @@ def _print_answer(answer: Answer, as_json: bool) -> None:
         show_answer(answer)
 
 
-def _print_report(report: Report, as_json: bool, as_csv: bool) -> None:
+def _print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> None:
     if as_json:
         print(json.dumps(report.record(), indent=1, ensure_ascii=False))
     elif as_csv:
         import csv
 
-        row = report.row()
-        writer = csv.DictWriter(sys.stdout, list(row), lineterminator="\n")
+        rows = report.table()
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerow(row)
+        writer.writerows(rows)
     else:
-        show_report(report)
+        show_report(report) if hasattr(report, "scores") else show_group(report)
 
 
 def main() -> None:

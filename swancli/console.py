@@ -25,12 +25,13 @@ from swancli.errors import SwanError
 
 if TYPE_CHECKING:
     from swancli.evaluate.metrics import Scores
-    from swancli.evaluate.report import Report
+    from swancli.evaluate.report import GroupReport, Report
     from swancli.prepare.build import Summary
     from swancli.query.search import Answer
     from swancli.store import Embeddings
     from swancli.train.loop import Epoch
     from swancli.vocab import Vocabulary
+    from swancli.word_vectors import WordVectors
 
 NOT_MET, INTERRUPTED = 3, 130
 PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
@@ -241,6 +242,42 @@ def show_report(report: Report) -> None:
         console.print(f" {note}", style="dim")
 
 
+def show_group(report: GroupReport) -> None:
+    """The table of several runs: each fold, their mean and spread; of several variants, a row for each."""
+    first = report.rows[0].report
+    scenes = bool(first.scenes)
+    table = _recall_table(f"{first.source.get('dataset', '')} {first.split} · {report.name}")
+    for label in report.labels:
+        runs = report.of(label)
+        if len(runs) == 1 or len(report.labels) == 1:
+            for row in runs:
+                name = f"{label} fold {row.fold}" if row.fold else label
+                for cells in _figure_rows(name.strip(), row.report.record(), scenes):
+                    table.add_row(*cells)
+        if len(runs) > 1:
+            for name, figures in zip(("mean", "± spread"), report.averaged(label), strict=True):
+                for cells in _figure_rows(f"{label} {name}".strip(), figures, scenes):
+                    table.add_row(*cells, style="bold" if name == "mean" else "dim")
+    console = output()
+    console.print(table)
+    notes = [
+        f"{first.images} images, {first.captions} captions; in percent; equal scores: {first.ties} order"
+    ]
+    if any(row.fold for row in report.rows):
+        notes.append("spread: standard deviation over the folds (n - 1)")
+    for note in notes:
+        console.print(f" {note}", style="dim")
+
+
+def _figure_rows(name: str, record: Mapping[str, Any], scenes: bool) -> Iterator[list[str]]:
+    """The cells of a record's recalls, and of its scene recalls when asked for."""
+    recalls = [f"{record[way][f'R@{k}']:.2f}" for way in ("i2t", "t2i") for k in RECALL_AT]
+    yield [escape(name), *recalls, f"{record['mR']:.2f}"]
+    if scenes:
+        shares = [record["scene_recall"][way][f"SR@{k}"] for way in ("i2t", "t2i") for k in RECALL_AT]
+        yield [f"  {escape(name)}: scene recall", *(f"{share:.2f}" for share in shares), ""]
+
+
 def step(command: str, options: str = "") -> None:
     """The command line of a step that `swan demo` takes."""
     output().print(f"\n[bold]$ swan {command}[/] {escape(options)}")
@@ -260,14 +297,21 @@ def show_prepared(dataset: str, summary: Summary) -> None:
         output().print(table)
 
 
-def show_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
-    """What `swan vocab` counted."""
+def show_vocabulary(vocabulary: Vocabulary, path: Path, vectors: WordVectors | None = None) -> None:
+    """What `swan vocab` counted, and how many of its words have a vector."""
     table = _table(
         f"{vocabulary.dataset or 'imported'} vocabulary", ["words", "least count", "stop words", "file"]
     )
     least = str(vocabulary.min_count) if vocabulary.min_count else "unknown"
     table.add_row(str(len(vocabulary)), least, vocabulary.stop_words, escape(str(path)))
-    output().print(table)
+    console = output()
+    console.print(table)
+    if vectors:
+        found, words = int(vectors.has_vector.sum()), len(vocabulary)
+        share = f"{found} of {words} words have a vector ({100 * found / words:.1f} %)"
+        console.print(
+            f" {share}, {vectors.retried} of them found without - . ' and what follows a /", style="dim"
+        )
 
 
 def show_embedded(path: Path, embeddings: Embeddings, skipped: Sequence[tuple[str, str]]) -> None:

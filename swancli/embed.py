@@ -18,9 +18,13 @@ from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
+from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Catalogue, Dataset, Embeddings
 from swancli.train.batches import normalise, pad_tokens, read_ahead, stack_images
 from swancli.vocab import Vocabulary
+
+# The published evaluation pads captions in shards of so many (item 4): of a test split, and in training.
+TEST_SHARD, VALIDATION_SHARD = 128, 256
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,28 +90,48 @@ def encode_captions(
     *,
     device: torch.device,
     batch_size: int = 256,
+    shard: int = TEST_SHARD,
     precision: str = "fp32",
     progress: Progress = quiet,
 ) -> np.ndarray:
     """Embeddings of captions; captions of the same words are encoded once, in order of length.
 
+    Where padding counts (item 4 of the published code) an embedding depends on the captions beside it, so
+    they are taken as published: in the order given, in shards padded each to its own longest.
+
+    Args:
+        batch_size: captions encoded at a time. shard: the same, as published.
+
     Returns:
         float32 (len(texts), D), L2-normalised.
     """
     numbers = [tuple(vocabulary.encode(text)) for text in texts]
-    distinct = sorted(set(numbers), key=lambda words: (len(words), words))
-    place = {words: index for index, words in enumerate(distinct)}
+    if model.settings.quirks.counted_padding:
+        ordered, rows, batch_size = numbers, list(range(len(numbers))), shard
+    else:
+        ordered = sorted(set(numbers), key=lambda words: (len(words), words))
+        place = {words: index for index, words in enumerate(ordered)}
+        rows = [place[words] for words in numbers]
     model.eval()
     encoded = []
-    progress("captions", 0, len(distinct))
-    for start in range(0, len(distinct), batch_size):
-        tokens, lengths = pad_tokens(distinct[start : start + batch_size])
+    progress("captions", 0, len(ordered))
+    for start in range(0, len(ordered), batch_size):
+        tokens, lengths = pad_tokens(ordered[start : start + batch_size])
         with torch.inference_mode(), autocast(device, precision):
             encoded.append(model.encode_captions(tokens.to(device), lengths.to(device)).cpu())
-        progress("captions", min(start + batch_size, len(distinct)), len(distinct))
+        progress("captions", min(start + batch_size, len(ordered)), len(ordered))
     if not encoded:
         return np.empty((0, model.settings.embed_dim), dtype=np.float32)
-    return torch.cat(encoded).numpy()[[place[words] for words in numbers]]
+    return torch.cat(encoded).numpy()[rows]
+
+
+def open_dataset(path: Path, checkpoint: Checkpoint) -> Dataset:
+    """A data set, with the splits of the checkpoint's fold when it was trained on one of this data set."""
+    dataset = Dataset(path)
+    fold = checkpoint.origin.get("fold")
+    if fold and dataset.name == checkpoint.origin["dataset"]:
+        dataset.catalogue = redrawn(dataset.catalogue, Fold(**fold))
+    return dataset
 
 
 def embed_dataset(
@@ -130,8 +154,18 @@ def embed_dataset(
     rows = dataset.catalogue.image_rows(None) if split is None else dataset.rows_of(split)
     part, _ = dataset.catalogue.select(rows)
     image = encode_images(model, dataset.image, rows, batch_size=batch_size, **options)
-    caption = encode_captions(model, checkpoint.vocabulary, part.text, **options)
+    caption = np.empty((len(part.text), model.settings.embed_dim), np.float32)
+    for captions in _encoded_together(part, model):
+        caption[captions] = encode_captions(model, checkpoint.vocabulary, part.text[captions], **options)
     return _made_by(checkpoint, image, caption, part, dataset.name)
+
+
+def _encoded_together(catalogue: Catalogue, model: Swan) -> list[np.ndarray]:
+    """Rows of the captions that may stand in one shard: all, or those of each split (item 4)."""
+    if not model.settings.quirks.counted_padding:
+        return [np.arange(len(catalogue.text))]
+    split = catalogue.split[catalogue.image]
+    return [np.flatnonzero(split == name) for name in dict.fromkeys(split)]
 
 
 def embed_folder(
@@ -231,5 +265,13 @@ def embed_texts(
 def _made_by(
     checkpoint: Checkpoint, image: np.ndarray, caption: np.ndarray, catalogue: Catalogue, dataset: str
 ) -> Embeddings:
-    variant = checkpoint.model.settings.variant
-    return Embeddings(image, caption, catalogue, dataset, str(checkpoint.path), checkpoint.sha256, variant)
+    return Embeddings(
+        image=image,
+        caption=caption,
+        catalogue=catalogue,
+        dataset=dataset,
+        checkpoint=str(checkpoint.path),
+        checkpoint_sha256=checkpoint.sha256,
+        variant=checkpoint.model.settings.variant,
+        vocab=str(checkpoint.vocab or ""),
+    )

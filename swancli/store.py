@@ -328,7 +328,8 @@ class Embeddings:
 
     image: float32 (N, D) and caption: float32 (M, D), L2-normalised rows; catalogue: the same N and M rows.
     dataset: name of the data set or folder; checkpoint: path of the checkpoint that made them, stored
-    relative to the file so that both can move together; checkpoint_sha256: its digest; variant: the model's.
+    relative to the file so that both can move together; checkpoint_sha256: its digest; variant: the model's;
+    vocab: path of the vocabulary where the checkpoint carries none (stored likewise), else "".
     """
 
     image: np.ndarray
@@ -338,6 +339,7 @@ class Embeddings:
     checkpoint: str
     checkpoint_sha256: str
     variant: str
+    vocab: str = ""
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
@@ -348,7 +350,12 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
         file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32))
         for name in ("dataset", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
-        file.attrs["checkpoint"] = os.path.relpath(embeddings.checkpoint, path.parent)
+        for name in ("checkpoint", "vocab"):
+            file.attrs[name] = _relative(getattr(embeddings, name), path.parent)
+
+
+def _relative(path: str, folder: Path) -> str:
+    return os.path.relpath(path, folder) if path else ""
 
 
 def read_embeddings(path: Path) -> Embeddings:
@@ -369,7 +376,9 @@ def read_embeddings(path: Path) -> Embeddings:
             or image.shape[1] != caption.shape[1]
         ):
             raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
-        names = ("dataset", "checkpoint", "checkpoint_sha256", "variant")
+        names = ("dataset", "checkpoint", "checkpoint_sha256", "variant", "vocab")
         attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
-        attributes["checkpoint"] = os.path.normpath(path.parent / attributes["checkpoint"])
+        for name in ("checkpoint", "vocab"):
+            if attributes[name]:
+                attributes[name] = os.path.normpath(path.parent / attributes[name])
         return Embeddings(image, caption, catalogue, **attributes)

@@ -20,7 +20,9 @@ import h5py
 import numpy as np
 
 from swancli.errors import SwanError
+from swancli.model.settings import WORD_DIM
 from swancli.store import TEXT, VOCABULARY, atomic_path, create_store, open_store
+from swancli.word_vectors import WordVectors
 
 if TYPE_CHECKING:
     from nltk.tokenize import NLTKWordTokenizer
@@ -158,14 +160,40 @@ def _dropped(rule: str) -> frozenset[str]:
 # vocab.h5
 
 
-def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
-    """Writes a `vocab.h5`: `/words`, `/counts`, and the rule that made them as attributes."""
+def write_vocabulary(path: Path, vocabulary: Vocabulary, vectors: WordVectors | None = None) -> None:
+    """Writes a `vocab.h5`: `/words`, `/counts`, and the rule that made them as attributes.
+
+    With vectors, also `/vectors` float32 (V, 300) and `/has_vector` bool (V).
+    """
     with create_store(path, VOCABULARY) as file:
         file.create_dataset("words", data=np.array(vocabulary.words, dtype=object), dtype=TEXT)
         file.create_dataset("counts", data=np.array(vocabulary.counts, dtype=np.int64))
         file.attrs["tokenizer"] = TOKENIZER
         for name in ("min_count", "stop_words", "dataset"):
             file.attrs[name] = getattr(vocabulary, name)
+        if vectors:
+            file.create_dataset("vectors", data=vectors.vectors)
+            file.create_dataset("has_vector", data=vectors.has_vector)
+
+
+def read_vectors(path: Path) -> WordVectors | None:
+    """The word vectors of a `vocab.h5`; None when it, or a published JSON, has none.
+
+    Raises:
+        SwanError: they do not fit its words.
+    """
+    if path.suffix.lower() == ".json":
+        return None
+    with open_store(path, VOCABULARY) as file:
+        if "vectors" not in file:
+            return None
+        try:
+            vectors, has_vector, words = file["vectors"][:], file["has_vector"][:], len(file["words"])
+        except KeyError as error:
+            raise SwanError(f"{path}: damaged ({error.args[0]})", MAKE_AGAIN) from error
+    if vectors.shape != (words, WORD_DIM) or has_vector.shape != (words,):
+        raise SwanError(f"{path}: vectors {vectors.shape} do not fit its {words} words", MAKE_AGAIN)
+    return WordVectors(vectors, has_vector)
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -2,13 +2,16 @@
 
 <root>/<dataset>/dataset.h5  vocab.h5
 <root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  figures/
+<root>/<dataset>/runs/<group>/ group.json      names its runs, which stand beside it
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from swancli.errors import SwanError
 
@@ -51,6 +54,41 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Runs told as one, a run a fold or a run a variant; `group.json` in its folder names them in order."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "group.json"
+
+    def run(self, name: str) -> Run:
+        """One of its runs."""
+        return Run(self.folder.parent / name)
+
+    def members(self) -> list[dict[str, Any]]:
+        """For each run its name `run`, the `label` of its variant ("" for one), its `fold` from 1 (0 for
+        none) and its `config`.
+
+        Raises:
+            SwanError: the file is absent or damaged.
+        """
+        try:
+            members = json.loads(self.file.read_text(encoding="utf-8"))["members"]
+            for member in members:
+                checked_name(member["run"], "run")
+                member["label"], member["fold"], member["config"]
+        except (OSError, ValueError, KeyError, TypeError, SwanError) as error:
+            raise SwanError(f"{self.file}: not a group of runs ({error})", "start a new one") from error
+        return members
+
+
+@dataclass(frozen=True)
 class Workspace:
     """The root that everything is written under."""
 
@@ -67,6 +105,10 @@ class Workspace:
     def run(self, dataset: str, name: str) -> Run:
         """A run of a data set, whether or not it exists yet."""
         return Run(self.root / checked_name(dataset, "--dataset") / "runs" / checked_name(name, "--run"))
+
+    def group(self, dataset: str, name: str) -> Group:
+        """A group of runs of a data set, whether or not it exists yet."""
+        return Group(self.run(dataset, name).folder)
 
     def newest_dataset(self) -> str:
         """Name of the data set prepared last.
@@ -108,6 +150,34 @@ class Workspace:
         own = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/best.pt"
         return self.find_run(name, dataset if _newest(self.root, own) else None)
 
+    def find_group(
+        self, name: str | None = None, dataset: str | None = None, folds: bool = False
+    ) -> Group | None:
+        """The newest group of runs among those of the given name and data set; None when there is none.
+
+        Args:
+            folds: only groups that have folds.
+        """
+        pattern = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/group.json"
+        groups = [Group(path.parent) for path in _newest_first(self.root, pattern)]
+        wanted = (group for group in groups if not folds or any(row["fold"] for row in group.members()))
+        return next(wanted, None)
+
+    def find_checkpoint(self, run_or_file: str) -> Path:
+        """The checkpoint that a file, a run's folder or a run's name stands for.
+
+        Raises:
+            SwanError: there is none.
+        """
+        path = Path(run_or_file)
+        if path.is_file():
+            return path
+        if (path / "best.pt").is_file():
+            return path / "best.pt"
+        if not NAME.fullmatch(run_or_file) or path.suffix:
+            raise SwanError(f"{run_or_file}: no such checkpoint", "give a checkpoint file, or a run's name")
+        return self.find_run(run_or_file).best
+
     def find_embeddings(self) -> Path:
         """The newest embeddings file under the root.
 
@@ -136,4 +206,8 @@ def _only(name: str | None, option: str) -> str:
 
 
 def _newest(root: Path, pattern: str) -> Path | None:
-    return max(root.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+    return next(iter(_newest_first(root, pattern)), None)
+
+
+def _newest_first(root: Path, pattern: str) -> list[Path]:
+    return sorted(root.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)

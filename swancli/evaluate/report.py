@@ -5,12 +5,14 @@ swan eval --scene-recall
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from swancli.device import choose_device
-from swancli.embed import Progress, embed_dataset, quiet
+from swancli.embed import Progress, embed_dataset, open_dataset, quiet
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import (
     SceneRecall,
@@ -21,7 +23,7 @@ from swancli.evaluate.metrics import (
 )
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.store import Dataset, Embeddings, names_in, read_embeddings
-from swancli.workspace import Workspace
+from swancli.workspace import Group, Workspace
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
 
@@ -67,9 +69,89 @@ class Report:
             }
         return record
 
-    def row(self) -> dict[str, Any]:
+    @property
+    def mean_recall(self) -> float:
+        """mR, in percent."""
+        return self.scores.mean_recall
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warning, when there is one."""
+        return [self.warning] if self.warning else []
+
+    def table(self) -> list[dict[str, Any]]:
         """The same as one flat row, `i2t_R@1` and so on, for CSV."""
-        return _flatten(self.record())
+        return [_flatten(self.record())]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One run of a group. label: of its variant, "" where there is but one; fold: from 1, 0 for none."""
+
+    label: str
+    fold: int
+    report: Report
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """The figures of several runs told as one; recalls in percent. name: the group's."""
+
+    name: str
+    rows: tuple[GroupRow, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The variants, in order; one "" where there is but one."""
+        return list(dict.fromkeys(row.label for row in self.rows))
+
+    def of(self, label: str) -> list[GroupRow]:
+        """The runs of a variant, one a fold."""
+        return [row for row in self.rows if row.label == label]
+
+    def averaged(self, label: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Mean and spread of each figure of a variant over its folds, nested as in `Report.record`.
+
+        The spread is the standard deviation of a sample (n - 1); 0 for a single run.
+        """
+        records = [row.report.record() for row in self.of(label)]
+        return _combined(records, statistics.fmean), _combined(records, _spread)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The different warnings of its runs."""
+        return list(dict.fromkeys(warning for row in self.rows for warning in row.report.warnings))
+
+    @property
+    def mean_recall(self) -> float:
+        """The mean mR over the folds; of the lowest variant where there are several."""
+        return min(self.averaged(label)[0]["mR"] for label in self.labels)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Flat rows for CSV: each run, and after the folds of a variant their mean and spread."""
+        table = []
+        for label in self.labels:
+            rows = [row.report.table()[0] for row in self.of(label)]
+            named = {"variant": label} if label else {}
+            for member, row in zip(self.of(label), rows, strict=True):
+                table.append({**named, **({"fold": member.fold} if member.fold else {}), **row})
+            if len(rows) > 1:
+                shared = {name: value for name, value in rows[0].items() if len({r[name] for r in rows}) == 1}
+                for name, figures in zip(("mean", "spread"), self.averaged(label), strict=True):
+                    table.append({**named, "fold": name, **shared, **_flatten(figures)})
+        return table
+
+    def record(self) -> dict[str, Any]:
+        """Nested plain values, for JSON; one variant stands at the top, several under `variants`."""
+        variants = []
+        for label in self.labels:
+            runs = [{"fold": row.fold, **row.report.record()} for row in self.of(label)]
+            mean, spread = self.averaged(label)
+            variants.append({"variant": label, "runs": runs, "mean": mean, "spread": spread})
+        if self.labels == [""]:
+            del variants[0]["variant"]
+            return {"group": self.name, **variants[0]}
+        return {"group": self.name, "variants": variants}
 
 
 def scores_record(scores: Scores) -> dict[str, Any]:
@@ -90,6 +172,22 @@ def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in record.items():
         row |= _flatten(value, f"{prefix}{key}_") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return row
+
+
+def _combined(records: list[dict[str, Any]], figure: Callable[[list[float]], float]) -> dict[str, Any]:
+    """One record that holds, in place of each figure, one of all the records' values of it."""
+    combined: dict[str, Any] = {}
+    for key, value in records[0].items():
+        values = [record[key] for record in records]
+        if isinstance(value, dict):
+            combined[key] = _combined(values, figure)
+        elif isinstance(value, float):
+            combined[key] = figure(values)
+    return combined
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def evaluate(
@@ -132,6 +230,7 @@ def evaluate_checkpoint(
     path: Path,
     dataset: str | None = None,
     *,
+    vocab: Path | None = None,
     split: str | None = "test",
     device: str = "auto",
     batch_size: int = 32,
@@ -141,15 +240,16 @@ def evaluate_checkpoint(
     """Encodes a split with a checkpoint and evaluates it.
 
     Args:
-        dataset: name of the data set; None for the one that the checkpoint was trained on.
+        dataset: name of the data set; None for the one that the checkpoint was trained on, or the newest one.
+        vocab: vocabulary of a published checkpoint.
         options: `ties`, `ceiling` and `scenes` of `evaluate`.
 
     Raises:
         SwanError: no such checkpoint or data set, or the split has no captions.
     """
-    checkpoint = load_checkpoint(path)
-    name = dataset or checkpoint.origin["dataset"]
-    with Dataset(workspace.dataset(name)) as stored:
+    checkpoint = load_checkpoint(path, vocab)
+    name = dataset or checkpoint.origin["dataset"] or workspace.newest_dataset()
+    with open_dataset(workspace.dataset(name), checkpoint) as stored:
         embeddings = embed_dataset(
             checkpoint,
             stored,
@@ -161,6 +261,24 @@ def evaluate_checkpoint(
         warning = _changed_since_training(checkpoint, stored)
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(path)}
     return replace(evaluate(embeddings, source, split=split, **options), warning=warning)
+
+
+def evaluate_group(workspace: Workspace, group: Group, **options: Any) -> GroupReport:
+    """Evaluates every run of a group; options as in `evaluate_checkpoint`.
+
+    Raises:
+        SwanError: one of its runs has not finished an epoch.
+    """
+    rows = []
+    for member in group.members():
+        run = group.run(member["run"])
+        if not run.best.exists():
+            raise SwanError(
+                f"{run.folder}: not trained yet", f"go on: swan train --resume --run {group.name}"
+            )
+        report = evaluate_checkpoint(workspace, run.best, **options)
+        rows.append(GroupRow(member["label"], member["fold"], report))
+    return GroupReport(group.name, tuple(rows))
 
 
 def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:

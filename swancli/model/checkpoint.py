@@ -68,11 +68,12 @@ def save_checkpoint(
         torch.save(content, temporary)
 
 
-def load_checkpoint(path: Path, vocab: Path | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, vocab: Path | None = None, *, spare: bool = False) -> Checkpoint:
     """Reads a checkpoint, ours or the published code's; nothing in the file can execute.
 
     Args:
         vocab: the vocabulary of a published checkpoint, which carries none: a `vocab.h5` or its JSON.
+        spare: pass over `vocab` where the checkpoint carries its own, which is else an error.
 
     Raises:
         StoreError: no such file, not a checkpoint, another version, or weights that do not fit.
@@ -80,7 +81,7 @@ def load_checkpoint(path: Path, vocab: Path | None = None) -> Checkpoint:
     """
     content = read_torch_file(path, TRAIN_AGAIN)
     if isinstance(content, dict) and content.get("format") == FORMAT:
-        if vocab:
+        if vocab and not spare:
             raise SwanError(f"{path}: carries its own vocabulary", "leave --vocab out")
         return _load_own(path, content)
     if isinstance(content, dict) and is_published(content.get("model")):

@@ -8,13 +8,16 @@ The paper draws whole images, 80 % for training, and its stratified rule does so
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from swancli.errors import SwanError
 from swancli.prepare.entries import Entry
+from swancli.store import Catalogue
 
 RULES = ("given", "random", "stratified")
+VAL_FRACTION = 0.2  # the paper's
 
 
 def assign_splits(
@@ -57,6 +60,32 @@ def assign_splits(
         for row in rows:
             splits[row] = name
     return splits
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of several training runs that differ in which images validate.
+
+    Folds are independent draws, as in the published code, not parts of one partition: each takes 80 % of the
+    images that are not for testing to train on, and the rest to validate. number: from 1. of: how many folds.
+    rule: "random", or "stratified" to draw within each scene. seed: of all the folds.
+    """
+
+    number: int
+    of: int
+    rule: str
+    seed: int
+
+
+def redrawn(catalogue: Catalogue, fold: Fold) -> Catalogue:
+    """The catalogue with train and val as a fold draws them; test images and those without a split stay."""
+    captioned = np.isin(np.arange(len(catalogue.filename)), catalogue.image)
+    rows = np.flatnonzero(captioned & np.isin(catalogue.split.astype(str), ["train", "val"]))
+    scenes = catalogue.scene if fold.rule == "stratified" else [None] * len(catalogue.scene)
+    train, val = divide_rows(rows, scenes, VAL_FRACTION, np.random.default_rng([fold.seed, fold.number]))
+    split = catalogue.split.copy()
+    split[train], split[val] = "train", "val"
+    return replace(catalogue, split=split)
 
 
 def divide_rows(

@@ -155,10 +155,14 @@ def open_search(
     device: str = "auto",
     *,
     checkpoint: Path | None = None,
+    vocab: Path | None = None,
     scenes: Sequence[str] = (),
     split: str | None = None,
 ) -> Searcher:
     """Opens an embeddings file and the checkpoint that made it.
+
+    Args:
+        checkpoint, vocab: where they are now; None for where they were when the embeddings were made.
 
     Raises:
         SwanError: the file holds no images, its checkpoint is not there, or is not the one that made it.
@@ -166,7 +170,8 @@ def open_search(
     embeddings = read_embeddings(path)
     if not len(embeddings.image):
         raise SwanError(f"{path}: holds no images to search", "embed some: swan embed --images DIR")
-    model = load_checkpoint(checkpoint or Path(embeddings.checkpoint))
+    vocab = vocab or (Path(embeddings.vocab) if embeddings.vocab else None)
+    model = load_checkpoint(checkpoint or Path(embeddings.checkpoint), vocab)
     if model.sha256 != embeddings.checkpoint_sha256:
         raise SwanError(
             f"{path}: its embeddings were made by another checkpoint than {model.path}",

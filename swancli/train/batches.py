@@ -97,7 +97,8 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
 def augment(pixels: torch.Tensor, size: int, kind: str, generator: torch.Generator) -> torch.Tensor:
     """Training views of a batch of images.
 
-    `paper`: a rotation by 0 to 90 degrees, what leaves the picture black, then a random crop.
+    `paper`: a rotation by 0 to 90 degrees to the nearest pixel, what leaves the picture black, then a random
+    crop to `size`, as torchvision's `RandomRotation` and `RandomCrop` in the published code.
     `overhead`: any quarter turn, either flip, a random crop of 70 to 100 % of the side, brightness and
     contrast: what a picture taken from above may undergo without changing what is in it.
 
@@ -115,17 +116,20 @@ def augment(pixels: torch.Tensor, size: int, kind: str, generator: torch.Generat
     if kind == "paper":
         angle, scale = uniform(0, MAX_ROTATION), torch.full((count,), size / source)
         flip = torch.ones(count)
+        corner = torch.randint(source - size + 1, (count, 2), generator=generator)
+        shift = (2 * corner - (source - size)) / source
     else:
         angle = torch.randint(4, (count,), generator=generator) * (math.pi / 2)
         flip = 1.0 - 2 * torch.randint(2, (count,), generator=generator)
         scale = uniform(0.7, 1.0)
-    shift = uniform(-1, 1, 2) * (1 - scale)[:, None]
+        shift = uniform(-1, 1, 2) * (1 - scale)[:, None]
     cos, sin = angle.cos(), angle.sin()
     # Each output pixel looks up: crop (scale and shift), flip, then rotate about the centre.
     x_row = torch.stack([cos * scale * flip, -sin * scale, cos * shift[:, 0] - sin * shift[:, 1]], dim=1)
     y_row = torch.stack([sin * scale * flip, cos * scale, sin * shift[:, 0] + cos * shift[:, 1]], dim=1)
     grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), [count, 3, size, size], align_corners=False)
-    views = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    mode = "nearest" if kind == "paper" else "bilinear"
+    views = F.grid_sample(pixels.float(), grid, mode=mode, padding_mode="zeros", align_corners=False)
     if kind == "overhead":
         level = views.mean(dim=(1, 2, 3), keepdim=True)
         contrast, brightness = uniform(0.7, 1.3, 1, 1, 1), uniform(0.8, 1.2, 1, 1, 1)
@@ -142,12 +146,14 @@ def load_batches(
     size: int,
     augmentation: str,
     generator: torch.Generator,
+    own_captions_only: bool = False,
 ) -> Iterator[Batch]:
     """The batches of `pair_batches`, read, varied and ready for the model.
 
     Args:
         read_image: from an image's row to its uint8 (H, W, 3) pixels.
         tokens: word numbers of every caption.
+        own_captions_only: as in `TrainSettings`.
     """
     stored = size if augmentation == "none" else round(size * CROP_MARGIN)
     for batch in groups:
@@ -157,8 +163,12 @@ def load_batches(
             pixels = augment(pixels, size, augmentation, generator)
         captions = np.concatenate(batch)
         padded, lengths = pad_tokens([tokens[caption] for caption in captions])
-        positive = torch.from_numpy(caption_image[captions] == rows[:, None])
-        yield Batch(normalise(pixels), padded, lengths, positive, rows)
+        if own_captions_only:
+            place = np.arange(len(batch))
+            positive = np.repeat(place, [len(group) for group in batch]) == place[:, None]
+        else:
+            positive = caption_image[captions] == rows[:, None]
+        yield Batch(normalise(pixels), padded, lengths, torch.from_numpy(positive), rows)
 
 
 def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,12 @@ import pandas as pd
 import torch
 
 from swancli.device import autocast
-from swancli.embed import Progress, encode_captions, encode_images
+from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
+from swancli.prepare.splits import Fold
 from swancli.store import Dataset, atomic_path
 from swancli.train.batches import Batch, load_batches, pair_batches, read_ahead
 from swancli.train.losses import hinge_loss
@@ -37,7 +38,11 @@ MARGIN = 0.2
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a run is trained; written to its `config.json` beside the model's settings."""
+    """How a run is trained; written to its `config.json` beside the model's settings.
+
+    clip_norm: largest norm of all gradients together, larger ones are scaled down to it; 0 leaves them.
+    own_captions_only: other captions of the same image count as negatives, as in the published code.
+    """
 
     epochs: int = 30
     batch_size: int = 100
@@ -46,9 +51,29 @@ class TrainSettings:
     schedule: str = "step"
     loss: str = "sum"
     margin: float = MARGIN
+    clip_norm: float = 0.0
+    own_captions_only: bool = False
     augmentation: str = "paper"
     precision: str = "fp32"
     seed: int = 0
+
+
+# What `--variant published` trains with where no other option is given: section 4.1 and the published README.
+PUBLISHED_RECIPE = {
+    "backbone": "resnet50",
+    "image_size": 256,
+    "embed_dim": 512,
+    "freeze": True,
+    "epochs": 50,
+    "batch_size": 100,
+    "captions_per_image": 1,
+    "lr": LEARNING_RATE,
+    "schedule": "step",
+    "loss": "sum",
+    "margin": MARGIN,
+    "clip_norm": 0.0,
+    "augmentation": "paper",
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +127,7 @@ def train(
     device: torch.device,
     watch: Watch,
     *,
+    fold: Fold | None = None,
     resume: bool = False,
 ) -> None:
     """Trains a model, epoch after epoch, each followed by the recall on the validation split.
@@ -109,6 +135,9 @@ def train(
     Writes after every epoch: `metrics.csv`, `last.pt` and, when validation mR is the highest so far,
     `best.pt`. The test split is never looked at. With `resume` it goes on after the epochs that `last.pt`
     holds and ends where the uninterrupted run would.
+
+    Args:
+        fold: whose splits `dataset` has; the checkpoints name it.
 
     Raises:
         SwanError: no training pairs or no validation split.
@@ -140,6 +169,7 @@ def train(
             size=model.settings.image_size,
             augmentation=settings.augmentation,
             generator=torch.Generator().manual_seed(int(generator.integers(2**62))),
+            own_captions_only=settings.own_captions_only,
         )
         lr = learning_rate(settings, epoch)
         for group in optimizer.param_groups:
@@ -155,7 +185,9 @@ def train(
             "dataset": dataset.name,
             "fingerprint": fingerprint,
             "run": run.name,
+            "fold": asdict(fold) if fold else None,
             "epoch": epoch,
+            "steps": epoch * len(groups),
             "val_mR": scores.mean_recall,
         }
         if best:
@@ -208,6 +240,8 @@ def _train_step(
     loss = hinge_loss(images @ captions.T, batch.positive, settings.margin, settings.loss == "hardest")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if settings.clip_norm:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     optimizer.step()
     return loss.detach()
 
@@ -225,7 +259,7 @@ def _validate(
     part, _ = dataset.catalogue.select(rows)
     options = {"device": device, "precision": precision, "progress": progress}
     images = encode_images(model, dataset.image, rows, **options)
-    captions = encode_captions(model, vocabulary, part.text, **options)
+    captions = encode_captions(model, vocabulary, part.text, shard=VALIDATION_SHARD, **options)
     return retrieval_scores(images, captions, part.image)
 
 

@@ -7,8 +7,9 @@ swan train --resume --run first
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,21 +17,28 @@ from swancli import __version__
 from swancli.device import choose_device, describe_device
 from swancli.errors import SwanError
 from swancli.evaluate.report import Report, evaluate_checkpoint
-from swancli.model.checkpoint import load_checkpoint
-from swancli.model.settings import ModelSettings
+from swancli.model.checkpoint import Checkpoint, load_checkpoint
+from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
+from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Dataset, atomic_path
-from swancli.train.loop import TrainSettings, Watch, train
-from swancli.vocab import Vocabulary, read_vocabulary
+from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train
+from swancli.vocab import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace
+
+WORD_VECTORS = "text_tower.word_vectors.weight"
+# What a run that starts from another one takes over from it, where its own options do not say otherwise.
+SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """All that a run is started with, as its `config.json` holds it.
 
-    vocab: path of the vocabulary; weights: path of the backbone's starting weights, "" for random ones; the
-    rest as in `ModelSettings` and `TrainSettings`.
+    vocab: path of the vocabulary; weights: path of the backbone's starting weights, init_from: of the
+    checkpoint to start from, "" for random ones; fold: its draw of train and val, None for the data set's;
+    group: name of the group of runs that it belongs to, "" for none; the rest as in `ModelSettings` and
+    `TrainSettings`.
     """
 
     dataset: str
@@ -41,6 +49,64 @@ class RunConfig:
     embed_dim: int
     frozen: bool
     training: TrainSettings
+    init_from: str = ""
+    variant: str = "repaired"
+    without: tuple[str, ...] = ()
+    fold: Fold | None = None
+    group: str = ""
+
+
+def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
+    """The configuration that the options of `swan train` ask for.
+
+    An option that is not among `given` takes the value of the checkpoint to start from, where that has one,
+    else of the published recipe when the variant is published.
+
+    Args:
+        options: by name, as in `RunConfig` and `TrainSettings`, and `freeze` (None: frozen when there are
+            weights); paths as text.
+        given: the names that the user set.
+
+    Raises:
+        SwanError: options contradict each other, there is no such checkpoint to start from, or it needs a
+            vocabulary.
+    """
+    options = dict(options)
+    if options["init_from"]:
+        vocab = Path(options["vocab"]) if "vocab" in given else None
+        shape = load_checkpoint(Path(options["init_from"]), vocab, spare=True).model.settings
+        options |= {name: getattr(shape, name) for name in SHAPE if name not in given}
+        given = given | set(SHAPE)
+        if options["freeze"] is None:
+            options["freeze"] = shape.frozen
+    if options["variant"] == "published":
+        options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
+        options["own_captions_only"] = True
+    options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
+    frozen = options["freeze"]
+    training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
+    return RunConfig(
+        **{field.name: options[field.name] for field in fields(RunConfig) if field.name in options},
+        frozen=bool(options["weights"]) if frozen is None else frozen,
+        training=TrainSettings(**training),
+    )
+
+
+def config_from(content: dict[str, Any]) -> RunConfig:
+    """A configuration from the plain values of its JSON form.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not a configuration.
+    """
+    fold = content.get("fold")
+    return RunConfig(
+        **content
+        | {
+            "training": TrainSettings(**content["training"]),
+            "without": tuple(content.get("without", ())),
+            "fold": Fold(**fold) if fold else None,
+        }
+    )
 
 
 def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
@@ -52,14 +118,23 @@ def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
     try:
         content = json.loads(run.config.read_text(encoding="utf-8"))
         content.pop("created_by")
-        config = RunConfig(**content | {"training": TrainSettings(**content["training"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = config_from(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SwanError(f"{run.config}: not a run's configuration ({error})", "start a new run") from error
+    return lengthened(config, epochs, run.config)
+
+
+def lengthened(config: RunConfig, epochs: int | None, source: Path) -> RunConfig:
+    """The configuration with another number of epochs; with its own for None.
+
+    Raises:
+        SwanError: its schedule depends on the number; names `source`.
+    """
     if epochs in (None, config.training.epochs):
         return config
     if config.training.schedule == "cosine":
         raise SwanError(
-            f"{run.config}: its cosine schedule ends after {config.training.epochs} epochs, not {epochs}",
+            f"{source}: its cosine schedule ends after {config.training.epochs} epochs, not {epochs}",
             "leave --epochs out, or start a new run",
         )
     return replace(config, training=replace(config.training, epochs=epochs))
@@ -74,30 +149,52 @@ def train_run(
         SwanError: data set or vocabulary is missing, they do not belong together, or the run exists already.
     """
     if not resume and run.config.exists():
-        raise SwanError(f"{run.folder}: this run exists", "choose another --run, or go on with it: --resume")
+        raise_existing(run)
     processor = choose_device(device)
     with Dataset(workspace.dataset(config.dataset)) as dataset:
-        vocabulary = _vocabulary(run, config, resume)
-        model = _new_model(config, vocabulary)
-        config_text = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
+        if config.fold:
+            dataset.catalogue = redrawn(dataset.catalogue, config.fold)
+        if resume and run.last.exists():
+            last = load_checkpoint(run.last)
+            model, vocabulary, notes = last.model, last.vocabulary, []
+        else:
+            vocabulary = _vocabulary(config)
+            model, notes = _new_model(config, vocabulary)
         with atomic_path(run.config) as temporary:
-            temporary.write_text(config_text + "\n", encoding="utf-8")
+            content = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
+            temporary.write_text(content + "\n", encoding="utf-8")
+        start = config.init_from or config.weights or "random weights"
         watch.note(
             f"training {run.name} on {describe_device(processor)}: {config.backbone}, "
-            f"{'frozen' if config.frozen else 'fine-tuned'}, from {config.weights or 'random weights'}, "
-            f"{config.image_size} px"
+            f"{'frozen' if config.frozen else 'fine-tuned'}, from {start}, {config.image_size} px, "
+            f"{' without '.join([config.variant, *config.without])}"
         )
-        train(dataset, vocabulary, model, config.training, run, processor, watch, resume=resume)
+        for note in notes:
+            watch.note(note)
+        train(
+            dataset,
+            vocabulary,
+            model,
+            config.training,
+            run,
+            processor,
+            watch,
+            fold=config.fold,
+            resume=resume,
+        )
     return evaluate_checkpoint(workspace, run.best, split="val", device=device)
 
 
-def _vocabulary(run: Run, config: RunConfig, resume: bool) -> Vocabulary:
-    """The vocabulary to train with: the run's own when it goes on."""
-    if resume and run.last.exists():
-        return load_checkpoint(run.last).vocabulary
+def raise_existing(run: Run) -> None:
+    """Tells that a run, or a group of runs, of that name stands already."""
+    raise SwanError(f"{run.folder}: this run exists", "choose another --run, or go on with it: --resume")
+
+
+def _vocabulary(config: RunConfig) -> Vocabulary:
     path = Path(config.vocab)
     vocabulary = read_vocabulary(path)
-    if vocabulary.dataset not in ("", config.dataset):
+    # Whoever starts from published weights brings the vocabulary that belongs to them.
+    if vocabulary.dataset not in ("", config.dataset) and not config.init_from:
         raise SwanError(
             f"{path}: counted from data set {vocabulary.dataset}, not from {config.dataset}",
             f"make its own: swan vocab --dataset {config.dataset}",
@@ -105,18 +202,66 @@ def _vocabulary(run: Run, config: RunConfig, resume: bool) -> Vocabulary:
     return vocabulary
 
 
-def _new_model(config: RunConfig, vocabulary: Vocabulary) -> Swan:
-    """The model as it stands before the first step: seeded weights, then the backbone's file."""
+def _new_model(config: RunConfig, vocabulary: Vocabulary) -> tuple[Swan, list[str]]:
+    """The model as it stands before the first step, and what to tell of it.
+
+    Seeded weights, then those of files: the backbone's, the word vectors, a whole checkpoint.
+    """
+    words = len(vocabulary)
+    if config.variant == "published":  # item 10
+        words = PUBLISHED_WORDS
+        if len(vocabulary) > words:
+            raise SwanError(
+                f"{config.vocab}: {len(vocabulary)} words; the published model has room for {words}",
+                "count rarer words out: swan vocab --min-count 5",
+            )
     torch.manual_seed(config.training.seed)
     model = Swan(
         ModelSettings(
-            words=len(vocabulary),
+            words=words,
             backbone=config.backbone,
             image_size=config.image_size,
             embed_dim=config.embed_dim,
             frozen=config.frozen,
+            variant=config.variant,
+            without=config.without,
         )
     )
+    notes = []
     if config.weights:
         model.backbone.load_weights(Path(config.weights))
-    return model
+    vectors = read_vectors(Path(config.vocab))
+    if vectors:
+        rows = torch.from_numpy(vectors.has_vector).nonzero().squeeze(1)
+        with torch.no_grad():
+            model.text_tower.word_vectors.weight[rows + 1] = torch.from_numpy(vectors.vectors)[rows]
+        notes.append(f"{len(rows)} of {len(vocabulary)} words start from the vectors of {config.vocab}")
+    if config.init_from:
+        source = load_checkpoint(Path(config.init_from), Path(config.vocab), spare=True)
+        known = _start_from(model, source, vocabulary)
+        notes.append(f"{known} of {len(vocabulary)} words start from the vectors of {source.path}")
+    return model, notes
+
+
+def _start_from(model: Swan, source: Checkpoint, vocabulary: Vocabulary) -> int:
+    """Puts a checkpoint's weights into a model, word vectors by word; returns the number of shared words.
+
+    Raises:
+        SwanError: the checkpoint has no weights for a part of the model.
+    """
+    weights = source.model.state_dict()
+    own = model.state_dict()
+    table = own[WORD_VECTORS].clone()
+    place = {word: row for row, word in enumerate(source.vocabulary.words, start=1)}
+    shared = [(row, place[word]) for row, word in enumerate(vocabulary.words, start=1) if word in place]
+    for row, other in shared:
+        table[row] = weights[WORD_VECTORS][other]
+    weights[WORD_VECTORS] = table
+    lacking = [key for key in own if key not in weights or weights[key].shape != own[key].shape]
+    if lacking:
+        raise SwanError(
+            f"--init-from {source.path}: no weights for {len(lacking)} of this model's, first {lacking[0]}",
+            "leave out what makes the models differ: --backbone, --embed-dim, --variant, --without",
+        )
+    model.load_state_dict({key: weights[key] for key in own})
+    return len(shared)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from swancli.errors import SwanError
 from swancli.prepare.entries import Entry
-from swancli.prepare.splits import assign_splits, divide_rows
+from swancli.prepare.splits import Fold, assign_splits, divide_rows, redrawn
+from swancli.store import Catalogue
 
 
 def entries(scenes, split=None):
@@ -91,3 +92,52 @@ def test_divided_rows_are_every_row_once(scenes, fraction, seed):
     assert sorted([*kept, *drawn]) == list(rows)
     counts = Counter(scenes[row] for row in kept)
     assert all(counts[scene] == round((1 - fraction) * n) for scene, n in Counter(scenes).items())
+
+
+# ---------------------------------------------------------------------------------------------------------
+# folds
+
+
+def catalogue(scenes, splits):
+    names = [f"{row}.jpg" for row in range(len(scenes))]
+    return Catalogue.of(names, scenes, splits, ["a road"] * len(scenes), range(len(scenes)))
+
+
+def val_rows(drawn):
+    return set(np.flatnonzero(drawn.split == "val"))
+
+
+def test_fold_draws_a_fifth_of_what_is_not_for_testing():
+    whole = catalogue(["pond"] * 60, ["train"] * 40 + ["val"] * 10 + ["test"] * 10)
+    drawn = redrawn(whole, Fold(1, 3, "random", 0))
+    assert Counter(drawn.split) == {"train": 40, "val": 10, "test": 10}
+    assert (drawn.split[50:] == "test").all()
+    assert val_rows(drawn) != set(range(40, 50))
+    assert (whole.split[40:50] == "val").all()  # the catalogue itself is left alone
+
+
+def test_folds_are_independent_draws_that_their_seed_repeats():
+    whole = catalogue(["pond"] * 50, ["train"] * 50)
+    drawn = {
+        (number, seed): frozenset(val_rows(redrawn(whole, Fold(number, 3, "random", seed))))
+        for number in (1, 2, 3)
+        for seed in (0, 1)
+    }
+    assert len(set(drawn.values())) == 6
+    assert drawn[1, 0] & drawn[2, 0]  # no partition: what validates in one fold may in another
+    assert drawn[2, 1] == val_rows(redrawn(whole, Fold(2, 3, "random", 1)))
+
+
+@given(counts=st.lists(st.integers(1, 12), min_size=1, max_size=5), number=st.integers(1, 5))
+def test_stratified_fold_keeps_four_fifths_of_each_scene(counts, number):
+    scenes = [f"s{scene}" for scene, count in enumerate(counts) for _ in range(count)]
+    drawn = redrawn(catalogue(scenes, ["train"] * len(scenes)), Fold(number, 5, "stratified", 0))
+    kept = Counter(scene for scene, split in zip(scenes, drawn.split, strict=True) if split == "train")
+    assert [kept[f"s{scene}"] for scene in range(len(counts))] == [round(0.8 * count) for count in counts]
+
+
+def test_images_without_captions_or_split_are_in_no_fold():
+    whole = Catalogue.of(
+        "abcdef", [None] * 6, ["train", "train", "train", "train", None, "train"], "xyzwv", range(5)
+    )
+    assert redrawn(whole, Fold(1, 2, "random", 0)).split[4:].tolist() == [None, "train"]

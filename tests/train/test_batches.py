@@ -1,10 +1,14 @@
 """Which pairs meet in a batch, and what augmentation does to pixels."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import rotate
 
 from swancli.train.batches import (
     augment,
@@ -70,6 +74,28 @@ def test_batch_says_which_caption_describes_which_image():
     torch.testing.assert_close(batch.pixels, normalise(stack_images([images[2], images[1]], 8)))
 
 
+def test_published_batches_take_other_captions_of_the_same_image_as_negatives():
+    caption_image = np.array([0, 0, 1])
+    images = [np.zeros((8, 8, 3), np.uint8)] * 2
+    groups = [[np.array([0]), np.array([2]), np.array([1])]]
+    options = {"size": 8, "augmentation": "none", "generator": torch.Generator()}
+    shared, own = (
+        next(
+            load_batches(
+                groups,
+                images.__getitem__,
+                caption_image,
+                [[1], [2], [3]],
+                own_captions_only=published,
+                **options,
+            )
+        )
+        for published in (False, True)
+    )
+    assert shared.positive.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+    assert own.positive.tolist() == np.eye(3, dtype=bool).tolist()
+
+
 def test_tokens_are_padded_with_zero_and_cut_at_47():
     tokens, lengths = pad_tokens([[4, 5, 6], [7], list(range(1, 60))])
     assert lengths.tolist() == [3, 1, 47]
@@ -114,6 +140,22 @@ def test_paper_augmentation_turns_by_up_to_90_degrees_with_black_corners():
     right = turned[:, 0, :, 22:].mean(dim=(1, 2))
     left = turned[:, 0, :, :15].mean(dim=(1, 2))
     assert (left > right).float().mean() in (0.0, 1.0) or (left > right).float().mean() > 0.9
+
+
+def test_paper_augmentation_is_torchvisions_rotation_and_crop():
+    """Against torchvision itself: for every view there is a crop of the turned image that equals it."""
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(1, 255, (1, 3, 70, 70), dtype=np.uint8))
+    view = augment(image, 64, "paper", torch.Generator().manual_seed(5))[0]
+    angle = math.degrees(float(torch.rand(1, generator=torch.Generator().manual_seed(5))) * math.pi / 2)
+    turned = rotate(image.float(), angle, InterpolationMode.NEAREST)[0]
+    equal = [
+        float((turned[:, top : top + 64, left : left + 64] == view).float().mean())
+        for top in range(7)
+        for left in range(7)
+    ]
+    assert max(equal) > 0.999  # but for pixels whose source lies halfway between two
+    assert sorted(equal)[-2] < 0.1
 
 
 def test_overhead_augmentation_reaches_all_eight_orientations_and_leaves_no_black():

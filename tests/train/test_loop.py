@@ -11,66 +11,12 @@ import torch
 from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
-from swancli.store import Catalogue, Dataset, create_dataset
+from swancli.store import Dataset
 from swancli.train.loop import TrainSettings, Watch, learning_rate
-from swancli.train.run import RunConfig, resumed_config, train_run
+from swancli.train.run import resumed_config
 from swancli.vocab import count_words, write_vocabulary
-from swancli.workspace import Workspace
 
-COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "white": (240, 240, 240)}
 NO_CLOCK = ["pairs_per_second", "seconds"]
-
-
-def make_dataset(path, name="tiny"):
-    """Twelve plain images of four colours, two captions each; four of them in each split."""
-    rng = np.random.default_rng(0)
-    names = list(COLOURS) * 3
-    splits = ["train"] * 4 + ["val"] * 4 + ["test"] * 4
-    with create_dataset(path, name, (40, 40)) as writer:
-        for row, colour in enumerate(names):
-            noise = rng.integers(0, 15, (40, 40, 3))
-            writer.add((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8), str(row))
-        texts = [
-            text for colour in names for text in (f"a {colour} field", f"there is one {colour} roof here")
-        ]
-        writer.finish(
-            Catalogue.of(
-                [f"{c}_{i}.png" for i, c in enumerate(names)], names, splits, texts, np.repeat(range(12), 2)
-            )
-        )
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    workspace = Workspace(tmp_path)
-    make_dataset(workspace.dataset("tiny"))
-    with Dataset(workspace.dataset("tiny")) as dataset:
-        vocabulary = count_words(dataset.catalogue.text[:8], min_count=1, stop_words="keep", dataset="tiny")
-    write_vocabulary(workspace.vocab("tiny"), vocabulary)
-    return workspace
-
-
-def config(workspace, epochs=2, **changes):
-    training = changes.pop("training", None) or TrainSettings(
-        epochs=epochs, batch_size=4, captions_per_image=1, lr=1e-3
-    )
-    settings = {
-        "dataset": "tiny",
-        "vocab": str(workspace.vocab("tiny")),
-        "weights": "",
-        "backbone": "resnet18",
-        "image_size": 32,
-        "embed_dim": 16,
-        "frozen": False,
-        "training": training,
-    }
-    return RunConfig(**settings | changes)
-
-
-def run_training(workspace, name, resume=False, watch=None, **changes):
-    run = workspace.run("tiny", name)
-    train_run(workspace, run, config(workspace, **changes), "cpu", resume=resume, watch=watch or Watch())
-    return run
 
 
 def weights_of(path):
@@ -93,16 +39,16 @@ class Interrupt(Watch):
             raise KeyboardInterrupt
 
 
-def test_same_seed_gives_the_same_run(workspace):
-    assert_same_run(run_training(workspace, "one"), run_training(workspace, "two"))
+def test_same_seed_gives_the_same_run(run_training):
+    assert_same_run(run_training("one"), run_training("two"))
 
 
-def test_interrupted_and_resumed_run_ends_where_the_uninterrupted_one_does(workspace):
-    whole = run_training(workspace, "whole", epochs=3)
+def test_interrupted_and_resumed_run_ends_where_the_uninterrupted_one_does(workspace, run_training):
+    whole = run_training("whole", epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        run_training(workspace, "parts", epochs=3, watch=Interrupt())
+        run_training("parts", epochs=3, watch=Interrupt())
     assert len(pd.read_csv(workspace.run("tiny", "parts").metrics)) == 1
-    parts = run_training(workspace, "parts", epochs=3, resume=True)
+    parts = run_training("parts", epochs=3, resume=True)
     assert_same_run(whole, parts)
 
 
@@ -111,11 +57,11 @@ class InterruptAtOnce(Watch):
         raise KeyboardInterrupt
 
 
-def test_run_stopped_in_its_first_epoch_resumes_from_the_start(workspace):
-    whole = run_training(workspace, "whole", epochs=1)
+def test_run_stopped_in_its_first_epoch_resumes_from_the_start(run_training):
+    whole = run_training("whole", epochs=1)
     with pytest.raises(KeyboardInterrupt):
-        run_training(workspace, "parts", epochs=1, watch=InterruptAtOnce())
-    assert_same_run(whole, run_training(workspace, "parts", epochs=1, resume=True))
+        run_training("parts", epochs=1, watch=InterruptAtOnce())
+    assert_same_run(whole, run_training("parts", epochs=1, resume=True))
 
 
 def test_learning_rate_steps_down_at_epochs_20_and_40_or_follows_a_cosine():
@@ -128,10 +74,10 @@ def test_learning_rate_steps_down_at_epochs_20_and_40_or_follows_a_cosine():
     assert [learning_rate(cosine, epoch) for epoch in (1, 2, 3, 4)] == pytest.approx(expected)
 
 
-def test_learning_rate_reaches_the_optimiser(workspace):
+def test_learning_rate_reaches_the_optimiser(run_training):
     """With a rate of zero nothing but batch statistics moves."""
     still = TrainSettings(epochs=1, batch_size=4, captions_per_image=1, lr=0.0)
-    run = run_training(workspace, "still", training=still)
+    run = run_training("still", training=still)
     settings = load_checkpoint(run.best).model.settings
     torch.manual_seed(0)
     start = Swan(settings).state_dict()
@@ -139,61 +85,61 @@ def test_learning_rate_reaches_the_optimiser(workspace):
     assert all(torch.equal(start[key], trained[key]) for key in start if key.endswith("weight"))
 
 
-def test_caption_of_punctuation_alone_trains(workspace):
+def test_caption_of_punctuation_alone_trains(workspace, run_training):
     with h5py.File(workspace.dataset("tiny"), "r+") as file:
         file["captions/text"][0] = " . "
-    run_training(workspace, "one", epochs=1)
+    run_training("one", epochs=1)
 
 
-def test_longer_resume_equals_a_longer_run(workspace):
-    whole = run_training(workspace, "whole", epochs=3)
-    run_training(workspace, "parts", epochs=1)
-    assert_same_run(whole, run_training(workspace, "parts", epochs=3, resume=True))
+def test_longer_resume_equals_a_longer_run(run_training):
+    whole = run_training("whole", epochs=3)
+    run_training("parts", epochs=1)
+    assert_same_run(whole, run_training("parts", epochs=3, resume=True))
 
 
-def test_run_leaves_its_settings_and_a_row_an_epoch(workspace):
-    run = run_training(workspace, "one", epochs=2)
+def test_run_leaves_its_settings_and_a_row_an_epoch(run_training, tiny_config):
+    run = run_training("one", epochs=2)
     table = pd.read_csv(run.metrics)
     assert table["epoch"].tolist() == [1, 2]
     recalls = [f"{way}_R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
     np.testing.assert_allclose(table[recalls].mean(axis=1), table["mR"])
     assert json.loads(run.config.read_text())["training"]["epochs"] == 2
-    assert resumed_config(run).training == config(workspace).training
+    assert resumed_config(run).training == tiny_config().training
     assert not list(run.folder.glob("*.tmp"))
 
 
-def test_best_checkpoint_is_the_epoch_of_highest_validation_recall(workspace):
-    run = run_training(workspace, "one", epochs=3)
+def test_best_checkpoint_is_the_epoch_of_highest_validation_recall(run_training):
+    run = run_training("one", epochs=3)
     table = pd.read_csv(run.metrics)
     origin = load_checkpoint(run.best).origin
     assert origin["epoch"] == table["epoch"][table["mR"].idxmax()]
     assert origin["val_mR"] == pytest.approx(table["mR"].max())
 
 
-def test_test_split_is_never_read(workspace, monkeypatch):
+def test_test_split_is_never_read(monkeypatch, run_training):
     read = []
     image = Dataset.image
     monkeypatch.setattr(Dataset, "image", lambda self, row: read.append(int(row)) or image(self, row))
-    run_training(workspace, "one", epochs=1)
+    run_training("one", epochs=1)
     assert set(read) == set(range(8))
 
 
-def test_existing_run_is_not_overwritten(workspace):
-    run_training(workspace, "one", epochs=1)
+def test_existing_run_is_not_overwritten(run_training):
+    run_training("one", epochs=1)
     with pytest.raises(SwanError, match="this run exists"):
-        run_training(workspace, "one", epochs=1)
+        run_training("one", epochs=1)
 
 
-def test_vocabulary_of_another_data_set_is_refused(workspace):
+def test_vocabulary_of_another_data_set_is_refused(workspace, run_training):
     other = count_words(["a red field"], min_count=1, stop_words="keep", dataset="other")
     write_vocabulary(workspace.vocab("tiny"), other)
     with pytest.raises(SwanError, match="counted from data set other"):
-        run_training(workspace, "one")
+        run_training("one")
     assert not workspace.run("tiny", "one").folder.exists()
 
 
-def test_checkpoint_gives_the_same_embeddings_after_reading(workspace):
-    run = run_training(workspace, "one", epochs=1)
+def test_checkpoint_gives_the_same_embeddings_after_reading(run_training):
+    run = run_training("one", epochs=1)
     checkpoint = load_checkpoint(run.best)
     again = load_checkpoint(run.best)
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -203,8 +149,8 @@ def test_checkpoint_gives_the_same_embeddings_after_reading(workspace):
     assert checkpoint.vocabulary.words[:3] == ("a", "red", "field")
 
 
-def test_damaged_checkpoint_is_refused(workspace, tmp_path):
-    run = run_training(workspace, "one", epochs=1)
+def test_damaged_checkpoint_is_refused(tmp_path, run_training):
+    run = run_training("one", epochs=1)
     content = torch.load(run.best, weights_only=True)
     content["settings"]["embed_dim"] = 24
     torch.save(content, tmp_path / "other.pt")

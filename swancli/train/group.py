@@ -1,0 +1,177 @@
+"""Several runs told as one: a run a fold, a run for each of a list of variants, or both.
+
+swan train --dataset ucm --folds 3 --run cv
+swan train --dataset ucm --compare full,vmsf,sfgs,vmsf+sfgs --run ablation
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from swancli import __version__
+from swancli.errors import SwanError
+from swancli.evaluate.report import GroupReport, GroupRow, Report
+from swancli.model.settings import QUIRKS, ModelSettings
+from swancli.prepare.splits import Fold
+from swancli.store import atomic_path
+from swancli.train.loop import Watch
+from swancli.train.run import RunConfig, config_from, lengthened, raise_existing, resumed_config, train_run
+from swancli.workspace import Group, Run, Workspace
+
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a group. label: of its variant, "" where there is but one."""
+
+    run: Run
+    label: str
+    config: RunConfig
+
+    @property
+    def fold(self) -> int:
+        """From 1; 0 for none."""
+        return self.config.fold.number if self.config.fold else 0
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs that one command trains. folder: of the run, or of the group where there are several."""
+
+    folder: Path
+    members: tuple[Member, ...]
+    grouped: bool
+
+
+def plan_runs(
+    run: Run, config: RunConfig, *, variants: Sequence[str] = (), folds: int = 0, fold_rule: str = "random"
+) -> Runs:
+    """A new run, or the runs of a new group of that name: for each variant, one a fold.
+
+    Several runs are written down in `group.json` before the first of them starts.
+
+    Args:
+        config: what they share.
+        variants: each `full`, a variant's name, or the parts it is without, as in `vmsf+sfgs`; none for the
+            configuration as it is.
+        folds: how many a variant; 0 for the data set's own splits. fold_rule: "random" or "stratified".
+
+    Raises:
+        SwanError: a variant is unknown or comes twice, or one of the runs exists already.
+    """
+    group = Group(run.folder)
+    if run.config.exists() or _begun(group):
+        raise_existing(run)
+    if not (variants or folds):
+        return Runs(run.folder, (Member(run, "", config),), grouped=False)
+    config = replace(config, group=group.name)
+    chosen = [_varied(config, variant) for variant in variants] or [("", config)]
+    labels = [label for label, _ in chosen]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise SwanError(f"--compare: {twice} comes twice in it", "name each variant once")
+    draws = [Fold(number, folds, fold_rule, config.training.seed) for number in range(1, folds + 1)]
+    members = []
+    for label, varied in chosen:
+        for fold in draws or [None]:
+            words = [group.name, *label.replace("+", " ").split(), *([f"fold{fold.number}"] if fold else [])]
+            member = Member(group.run("-".join(words)), label, replace(varied, fold=fold))
+            if member.run.config.exists():
+                raise_existing(member.run)
+            members.append(member)
+    _write_group(group, members)
+    return Runs(group.folder, tuple(members), grouped=True)
+
+
+def _begun(group: Group) -> bool:
+    return group.file.exists() and any(group.run(row["run"]).config.exists() for row in group.members())
+
+
+def _varied(config: RunConfig, entry: str) -> tuple[str, RunConfig]:
+    """The label and the configuration of one entry of `--compare`."""
+    if entry == FULL:
+        return FULL, config
+    if entry in QUIRKS:
+        return entry, replace(config, variant=entry)
+    try:
+        without = ModelSettings(words=1, without=tuple(entry.split("+"))).without
+    except SwanError as error:
+        known = f"give {FULL}, {', '.join(QUIRKS)}, or parts to leave out, as in vmsf+sfgs"
+        raise SwanError(f"--compare {entry!r}: {error.problem}", known) from None
+    return f"without {'+'.join(without)}", replace(config, without=without)
+
+
+def _write_group(group: Group, members: Sequence[Member]) -> None:
+    """Writes `group.json`: the runs in order, each with its label, its fold and its configuration."""
+    rows = [
+        {"run": member.run.name, "label": member.label, "fold": member.fold, "config": asdict(member.config)}
+        for member in members
+    ]
+    content = {"created_by": f"swancli {__version__}", "members": rows}
+    with atomic_path(group.file) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def resumed_runs(
+    workspace: Workspace, name: str | None = None, dataset: str | None = None, epochs: int | None = None
+) -> Runs:
+    """The newest run of the given name and data set to go on with, or the group it is of.
+
+    Args:
+        name: of a run or of a group. epochs: another number of them; None for their own.
+
+    Raises:
+        SwanError: there is none, or its settings cannot be read.
+    """
+    group = workspace.find_group(name, dataset) if name else None
+    if not group:
+        run = workspace.find_run(name, dataset, having="config.json")
+        config = resumed_config(run, epochs)
+        if name or not config.group:
+            return Runs(run.folder, (Member(run, "", config),), grouped=False)
+        group = workspace.group(config.dataset, config.group)
+    members = []
+    for row in group.members():
+        run = group.run(row["run"])
+        if run.config.exists():
+            config = resumed_config(run, epochs)
+        else:
+            config = _planned_config(group, row["config"], epochs)
+        members.append(Member(run, row["label"], config))
+    return Runs(group.folder, tuple(members), grouped=True)
+
+
+def _planned_config(group: Group, content: dict[str, Any], epochs: int | None) -> RunConfig:
+    try:
+        config = config_from(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SwanError(f"{group.file}: not a group of runs ({error})", "start a new one") from error
+    return lengthened(config, epochs, group.file)
+
+
+def train_runs(
+    workspace: Workspace,
+    runs: Runs,
+    device: str,
+    watching: Callable[[int], AbstractContextManager[Watch]],
+) -> Report | GroupReport:
+    """Trains run after run, going on with those that were begun; the recalls of each on its validation split.
+
+    Args:
+        watching: from a number of epochs to what hears of a training.
+    """
+    rows = []
+    for place, member in enumerate(runs.members, start=1):
+        with watching(member.config.training.epochs) as watch:
+            if runs.grouped:
+                watch.note(f"run {place} of {len(runs.members)}")
+            begun = member.run.config.exists()
+            report = train_run(workspace, member.run, member.config, device, resume=begun, watch=watch)
+        rows.append(GroupRow(member.label, member.fold, report))
+    return GroupReport(runs.folder.name, tuple(rows)) if runs.grouped else rows[0].report

@@ -1,0 +1,170 @@
+"""What a run starts with: the recipe behind its options, and the weights it takes over."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from swancli.errors import SwanError
+from swancli.model.checkpoint import load_checkpoint
+from swancli.store import Dataset
+from swancli.train.loop import TrainSettings
+from swancli.train.run import new_config, resumed_config
+from swancli.vocab import UNKNOWN, Vocabulary, export_json, write_vocabulary
+from swancli.word_vectors import WordVectors
+
+WORDS = "text_tower.word_vectors.weight"
+
+
+@pytest.fixture
+def options(workspace):
+    """All options of `swan train` at their defaults."""
+    return {
+        "dataset": "tiny",
+        "vocab": str(workspace.vocab("tiny")),
+        "weights": "",
+        "init_from": "",
+        "freeze": None,
+        "backbone": "resnet18",
+        "image_size": 256,
+        "embed_dim": 512,
+        "variant": "repaired",
+        "without": (),
+        **dataclasses.asdict(TrainSettings()),
+    }
+
+
+def test_published_variant_brings_its_recipe(options):
+    config = new_config(options | {"variant": "published"}, {"variant"})
+    assert (config.backbone, config.image_size, config.embed_dim, config.frozen) == (
+        "resnet50",
+        256,
+        512,
+        True,
+    )
+    training = config.training
+    assert (training.epochs, training.batch_size, training.captions_per_image) == (50, 100, 1)
+    assert (training.lr, training.schedule, training.augmentation) == (2e-4, "step", "paper")
+    assert (training.loss, training.margin, training.clip_norm) == ("sum", 0.2, 0.0)
+    assert training.own_captions_only
+
+
+def test_given_options_stand_above_the_published_recipe(options):
+    given = {"variant": "published", "backbone": "resnet34", "epochs": 3, "freeze": False, "loss": "hardest"}
+    config = new_config(options | given, set(given))
+    assert (config.backbone, config.frozen, config.training.epochs) == ("resnet34", False, 3)
+    assert config.training.loss == "hardest"
+    assert config.embed_dim == 512
+
+
+def test_repaired_variant_is_trained_as_its_options_say(options):
+    config = new_config(options, set())
+    assert config.training == TrainSettings()
+    assert not config.frozen
+    assert new_config(options | {"weights": "w.pth"}, {"weights"}).frozen
+
+
+def test_contradicting_parts_are_refused_at_once(options):
+    with pytest.raises(SwanError, match="gru"):
+        new_config(options | {"without": ("gru",)}, {"without"})
+
+
+def test_configuration_reads_back_as_it_was_written(run_training, tiny_config):
+    run = run_training("one", epochs=1, variant="published", without=("vmsf", "wsa"))
+    expected = tiny_config(epochs=1, variant="published", without=("vmsf", "wsa"))
+    assert resumed_config(run) == expected
+
+
+def test_published_run_carries_the_published_table_of_word_vectors(run_training):
+    checkpoint = load_checkpoint(run_training("one", epochs=1, variant="published").best)
+    assert checkpoint.model.settings.words == 8589
+    assert checkpoint.model.state_dict()[WORDS].shape == (8590, 300)
+    assert len(checkpoint.vocabulary) < 20
+
+
+def test_statistics_of_a_frozen_published_backbone_move_in_training(run_training):
+    def statistics(run):
+        state = load_checkpoint(run.last).model.backbone.state_dict()
+        return torch.cat([value.flatten() for key, value in state.items() if key.endswith("running_mean")])
+
+    still = run_training("repaired", epochs=1, frozen=True)
+    moved = run_training("published", epochs=1, frozen=True, variant="published")
+    assert not statistics(still).any()
+    assert statistics(moved).any()
+
+
+def test_word_vectors_of_the_vocabulary_are_where_training_starts(workspace, run_training, tiny_config):
+    with Dataset(workspace.dataset("tiny")):
+        path = workspace.vocab("tiny")
+    words = Vocabulary(("red", "field", UNKNOWN), (1, 1, 0), 1, "keep", "tiny")
+    vectors = np.zeros((3, 300), np.float32)
+    vectors[1] = 0.25
+    write_vocabulary(path, words, WordVectors(vectors, np.array([False, True, False])))
+    still = TrainSettings(epochs=1, batch_size=4, lr=0.0)
+    table = load_checkpoint(run_training("one", training=still).last).model.state_dict()[WORDS]
+    assert (table[2] == 0.25).all()
+    assert table[1].std() > 0.5  # drawn from N(0, 1), as published
+    assert (table[0] == 0).all()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# --init-from
+
+
+def test_run_starts_from_another_ones_weights_word_by_word(workspace, run_training):
+    source = load_checkpoint(run_training("source", epochs=1).best)
+    others = Vocabulary(("zebra", "roof", "a", UNKNOWN), (1, 1, 1, 0), 1, "keep", "tiny")
+    write_vocabulary(workspace.vocab("tiny"), others)
+    still = TrainSettings(epochs=1, batch_size=4, lr=0.0)
+    run = run_training("next", training=still, init_from=str(source.path))
+    weights, before = load_checkpoint(run.last).model.state_dict(), source.model.state_dict()
+    place = {word: row for row, word in enumerate(source.vocabulary.words, start=1)}
+    assert torch.equal(weights[WORDS][2], before[WORDS][place["roof"]])
+    assert torch.equal(weights[WORDS][3], before[WORDS][place["a"]])
+    assert not (weights[WORDS][1] == before[WORDS]).all(dim=1).any()
+    key = "image_tower.aggregate.0.weight"
+    assert torch.equal(weights[key], before[key])
+
+
+def test_shape_of_the_checkpoint_is_taken_over_unless_given(workspace, run_training, options):
+    best = run_training("source", epochs=1, frozen=True, without=("wsa",)).best
+    config = new_config(options | {"init_from": str(best)}, {"init_from"})
+    assert (config.backbone, config.image_size, config.embed_dim) == ("resnet18", 32, 16)
+    assert (config.without, config.frozen) == (("wsa",), True)
+    config = new_config(options | {"init_from": str(best), "image_size": 64, "freeze": False}, {"image_size"})
+    assert (config.image_size, config.frozen) == (64, False)
+
+
+def test_model_that_the_checkpoint_does_not_fit_is_refused(run_training):
+    best = run_training("source", epochs=1).best
+    with pytest.raises(SwanError, match=r"--init-from .* no weights for") as error:
+        run_training("next", embed_dim=24, init_from=str(best))
+    assert "--embed-dim" in error.value.mend
+
+
+def test_parts_may_be_left_out_of_a_model_that_starts_from_a_whole_one(run_training):
+    best = run_training("source", epochs=1).best
+    run = run_training("next", epochs=1, init_from=str(best), without=("tcge",))
+    assert load_checkpoint(run.best).model.text_tower.tcge is None
+
+
+def test_resumed_run_needs_neither_its_starting_weights_nor_its_vocabulary_file(
+    workspace, run_training, tmp_path
+):
+    best = run_training("source", epochs=1).best
+    run_training("next", epochs=1, init_from=str(best))
+    best.unlink()
+    workspace.vocab("tiny").unlink()
+    run = run_training("next", epochs=2, init_from=str(best), resume=True)
+    assert load_checkpoint(run.last).origin["epoch"] == 2
+
+
+def test_published_vocabulary_may_start_a_run_on_any_data_set(run_training, options, tmp_path):
+    """With weights come their words, whatever data set they were counted from."""
+    best = run_training("source", epochs=1).best
+    write_vocabulary(tmp_path / "v.h5", Vocabulary(("red", UNKNOWN), (1, 0), 1, "keep", "rsitmd"))
+    run = run_training("next", epochs=1, init_from=str(best), vocab=str(tmp_path / "v.h5"))
+    assert load_checkpoint(run.best).vocabulary.words == ("red", UNKNOWN)
+    export_json(tmp_path / "v.json", Vocabulary(("red", UNKNOWN), (0, 0), 0, "keep", ""))
+    run_training("json", epochs=1, vocab=str(tmp_path / "v.json"))
