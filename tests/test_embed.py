@@ -1,0 +1,94 @@
+"""How captions meet in batches: alone repaired, in shards as published."""
+
+import numpy as np
+import pytest
+import torch
+
+from swancli.embed import embed_dataset, encode_captions, open_dataset
+from swancli.model.checkpoint import load_checkpoint, save_checkpoint
+from swancli.model.settings import ModelSettings
+from swancli.model.swan import Swan
+from swancli.store import Catalogue, create_dataset
+from swancli.vocab import count_words
+
+CPU = torch.device("cpu")
+NOUNS = ["road", "pond", "port", "farm", "park"]
+
+
+def texts(count):
+    """Captions of 3 to 12 words, in no order of length."""
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(NOUNS, 3 + int(size))) for size in rng.integers(0, 10, count)]
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return count_words(NOUNS, min_count=1, stop_words="keep", dataset="d")
+
+
+def model_of(variant, words):
+    torch.manual_seed(0)
+    settings = ModelSettings(words=words, image_size=32, embed_dim=16, frozen=True, variant=variant)
+    return Swan(settings).eval()
+
+
+@torch.no_grad()
+def encode_shard(model, vocabulary, captions):
+    """One shard as the published code makes it: in order, padded to the longest among them."""
+    numbers = [vocabulary.encode(caption) for caption in captions]
+    longest = max(map(len, numbers))
+    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in numbers])
+    return model.encode_captions(tokens, torch.tensor([len(row) for row in numbers])).numpy()
+
+
+@pytest.mark.parametrize("shard", [128, 256])
+def test_published_captions_are_encoded_in_the_order_given_in_shards(vocabulary, shard):
+    model, captions = model_of("published", len(vocabulary)), texts(300)
+    found = encode_captions(model, vocabulary, captions, device=CPU, shard=shard)
+    for start in range(0, 300, shard):
+        expected = encode_shard(model, vocabulary, captions[start : start + shard])
+        np.testing.assert_allclose(found[start : start + shard], expected, atol=1e-6)
+
+
+def test_published_shard_is_128_and_an_embedding_depends_on_it(vocabulary):
+    model, captions = model_of("published", len(vocabulary)), texts(140)
+    captions[100] += " park" * 20
+    whole = encode_captions(model, vocabulary, captions, device=CPU)
+    assert np.abs(whole[:128] - encode_shard(model, vocabulary, captions[:128])).max() < 1e-6
+    first = encode_captions(model, vocabulary, captions[:100], device=CPU)
+    assert np.abs(first - whole[:100]).max() > 1e-3
+
+
+def test_repaired_captions_do_not_depend_on_their_order(vocabulary):
+    model, captions = model_of("repaired", len(vocabulary)), texts(140)
+    backwards = encode_captions(model, vocabulary, captions[::-1], device=CPU, shard=7)[::-1]
+    np.testing.assert_array_equal(encode_captions(model, vocabulary, captions, device=CPU), backwards)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Sixty images; a train and a test image take turns."""
+    with create_dataset(tmp_path / "dataset.h5", "d", (32, 32)) as writer:
+        rng = np.random.default_rng(0)
+        for row in range(60):
+            writer.add(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), str(row))
+        names = [f"{row}.png" for row in range(60)]
+        splits = ["train", "test"] * 30
+        writer.finish(Catalogue.of(names, [None] * 60, splits, texts(300), np.repeat(range(60), 5)))
+    return tmp_path / "dataset.h5"
+
+
+@pytest.mark.parametrize("variant", ["published", "repaired"])
+def test_whole_data_set_gives_each_split_the_embeddings_it_has_alone(dataset, vocabulary, variant, tmp_path):
+    """So that `swan eval` and `swan eval --embeddings` agree, though published embeddings know neighbours."""
+    model = model_of(variant, len(vocabulary))
+    save_checkpoint(tmp_path / "best.pt", model, vocabulary, {"dataset": "d", "run": "r", "epoch": 1})
+    checkpoint = load_checkpoint(tmp_path / "best.pt")
+    with open_dataset(dataset, checkpoint) as stored:
+        whole = embed_dataset(checkpoint, stored, device=CPU)
+        test = embed_dataset(checkpoint, stored, split="test", device=CPU)
+    assert whole.variant == variant
+    rows = np.isin(whole.catalogue.image, np.flatnonzero(whole.catalogue.split == "test"))
+    assert rows.sum() == 150
+    np.testing.assert_allclose(whole.caption[rows], test.caption, atol=1e-6)
+    np.testing.assert_allclose(whole.image[whole.catalogue.split == "test"], test.image, atol=1e-6)
