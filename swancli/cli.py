@@ -80,6 +80,9 @@ CheckpointVocab = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at a time.")]
 
+# Panels of `swan train --help`.
+MODEL, RECIPE, SEVERAL = "Model and where it starts", "Recipe", "Several runs"
+
 DEFAULT_ROOT = Path("swan-data")
 # What may stand beside `train --resume`.
 RESUMABLE = {"dataset", "run", "epochs", "resume", "device", "export_published", "json_", "root", "quiet"}
@@ -216,19 +219,32 @@ def train(
     context: typer.Context,
     dataset: DatasetName = None,
     vocab: Annotated[
-        Path | None, typer.Option(help="vocab.h5 or published JSON. Default: vocab.h5 of the data set.")
+        Path | None,
+        typer.Option(
+            help="vocab.h5 or published JSON. Default: vocab.h5 of the data set.", rich_help_panel=MODEL
+        ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over all captions (paper: 50).")] = 30,
-    batch_size: Annotated[int, typer.Option(min=2, help="Captions in a step (paper: 100).")] = 100,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over all captions (paper: 50).", rich_help_panel=RECIPE)
+    ] = 30,
+    batch_size: Annotated[
+        int, typer.Option(min=2, help="Captions in a step (paper: 100).", rich_help_panel=RECIPE)
+    ] = 100,
     captions_per_image: Annotated[
-        int, typer.Option(min=1, help="Captions that share one pass of their image (paper: 1).")
+        int,
+        typer.Option(
+            min=1, help="Captions that share one pass of their image (paper: 1).", rich_help_panel=RECIPE
+        ),
     ] = 5,
-    lr: Annotated[float, typer.Option(min=0.0, help="Adam's learning rate (paper: 2e-4).")] = 2e-4,
+    lr: Annotated[
+        float, typer.Option(min=0.0, help="Adam's learning rate (paper: 2e-4).", rich_help_panel=RECIPE)
+    ] = 2e-4,
     variant: Annotated[
         Variant,
         typer.Option(
             help="published: as the published code computes, defects included, and trained by its recipe "
-            "where no other option is given. repaired: as the paper describes it."
+            "where no other option is given. repaired: as the paper describes it.",
+            rich_help_panel=MODEL,
         ),
     ] = "repaired",
     without: Annotated[
@@ -236,58 +252,100 @@ def train(
         typer.Option(
             metavar="[vmsf|sfgs|tcge|wsa]",
             help="Leave a part of the model out; may be given several times. wsa: plain attention.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     compare: Annotated[
         str,
         typer.Option(
             help="Train each of a list and print one table: full, published, repaired, or what to leave out, "
-            "as in full,vmsf,sfgs,vmsf+sfgs."
+            "as in full,vmsf,sfgs,vmsf+sfgs.",
+            rich_help_panel=SEVERAL,
         ),
     ] = "",
     folds: Annotated[
         int,
-        typer.Option(min=0, help="Train so many runs on drawn 80/20 splits of train and val; average them."),
+        typer.Option(
+            min=0,
+            help="Train so many runs on drawn 80/20 splits of train and val; average them.",
+            rich_help_panel=SEVERAL,
+        ),
     ] = 0,
     fold_split: Annotated[
-        FoldRule, typer.Option(help="How --folds draws: over all images, or within each scene.")
+        FoldRule,
+        typer.Option(
+            help="How --folds draws: over all images, or within each scene.", rich_help_panel=SEVERAL
+        ),
     ] = "random",
     init_from: Annotated[
-        str, typer.Option(help="Start from the weights of a run or a checkpoint file, also a published one.")
+        str,
+        typer.Option(
+            help="Start from the weights of a run or a checkpoint file, also a published one.",
+            rich_help_panel=MODEL,
+        ),
     ] = "",
     schedule: Annotated[
-        Schedule, typer.Option(help="step: x0.7 every 20 epochs, as the paper. cosine: down to 0 at the end.")
+        Schedule,
+        typer.Option(
+            help="step: x0.7 every 20 epochs, as the paper. cosine: down to 0 at the end.",
+            rich_help_panel=RECIPE,
+        ),
     ] = "step",
     backbone: Annotated[
-        BackboneName, typer.Option(help="Convolutional network (paper: resnet50).")
+        BackboneName, typer.Option(help="Convolutional network (paper: resnet50).", rich_help_panel=MODEL)
     ] = "resnet18",
     weights: Annotated[
-        Path | None, typer.Option(help="Starting weights of the backbone: a torchvision or AID file.")
+        Path | None,
+        typer.Option(
+            help="Starting weights of the backbone: a torchvision or AID file.", rich_help_panel=MODEL
+        ),
     ] = None,
     freeze: Annotated[
         bool | None,
-        typer.Option("--freeze/--fine-tune", help="Default: frozen when --weights is given (paper: frozen)."),
+        typer.Option(
+            "--freeze/--fine-tune",
+            help="Default: frozen when --weights is given (paper: frozen).",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=32, help="Side in pixels of the model's input.")] = 256,
+    image_size: Annotated[
+        int, typer.Option(min=32, help="Side in pixels of the model's input.", rich_help_panel=MODEL)
+    ] = 256,
     embed_dim: Annotated[
-        int, typer.Option(min=16, help="Dimensions of an embedding, a multiple of 8 (paper: 512).")
+        int,
+        typer.Option(
+            min=16, help="Dimensions of an embedding, a multiple of 8 (paper: 512).", rich_help_panel=MODEL
+        ),
     ] = 512,
     augmentation: Annotated[
         Augmentation,
         typer.Option(
-            help="paper: rotation up to 90 degrees, crop. overhead: flips, quarter turns, crops, colour."
+            help="paper: rotation up to 90 degrees, crop. overhead: flips, quarter turns, crops, colour.",
+            rich_help_panel=RECIPE,
         ),
     ] = "paper",
     loss: Annotated[
-        Loss, typer.Option(help="Hinge loss over all negatives of a batch, or the hardest.")
+        Loss,
+        typer.Option(
+            help="Hinge loss over all negatives of a batch, or the hardest.", rich_help_panel=RECIPE
+        ),
     ] = "sum",
-    margin: Annotated[float, typer.Option(min=0.0, help="Margin of the hinge loss, in cosine.")] = 0.2,
+    margin: Annotated[
+        float, typer.Option(min=0.0, help="Margin of the hinge loss, in cosine.", rich_help_panel=RECIPE)
+    ] = 0.2,
     clip_norm: Annotated[
-        float, typer.Option(min=0.0, help="Largest norm of the gradients; 0 does not clip (paper: 0).")
+        float,
+        typer.Option(
+            min=0.0, help="Largest norm of the gradients; 0 does not clip (paper: 0).", rich_help_panel=RECIPE
+        ),
     ] = 0.0,
-    precision: Annotated[Precision, typer.Option(help="bf16: autocast to bfloat16.")] = "fp32",
+    precision: Annotated[
+        Precision, typer.Option(help="bf16: autocast to bfloat16.", rich_help_panel=RECIPE)
+    ] = "fp32",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches, views and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of weights, batches, views and dropout.", rich_help_panel=RECIPE)
+    ] = 0,
     run: Annotated[str | None, typer.Option(help="Name of the run. Default: date and time.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --run, or the newest run; only --epochs may change.")
@@ -303,8 +361,9 @@ def train(
     """Train SWAN on a data set; the best checkpoint is chosen on its validation split."""
     from swancli.model.checkpoint import export_published as export
     from swancli.model.checkpoint import load_checkpoint
+    from swancli.model.published import refuse_unpublishable
     from swancli.train.group import plan_runs, resumed_runs, train_runs
-    from swancli.train.run import new_config
+    from swancli.train.run import model_settings, new_config
 
     _exclusive(compare=compare, without=without)
     _exclusive(weights=weights, init_from=init_from)
@@ -346,6 +405,8 @@ def train(
             fold_rule=fold_split,
         )
     config = runs.members[0].config
+    if export_published:
+        refuse_unpublishable(model_settings(config, words=0))
     if config.frozen and not (config.weights or config.init_from):
         warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
     report = train_runs(workspace, runs, device, display.training)
@@ -639,6 +700,8 @@ def _print_answer(answer: Answer, as_json: bool) -> None:
 
 
 def _print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> None:
+    from swancli.evaluate.report import GroupReport
+
     if as_json:
         print(json.dumps(report.record(), indent=1, ensure_ascii=False))
     elif as_csv:
@@ -648,8 +711,10 @@ def _print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> 
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    elif isinstance(report, GroupReport):
+        show_group(report)
     else:
-        show_report(report) if hasattr(report, "scores") else show_group(report)
+        show_report(report)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Which data set, run or file a command means when none is named."""
 
+import json
 import os
 
 import pytest
@@ -64,3 +65,31 @@ def test_empty_root_says_what_to_do(tmp_path):
         with pytest.raises(SwanError) as caught:
             getattr(Workspace(tmp_path), find)()
         assert mend in caught.value.mend
+
+
+def write_group(workspace, name, fold, age):
+    group = workspace.group("ucm", name)
+    group.folder.mkdir(parents=True)
+    member = {"run": f"{name}-1", "label": "", "fold": fold, "config": {}}
+    group.file.write_text(json.dumps({"members": [member]}))
+    os.utime(group.file, (age, age))
+
+
+def test_newest_group_and_the_newest_that_has_folds(workspace):
+    assert workspace.find_group() is None
+    write_group(workspace, "cv", 1, 2000)
+    write_group(workspace, "ablation", 0, 3000)
+    assert workspace.find_group().name == "ablation"
+    assert workspace.find_group(folds=True).name == "cv"
+    assert workspace.find_group("ablation", folds=True) is None
+    assert workspace.find_group("cv", "rsicd") is None
+
+
+def test_checkpoint_is_found_by_file_folder_or_run(workspace):
+    best = workspace.run("ucm", "a").best
+    assert workspace.find_checkpoint(str(best)) == best
+    assert workspace.find_checkpoint(str(best.parent)) == best
+    assert workspace.find_checkpoint("a") == best
+    for name in ("nothing.pt", "no/such/file", "zebra"):
+        with pytest.raises(SwanError, match=name):
+            workspace.find_checkpoint(name)

@@ -98,14 +98,8 @@ def from_published(weights: Mapping[str, torch.Tensor]) -> tuple[ModelSettings, 
     return settings, ours
 
 
-def to_published(settings: ModelSettings, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A model's weights under the published names and in the published shapes.
-
-    The unused classifier, which our models do not carry, is filled with zeros.
-
-    Raises:
-        SwanError: the published code has no place for such a model.
-    """
+def refuse_unpublishable(settings: ModelSettings) -> None:
+    """Raises a SwanError when the published code has no place for such a model."""
     wrong = [
         f"{option} {found} (it has {expected})"
         for option, found, expected in (
@@ -122,6 +116,17 @@ def to_published(settings: ModelSettings, weights: Mapping[str, torch.Tensor]) -
             f"the published code cannot hold this model: {', '.join(wrong)}",
             "train with --variant published and its own sizes",
         )
+
+
+def to_published(settings: ModelSettings, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A model's weights under the published names and in the published shapes.
+
+    The unused classifier, which our models do not carry, is filled with zeros.
+
+    Raises:
+        SwanError: the published code has no place for such a model.
+    """
+    refuse_unpublishable(settings)
     prefixes = {ours: published for published, ours in NAMES.items()}
     published = {}
     for key, value in weights.items():

@@ -202,31 +202,32 @@ def _vocabulary(config: RunConfig) -> Vocabulary:
     return vocabulary
 
 
+def model_settings(config: RunConfig, words: int) -> ModelSettings:
+    """The shape of a run's model, for a vocabulary of so many words."""
+    return ModelSettings(
+        words=PUBLISHED_WORDS if config.variant == "published" else words,  # item 10
+        backbone=config.backbone,
+        image_size=config.image_size,
+        embed_dim=config.embed_dim,
+        frozen=config.frozen,
+        variant=config.variant,
+        without=config.without,
+    )
+
+
 def _new_model(config: RunConfig, vocabulary: Vocabulary) -> tuple[Swan, list[str]]:
     """The model as it stands before the first step, and what to tell of it.
 
     Seeded weights, then those of files: the backbone's, the word vectors, a whole checkpoint.
     """
-    words = len(vocabulary)
-    if config.variant == "published":  # item 10
-        words = PUBLISHED_WORDS
-        if len(vocabulary) > words:
-            raise SwanError(
-                f"{config.vocab}: {len(vocabulary)} words; the published model has room for {words}",
-                "count rarer words out: swan vocab --min-count 5",
-            )
-    torch.manual_seed(config.training.seed)
-    model = Swan(
-        ModelSettings(
-            words=words,
-            backbone=config.backbone,
-            image_size=config.image_size,
-            embed_dim=config.embed_dim,
-            frozen=config.frozen,
-            variant=config.variant,
-            without=config.without,
+    settings = model_settings(config, len(vocabulary))
+    if len(vocabulary) > settings.words:
+        raise SwanError(
+            f"{config.vocab}: {len(vocabulary)} words; the published model has room for {settings.words}",
+            "count rarer words out: swan vocab --min-count 5",
         )
-    )
+    torch.manual_seed(config.training.seed)
+    model = Swan(settings)
     notes = []
     if config.weights:
         model.backbone.load_weights(Path(config.weights))
