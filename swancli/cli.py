@@ -454,6 +454,7 @@ def evaluate(
 
     _exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
     _exclusive(folds=folds, checkpoint=checkpoint, embeddings=embeddings)
+    _exclusive(vocab=vocab, embeddings=embeddings)
     _exclusive(dataset=dataset, embeddings=embeddings)
     _exclusive(json=json_, csv=csv_)
     workspace, display = Workspace(root), Display(quiet)
@@ -463,7 +464,9 @@ def evaluate(
         "ceiling": ceiling,
         "scenes": scene_recall,
     }
-    group = workspace.find_group(run, dataset, folds) if folds or run else None
+    group = None
+    if folds or run:  # a group of this data set, else one of another, as for single runs
+        group = workspace.find_group(run, dataset, folds) or workspace.find_group(run, None, folds)
     if folds and not group:
         which = f"group {run!r} of runs" if run else "runs"
         problem = f"{root}: no {which} with folds"
@@ -472,12 +475,12 @@ def evaluate(
         report = evaluate_file(embeddings, **options)
     else:
         with display.progress() as progress:
-            options |= {"batch_size": batch_size, "device": device, "progress": progress}
+            options |= {"vocab": vocab, "batch_size": batch_size, "device": device, "progress": progress}
             if group:
-                report = evaluate_group(workspace, group, **options)
+                report = evaluate_group(workspace, group, dataset, **options)
             else:
                 path = checkpoint or workspace.find_run_for(run, dataset).best
-                report = evaluate_checkpoint(workspace, path, dataset, vocab=vocab, **options)
+                report = evaluate_checkpoint(workspace, path, dataset, **options)
     for warning in report.warnings:
         warn(warning)
     _print_report(report, as_json=json_, as_csv=csv_)

@@ -263,8 +263,10 @@ def evaluate_checkpoint(
     return replace(evaluate(embeddings, source, split=split, **options), warning=warning)
 
 
-def evaluate_group(workspace: Workspace, group: Group, **options: Any) -> GroupReport:
-    """Evaluates every run of a group; options as in `evaluate_checkpoint`.
+def evaluate_group(
+    workspace: Workspace, group: Group, dataset: str | None = None, **options: Any
+) -> GroupReport:
+    """Evaluates every run of a group; data set and options as in `evaluate_checkpoint`.
 
     Raises:
         SwanError: one of its runs has not finished an epoch.
@@ -276,7 +278,7 @@ def evaluate_group(workspace: Workspace, group: Group, **options: Any) -> GroupR
             raise SwanError(
                 f"{run.folder}: not trained yet", f"go on: swan train --resume --run {group.name}"
             )
-        report = evaluate_checkpoint(workspace, run.best, **options)
+        report = evaluate_checkpoint(workspace, run.best, dataset, **options)
         rows.append(GroupRow(member["label"], member["fold"], report))
     return GroupReport(group.name, tuple(rows))
 
