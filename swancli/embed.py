@@ -23,7 +23,7 @@ from swancli.store import Catalogue, Dataset, Embeddings
 from swancli.train.batches import normalise, pad_tokens, read_ahead, stack_images
 from swancli.vocab import Vocabulary
 
-# The published evaluation pads captions in shards of so many (item 4): of a test split, and in training.
+# The published evaluation pads captions in shards of so many (item 4): when testing, and when validating.
 TEST_SHARD, VALIDATION_SHARD = 128, 256
 
 Progress = Callable[[str, int, int], None]
@@ -155,17 +155,21 @@ def embed_dataset(
     part, _ = dataset.catalogue.select(rows)
     image = encode_images(model, dataset.image, rows, batch_size=batch_size, **options)
     caption = np.empty((len(part.text), model.settings.embed_dim), np.float32)
-    for captions in _encoded_together(part, model):
-        caption[captions] = encode_captions(model, checkpoint.vocabulary, part.text[captions], **options)
+    for captions, shard in _encoded_together(part, model):
+        texts = part.text[captions]
+        caption[captions] = encode_captions(model, checkpoint.vocabulary, texts, shard=shard, **options)
     return _made_by(checkpoint, image, caption, part, dataset.name)
 
 
-def _encoded_together(catalogue: Catalogue, model: Swan) -> list[np.ndarray]:
-    """Rows of the captions that may stand in one shard: all, or those of each split (item 4)."""
+def _encoded_together(catalogue: Catalogue, model: Swan) -> list[tuple[np.ndarray, int]]:
+    """Rows of captions that are encoded in the same shards, and their size: all, or each split (item 4)."""
     if not model.settings.quirks.counted_padding:
-        return [np.arange(len(catalogue.text))]
+        return [(np.arange(len(catalogue.text)), TEST_SHARD)]
     split = catalogue.split[catalogue.image]
-    return [np.flatnonzero(split == name) for name in dict.fromkeys(split)]
+    return [
+        (np.flatnonzero(split == name), VALIDATION_SHARD if name == "val" else TEST_SHARD)
+        for name in dict.fromkeys(split)
+    ]
 
 
 def embed_folder(

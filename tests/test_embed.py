@@ -65,16 +65,37 @@ def test_repaired_captions_do_not_depend_on_their_order(vocabulary):
     np.testing.assert_array_equal(encode_captions(model, vocabulary, captions, device=CPU), backwards)
 
 
+@pytest.mark.parametrize(("split", "shard"), [("val", 256), ("test", 128)])
+def test_published_shards_of_a_split_are_those_of_validation_and_test(vocabulary, tmp_path, split, shard):
+    """The longest caption stands past the 128th, so that both sizes differ in all that come before it."""
+    captions = texts(300)
+    captions[200] += " park" * 20
+    with create_dataset(tmp_path / "dataset.h5", "d", (32, 32)) as writer:
+        for row in range(60):
+            writer.add(np.full((32, 32, 3), row, np.uint8), str(row))
+        names = [f"{row}.png" for row in range(60)]
+        writer.finish(Catalogue.of(names, [None] * 60, [split] * 60, captions, np.repeat(range(60), 5)))
+    model = model_of("published", len(vocabulary))
+    save_checkpoint(tmp_path / "best.pt", model, vocabulary, {"dataset": "d", "run": "r", "epoch": 1})
+    checkpoint = load_checkpoint(tmp_path / "best.pt")
+    with open_dataset(tmp_path / "dataset.h5", checkpoint) as stored:
+        found = embed_dataset(checkpoint, stored, split=split, device=CPU).caption
+    for start in range(0, 300, shard):
+        expected = encode_shard(model, vocabulary, captions[start : start + shard])
+        np.testing.assert_allclose(found[start : start + shard], expected, atol=1e-6)
+
+
 @pytest.fixture
 def dataset(tmp_path):
-    """Sixty images; a train and a test image take turns."""
+    """Sixty images; a train and a test image take turns, and a training caption is the longest of all."""
     with create_dataset(tmp_path / "dataset.h5", "d", (32, 32)) as writer:
         rng = np.random.default_rng(0)
         for row in range(60):
             writer.add(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), str(row))
         names = [f"{row}.png" for row in range(60)]
-        splits = ["train", "test"] * 30
-        writer.finish(Catalogue.of(names, [None] * 60, splits, texts(300), np.repeat(range(60), 5)))
+        splits, captions = ["train", "test"] * 30, texts(300)
+        captions[0] += " park" * 20
+        writer.finish(Catalogue.of(names, [None] * 60, splits, captions, np.repeat(range(60), 5)))
     return tmp_path / "dataset.h5"
 
 
