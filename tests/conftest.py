@@ -1,11 +1,16 @@
 """What several tests share: the reference values, and the folder of real data, where they are at hand."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Two workers on two cores: thread teams of their own would wait for each other. Set before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -54,7 +54,7 @@ def tiny_config(workspace):
             "backbone": "resnet18",
             "image_size": 32,
             "embed_dim": 16,
-            "frozen": False,
+            "frozen": True,
             "training": training,
         }
         return RunConfig(**settings | changes)

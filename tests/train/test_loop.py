@@ -44,11 +44,11 @@ def test_same_seed_gives_the_same_run(run_training):
 
 
 def test_interrupted_and_resumed_run_ends_where_the_uninterrupted_one_does(workspace, run_training):
-    whole = run_training("whole", epochs=3)
+    whole = run_training("whole", epochs=3, frozen=False)
     with pytest.raises(KeyboardInterrupt):
-        run_training("parts", epochs=3, watch=Interrupt())
+        run_training("parts", epochs=3, frozen=False, watch=Interrupt())
     assert len(pd.read_csv(workspace.run("tiny", "parts").metrics)) == 1
-    parts = run_training("parts", epochs=3, resume=True)
+    parts = run_training("parts", epochs=3, frozen=False, resume=True)
     assert_same_run(whole, parts)
 
 
@@ -77,7 +77,7 @@ def test_learning_rate_steps_down_at_epochs_20_and_40_or_follows_a_cosine():
 def test_learning_rate_reaches_the_optimiser(run_training):
     """With a rate of zero nothing but batch statistics moves."""
     still = TrainSettings(epochs=1, batch_size=4, captions_per_image=1, lr=0.0)
-    run = run_training("still", training=still)
+    run = run_training("still", training=still, frozen=False)
     settings = load_checkpoint(run.best).model.settings
     torch.manual_seed(0)
     start = Swan(settings).state_dict()
