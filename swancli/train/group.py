@@ -68,6 +68,7 @@ def plan_runs(
     group = Group(run.folder)
     if run.config.exists() or _begun(group):
         raise_existing(run)
+    group.file.unlink(missing_ok=True)  # of a group that never began: it would stand before this run
     if not (variants or folds):
         return Runs(run.folder, (Member(run, "", config),), grouped=False)
     config = replace(config, group=group.name)

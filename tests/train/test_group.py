@@ -182,6 +182,13 @@ def test_group_whose_first_run_could_not_start_may_be_planned_again(workspace, p
     train_runs(workspace, plan("cv", folds=2, epochs=1), "cpu", watching)
 
 
+def test_plan_of_a_group_that_never_began_does_not_hide_a_run_of_its_name(workspace, plan):
+    plan("cv", folds=2)
+    train_runs(workspace, plan("cv", epochs=1), "cpu", watching)
+    assert workspace.find_group("cv") is None
+    assert [member.run.name for member in resumed_runs(workspace, "cv").members] == ["cv"]
+
+
 def test_group_with_an_untrained_run_says_how_to_go_on(workspace, plan):
     runs = plan("cv", folds=2, epochs=1)
     with pytest.raises(SwanError, match="cv-fold1: not trained yet") as error:
