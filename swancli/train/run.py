@@ -258,6 +258,7 @@ def _start_from(model: Swan, source: Checkpoint, vocabulary: Vocabulary) -> int:
     for row, other in shared:
         table[row] = weights[WORD_VECTORS][other]
     weights[WORD_VECTORS] = table
+    weights = {key: value for key, value in own.items() if "unused_projection" in key} | weights  # item 3
     lacking = [key for key in own if key not in weights or weights[key].shape != own[key].shape]
     if lacking:
         raise SwanError(

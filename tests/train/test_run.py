@@ -149,6 +149,13 @@ def test_parts_may_be_left_out_of_a_model_that_starts_from_a_whole_one(run_train
     assert load_checkpoint(run.best).model.text_tower.tcge is None
 
 
+@pytest.mark.parametrize(("first", "second"), [("repaired", "published"), ("published", "repaired")])
+def test_run_of_one_variant_may_start_from_the_other(run_training, first, second):
+    best = run_training("source", epochs=1, variant=first).best
+    run = run_training("next", epochs=1, variant=second, init_from=str(best))
+    assert load_checkpoint(run.best).model.settings.variant == second
+
+
 def test_resumed_run_needs_neither_its_starting_weights_nor_its_vocabulary_file(
     workspace, run_training, tmp_path
 ):
