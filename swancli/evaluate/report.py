@@ -5,6 +5,7 @@ swan eval --scene-recall
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from swancli.evaluate.metrics import (
 )
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.store import Dataset, Embeddings, names_in, read_embeddings
-from swancli.workspace import Group, Workspace
+from swancli.workspace import Group, Run, Workspace
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
 
@@ -279,8 +280,19 @@ def evaluate_group(
                 f"{run.folder}: not trained yet", f"go on: swan train --resume --run {group.name}"
             )
         report = evaluate_checkpoint(workspace, run.best, dataset, **options)
+        unfinished = _unfinished(run)
+        if unfinished:
+            report = replace(report, warning=f"{unfinished}: swan train --resume --run {group.name}")
         rows.append(GroupRow(member["label"], member["fold"], report))
     return GroupReport(group.name, tuple(rows))
+
+
+def _unfinished(run: Run) -> str:
+    """What a run lacks of its epochs, in words; "" when it has them all."""
+    rows = run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.exists() else []
+    done = max(0, len(rows) - 1)  # without the header
+    epochs = json.loads(run.config.read_text(encoding="utf-8"))["training"]["epochs"]
+    return f"{run.folder}: only {done} of {epochs} epochs are trained" if done < epochs else ""
 
 
 def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:

@@ -107,6 +107,16 @@ def test_stopped_and_resumed_folds_end_where_the_uninterrupted_ones_do(workspace
     assert again.averaged("") == report.averaged("")
 
 
+def test_fold_that_was_stopped_early_is_not_averaged_in_silence(workspace, plan):
+    runs = plan("parts", folds=2)
+    with pytest.raises(KeyboardInterrupt):
+        train_runs(workspace, runs, "cpu", interrupted_in(2))
+    report = evaluate_group(workspace, workspace.find_group("parts"), device="cpu")
+    (warning,) = report.warnings
+    assert "parts-fold2: only 1 of 2 epochs are trained" in warning
+    assert "swan train --resume --run parts" in warning
+
+
 def test_folds_that_were_not_begun_are_trained_on_resume(workspace, plan):
     runs = plan("parts", folds=3)
     with pytest.raises(KeyboardInterrupt):
