@@ -68,12 +68,15 @@ def save_checkpoint(
         torch.save(content, temporary)
 
 
-def load_checkpoint(path: Path, vocab: Path | None = None, *, spare: bool = False) -> Checkpoint:
+def load_checkpoint(
+    path: Path, vocab: Path | None = None, *, spare: bool = False, captions_only: bool = False
+) -> Checkpoint:
     """Reads a checkpoint, ours or the published code's; nothing in the file can execute.
 
     Args:
         vocab: the vocabulary of a published checkpoint, which carries none: a `vocab.h5` or its JSON.
         spare: pass over `vocab` where the checkpoint carries its own, which is else an error.
+        captions_only: leave the model's image side out, as `Swan` does.
 
     Raises:
         StoreError: no such file, not a checkpoint, another version, or weights that do not fit.
@@ -83,23 +86,23 @@ def load_checkpoint(path: Path, vocab: Path | None = None, *, spare: bool = Fals
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if vocab and not spare:
             raise SwanError(f"{path}: carries its own vocabulary", "leave --vocab out")
-        return _load_own(path, content)
+        return _load_own(path, content, captions_only)
     if isinstance(content, dict) and is_published(content.get("model")):
-        return _load_published(path, content, vocab)
+        return _load_published(path, content, vocab, captions_only)
     raise StoreError(
         f"{path}: not a swan checkpoint",
         "give a best.pt or last.pt of `swan train`, or a checkpoint of the published code",
     )
 
 
-def _load_own(path: Path, content: dict[str, Any]) -> Checkpoint:
+def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Checkpoint:
     foreign = foreign_names(path)
     if foreign:
         raise StoreError(f"{path}: cannot be loaded safely (it asks for {foreign[0]})", TRAIN_AGAIN)
     if content.get("version") != VERSION:
         raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
     try:
-        model = Swan(ModelSettings(**content["settings"]))
+        model = _unfilled(ModelSettings(**content["settings"]), captions_only)
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
         weights, origin, training = content["model"], content["origin"], content["training"]
         _fill(model, weights)
@@ -110,7 +113,9 @@ def _load_own(path: Path, content: dict[str, Any]) -> Checkpoint:
     return Checkpoint(path, model.eval(), vocabulary, origin, training, file_sha256(path))
 
 
-def _load_published(path: Path, content: dict[str, Any], vocab: Path | None) -> Checkpoint:
+def _load_published(
+    path: Path, content: dict[str, Any], vocab: Path | None, captions_only: bool
+) -> Checkpoint:
     """A checkpoint of the published code; its options (`args`) are not read."""
     if not vocab:
         raise SwanError(
@@ -120,7 +125,7 @@ def _load_published(path: Path, content: dict[str, Any], vocab: Path | None) -> 
     vocabulary = read_vocabulary(vocab)
     try:
         settings, weights = from_published(content["model"])
-        model = Swan(settings)
+        model = _unfilled(settings, captions_only)
         _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
@@ -133,8 +138,20 @@ def _load_published(path: Path, content: dict[str, Any], vocab: Path | None) -> 
     return Checkpoint(path, model.eval(), vocabulary, origin, {}, file_sha256(path), vocab)
 
 
+def _unfilled(settings: ModelSettings, captions_only: bool) -> Swan:
+    """A model without memory for its weights: drawing them at random would take longer than reading them."""
+    with torch.device("meta"):
+        return Swan(settings, captions_only)
+
+
 def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
-    """Puts weights into a model that has a place for each of them and for no other."""
+    """Puts weights into a model that has a place for each of them and for no other.
+
+    Those of the image side are passed over where the model has none.
+    """
+    sides = {key.partition(".")[0] for key in model.state_dict()}
+    if "backbone" not in sides:
+        weights = {key: value for key, value in weights.items() if key.partition(".")[0] in sides}
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     if shapes != own:
@@ -142,7 +159,7 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
         raise SwanError(
             f"its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})", TRAIN_AGAIN
         )
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, assign=True)
 
 
 def export_published(checkpoint: Checkpoint, path: Path) -> None:

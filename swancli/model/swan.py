@@ -18,19 +18,35 @@ from swancli.model.visual import ImageTower
 
 
 class Swan(nn.Module):
-    """Two towers into one space of D dimensions; the cosine there is the similarity."""
+    """Two towers into one space of D dimensions; the cosine there is the similarity.
 
-    def __init__(self, settings: ModelSettings) -> None:
+    With `captions_only` the image side is left out: all that a text query needs, ready in a moment.
+    """
+
+    def __init__(self, settings: ModelSettings, captions_only: bool = False) -> None:
         super().__init__()
         self.settings = settings
         quirks, without, width = settings.quirks, settings.without, settings.embed_dim
-        self.backbone = Backbone(settings.backbone, settings.frozen, quirks.drifting_statistics)
-        self.image_tower = ImageTower(self.backbone.channels, width, without)
+        if not captions_only:
+            self.backbone = Backbone(settings.backbone, settings.frozen, quirks.drifting_statistics)
+            self.image_tower = ImageTower(self.backbone.channels, width, without)
         self.text_tower = TextTower(settings.words, width, quirks, without)
 
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """L2-normalised float (B, D) from ImageNet-normalised float (B, 3, S, S)."""
-        return F.normalize(self.image_tower(self.backbone(pixels)).float(), dim=-1)
+    def encode_images(
+        self, pixels: torch.Tensor, deep: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """L2-normalised float (B, D) from ImageNet-normalised float (B, 3, S, S).
+
+        Args:
+            deep: the maps deep1, deep2 and deep3 of these pixels, of any float type, where a frozen backbone
+                made them before.
+        """
+        if deep is None:
+            maps = self.backbone(pixels)
+        else:
+            maps = {depth: values.float() for depth, values in deep.items()}
+            maps["shallow"] = self.backbone.shallow(pixels)
+        return F.normalize(self.image_tower(maps).float(), dim=-1)
 
     def encode_captions(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """L2-normalised float (B, D) from word numbers int64 (B, L) and lengths int64 (B,)."""

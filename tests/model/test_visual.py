@@ -16,7 +16,7 @@ def test_backbone_maps_have_the_papers_shapes():
     maps = Backbone("resnet50", frozen=True)(torch.zeros(1, 3, 256, 256))
     assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == {
         "shallow": (64, 64, 64),
-        "deep1": (512, 32, 32),
+        "deep1": (512, 16, 16),  # of 32 x 32, every second pixel
         "deep2": (1024, 16, 16),
         "deep3": (2048, 8, 8),
     }
@@ -74,7 +74,32 @@ def test_vmsf_equals_the_order_of_the_paper():
         F.interpolate(vmsf.reduce3(deep3), scale_factor=2),
     ]
     expected = vmsf.project(vmsf.fuse(torch.cat(stages, dim=1)).mean(dim=3).mean(dim=2))
-    torch.testing.assert_close(vmsf(deep1, deep2, deep3), expected)
+    torch.testing.assert_close(vmsf(deep1[..., ::2, ::2], deep2, deep3), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_folded_batch_norms_give_the_maps_of_the_network(name):
+    torch.manual_seed(0)
+    backbone = Backbone(name, frozen=False).eval()
+    with torch.no_grad():
+        for _ in range(2):  # the second time with weights that have moved meanwhile
+            for value in backbone.state_dict().values():
+                if value.is_floating_point():
+                    value.mul_(torch.empty_like(value).uniform_(0.8, 1.2))
+                if value.dim() == 1 and not value.any():  # biases and running means
+                    value.normal_(0, 0.05)
+            pixels = torch.randn(2, 3, 64, 64)
+            expected = backbone.network(pixels)
+            expected["deep1"] = expected["deep1"][..., ::2, ::2]
+            for depth, found in backbone(pixels).items():
+                scale = expected[depth].abs().max()
+                torch.testing.assert_close(found / scale, expected[depth] / scale, atol=1e-5, rtol=0)
+
+
+def test_fine_tuned_backbone_in_evaluation_still_passes_gradients():
+    backbone = Backbone("resnet18", frozen=False).eval()
+    backbone(torch.randn(1, 3, 32, 32))["deep3"].sum().backward()
+    assert backbone.network.bn1.weight.grad is not None
 
 
 def test_weighted_attention_equals_the_mean_of_the_papers_product():
