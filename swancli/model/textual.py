@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from swancli.errors import SwanError
+from swancli.model.dropout import Dropout
 from swancli.model.settings import (
     ATTENTION_DROPOUT,
     FUSION_DROPOUT,
@@ -37,7 +38,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.quirks = quirks
         self.word_vectors = nn.Embedding(words + 1, WORD_DIM, padding_idx=0)
-        self.dropout = nn.Dropout(WORD_DROPOUT)
+        self.dropout = Dropout(WORD_DROPOUT)
         self.gru = nn.GRU(WORD_DIM, width, batch_first=True, bidirectional=True)
         if quirks.unused_projection:  # item 3
             self.unused_projection = nn.Linear(width, width)
@@ -75,7 +76,7 @@ class TCGE(nn.Module):
         self.quirks = quirks
         self.attention = GatedAttention(width, quirks.floored_scores)
         self.norm = MaskedBatchNorm(width)
-        self.dropout = nn.Dropout(FUSION_DROPOUT)
+        self.dropout = Dropout(FUSION_DROPOUT)
         self.pairs = JointWords(width, 2, quirks.whole_windows)
         self.triples = JointWords(width, 3, quirks.whole_windows)
         self.project = feed_forward(width, ATTENTION_DROPOUT)
@@ -166,7 +167,10 @@ class JointWords(nn.Module):
                 )
         else:
             words = F.pad(words, (0, 0, 0, -words.shape[1] % self.size))
-        units = self.convolution(words.transpose(1, 2)).transpose(1, 2)
+        # Windows do not overlap, so the convolution is one product.
+        windows = words[:, : words.shape[1] // self.size * self.size].unflatten(1, (-1, self.size))
+        weight = self.convolution.weight.transpose(1, 2).flatten(start_dim=1)
+        units = F.linear(windows.flatten(start_dim=2), weight, self.convolution.bias)
         units_of = lengths // self.size if self.whole else (lengths + self.size - 1) // self.size
         mask = position_mask(units.shape[1], units_of)
         return F.relu(self.norm(units, mask)), mask

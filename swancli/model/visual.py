@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from swancli.model.dropout import Dropout, attend
 from swancli.model.settings import (
     ATTENTION_DROPOUT,
     FUSION_DROPOUT,
@@ -18,7 +19,7 @@ from swancli.model.settings import (
 def feed_forward(width: int, dropout: float) -> nn.Sequential:
     """Linear to twice the width, ReLU, dropout, linear back: the MLP that VMSF and TCGE share."""
     return nn.Sequential(
-        nn.Linear(width, 2 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        nn.Linear(width, 2 * width), nn.ReLU(), Dropout(dropout), nn.Linear(2 * width, width)
     )
 
 
@@ -72,7 +73,7 @@ class SFGS(nn.Module):
             for kernel, tokens in zip(kernels, LOCAL_TOKENS, strict=True)
         )
         self.embed = nn.Sequential(
-            nn.Linear(LOCAL_GRID * LOCAL_GRID, width), nn.ReLU(), nn.Dropout(ATTENTION_DROPOUT)
+            nn.Linear(LOCAL_GRID * LOCAL_GRID, width), nn.ReLU(), Dropout(ATTENTION_DROPOUT)
         )
         self.attention = WeightedSelfAttention(sum(LOCAL_TOKENS), width, weighted)
 
@@ -96,9 +97,9 @@ class WeightedSelfAttention(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(ATTENTION_DROPOUT), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width), nn.GELU(), Dropout(ATTENTION_DROPOUT), nn.Linear(2 * width, width)
         )
-        self.dropout = nn.Dropout(ATTENTION_DROPOUT)
+        self.dropout = Dropout(ATTENTION_DROPOUT)
         self.token_weight = nn.Parameter(torch.randn(1, tokens, width)) if weighted else None
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -107,9 +108,7 @@ class WeightedSelfAttention(nn.Module):
             projection(tokens).unflatten(-1, (VISUAL_HEADS, -1)).transpose(1, 2)
             for projection in (self.to_query, self.to_key, self.to_value)
         )
-        attended = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=ATTENTION_DROPOUT if self.training else 0.0
-        )
+        attended = attend(query, key, value, self.dropout)
         attended = self.merge(attended.transpose(1, 2).flatten(start_dim=2))
         tokens = self.norm1(tokens + self.dropout(attended))
         tokens = self.norm2(tokens + self.dropout(self.feed_forward(tokens)))
