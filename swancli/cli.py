@@ -5,6 +5,7 @@ Heavy imports (torch, pandas, h5py) stand inside the commands, so that `swan --h
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -83,6 +84,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at a time.")
 # Panels of `swan train --help`.
 MODEL, RECIPE, SEVERAL = "Model and where it starts", "Recipe", "Several runs"
 
+QUESTIONS = 256  # of `query --batch` at a time
 DEFAULT_ROOT = Path("swan-data")
 # What may stand beside `train --resume`.
 RESUMABLE = {"dataset", "run", "epochs", "resume", "device", "export_published", "json_", "root", "quiet"}
@@ -395,6 +397,8 @@ def train(
             "clip_norm": clip_norm,
             "augmentation": augmentation,
             "precision": precision,
+            "compiled": compile,
+            "features": str(workspace.features(name)) if features else "",
             "seed": seed,
         }
         runs = plan_runs(
@@ -570,7 +574,7 @@ def query(
     quiet: Quiet = False,
 ) -> None:
     """Rank the images of an embeddings file by how well a sentence, or an image, describes them."""
-    from swancli.query.search import Answer, open_search
+    from swancli.query.search import open_search
 
     if sum((text is not None, image is not None, batch)) != 1:
         raise SwanError(
@@ -578,21 +582,28 @@ def query(
             "give a text, --image FILE, or --batch, one of them",
         )
     path = embeddings or Workspace(root).find_embeddings()
-    searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab, scenes=scene or (), split=split)
+    searcher = open_search(
+        path,
+        device,
+        checkpoint=checkpoint,
+        vocab=vocab,
+        scenes=scene or (),
+        split=split,
+        texts_only=image is None,
+    )
     Display(quiet).note(f"searching {len(searcher.candidates)} images of {path}")
     if image:
         _print_answer(searcher.ask_image(image, top_k, threshold), json_)
-    for question in _lines(Path("-"), blank=True) if batch else [text] if text is not None else []:
-        try:
-            answer = searcher.ask_text(question, top_k, threshold)
-        except SwanError as error:
-            if not batch:
-                raise
-            warn(error.problem)  # an answer a line, so that answers and lines stay side by side
-            answer = Answer(question, unknown=(), hits=())
-        if answer.unknown:
-            warn(f"words that the model does not know: {', '.join(answer.unknown)}")
-        _print_answer(answer, json_)
+    for questions in _question_blocks() if batch else [[text]] if text is not None else []:
+        for answer in searcher.ask_texts(questions, top_k, threshold):
+            if answer.error:
+                problem = f"query {answer.question!r}: {answer.error.problem}"
+                if not batch:
+                    raise SwanError(problem, answer.error.mend)
+                warn(problem)  # and an answer a line, so that answers and lines stay side by side
+            if answer.unknown:
+                warn(f"words that the model does not know: {', '.join(answer.unknown)}")
+            _print_answer(answer, json_)
 
 
 @app.command()
@@ -682,12 +693,33 @@ def _exclusive(**given: object) -> None:
         raise SwanError(f"{' and '.join(named)} cannot go together", "give one of them")
 
 
-def _lines(path: Path, blank: bool = False) -> Iterator[str]:
-    """The lines of a file, or of standard input for -; without blank ones unless asked for."""
+def _question_blocks() -> Iterator[list[str]]:
+    """The lines of standard input, as many at a time as have come, up to `QUESTIONS`.
+
+    So whoever waits for each answer gets it at once, and a whole file of questions is answered in blocks.
+    """
+    begun = b""
+    while chunk := sys.stdin.buffer.read1(1 << 16):
+        *lines, begun = (begun + chunk).split(b"\n")
+        for start in range(0, len(lines), QUESTIONS):
+            yield [_question(line) for line in lines[start : start + QUESTIONS]]
+    if begun:
+        yield [_question(begun)]
+
+
+def _question(line: bytes) -> str:
+    try:
+        return line.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise SwanError(f"standard input: not UTF-8 text ({error})") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, or of standard input for -, without blank ones."""
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as file:
             for line in file:
-                if blank or line.strip():
+                if line.strip():
                     yield line.strip()
     except OSError as error:
         raise SwanError(f"{path}: {error.strerror}") from error
@@ -724,4 +756,10 @@ def main() -> None:
     """The executable `swan`."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, which would end up between our own lines
-    app(prog_name="swan")
+    # A million objects come and go with torch. Looking through them for garbage every 700, and once more at
+    # the end, takes longer than a query does.
+    gc.set_threshold(10_000)
+    try:
+        app(prog_name="swan")
+    finally:
+        gc.freeze()

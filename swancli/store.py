@@ -358,8 +358,8 @@ def _relative(path: str, folder: Path) -> str:
     return os.path.relpath(path, folder) if path else ""
 
 
-def read_embeddings(path: Path) -> Embeddings:
-    """Reads an `embeddings.h5`.
+def read_embeddings(path: Path, captions: bool = True) -> Embeddings:
+    """Reads an `embeddings.h5`; without the captions' embeddings, (0, D) then, when they are not needed.
 
     Raises:
         StoreError: see `open_store`; also when rows and embeddings differ in number or in width.
@@ -367,7 +367,7 @@ def read_embeddings(path: Path) -> Embeddings:
     with open_store(path, EMBEDDINGS) as file:
         catalogue = read_catalogue(file)
         try:
-            image, caption = (file[f"{part}/embedding"][:] for part in ("images", "captions"))
+            image, caption = file["images/embedding"], file["captions/embedding"]
         except KeyError as error:
             raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[EMBEDDINGS]}") from error
         if (
@@ -376,6 +376,7 @@ def read_embeddings(path: Path) -> Embeddings:
             or image.shape[1] != caption.shape[1]
         ):
             raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
+        image, caption = image[:], caption[: None if captions else 0]
         names = ("dataset", "checkpoint", "checkpoint_sha256", "variant", "vocab")
         attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
         for name in ("checkpoint", "vocab"):

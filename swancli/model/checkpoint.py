@@ -82,7 +82,7 @@ def load_checkpoint(
         StoreError: no such file, not a checkpoint, another version, or weights that do not fit.
         SwanError: the vocabulary is missing, too large, or not asked for.
     """
-    content = read_torch_file(path, TRAIN_AGAIN)
+    content = read_torch_file(path, TRAIN_AGAIN, in_part=captions_only)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if vocab and not spare:
             raise SwanError(f"{path}: carries its own vocabulary", "leave --vocab out")
@@ -102,7 +102,7 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     if content.get("version") != VERSION:
         raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
     try:
-        model = _unfilled(ModelSettings(**content["settings"]), captions_only)
+        model = Swan(ModelSettings(**content["settings"]), captions_only)
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
         weights, origin, training = content["model"], content["origin"], content["training"]
         _fill(model, weights)
@@ -125,7 +125,7 @@ def _load_published(
     vocabulary = read_vocabulary(vocab)
     try:
         settings, weights = from_published(content["model"])
-        model = _unfilled(settings, captions_only)
+        model = Swan(settings, captions_only)
         _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
@@ -136,12 +136,6 @@ def _load_published(
         )
     origin = {"dataset": vocabulary.dataset, "run": path.name, "epoch": content.get("epoch")}
     return Checkpoint(path, model.eval(), vocabulary, origin, {}, file_sha256(path), vocab)
-
-
-def _unfilled(settings: ModelSettings, captions_only: bool) -> Swan:
-    """A model without memory for its weights: drawing them at random would take longer than reading them."""
-    with torch.device("meta"):
-        return Swan(settings, captions_only)
 
 
 def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
@@ -159,7 +153,7 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
         raise SwanError(
             f"its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})", TRAIN_AGAIN
         )
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(weights)
 
 
 def export_published(checkpoint: Checkpoint, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -29,10 +30,13 @@ class Unread:
         pass
 
 
-def read_torch_file(path: Path, mend: str) -> Any:
+def read_torch_file(path: Path, mend: str, *, in_part: bool = False) -> Any:
     """The content of a torch file, on the CPU: tensors and plain values; `Unread` for every other object.
 
     torch's own restricted unpickler reads it (`weights_only=True`).
+
+    Args:
+        in_part: few of its tensors are wanted; each is read when it is used, where the format allows it.
 
     Raises:
         StoreError: the file is absent, damaged, or holds more than that unpickler takes; with `mend`.
@@ -41,7 +45,8 @@ def read_torch_file(path: Path, mend: str) -> Any:
         raise StoreError(f"{path}: no such file", mend)
     try:
         with safe_globals([(Unread, name) for name in foreign_names(path)]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            mapped = in_part and is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise StoreError(f"{path}: cannot be loaded safely ({_reason(error)})", mend) from error
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import h5py
 import numpy as np
@@ -143,7 +144,31 @@ def test_batch_of_queries_answers_one_json_line_each_in_order(finished):
     assert [answer["query"] for answer in answers] == ["a red plane", "", "???", "two boats in the harbor"]
     assert [len(answer["results"]) for answer in answers] == [2, 0, 0, 2]
     alone = json.loads(invoke("query", "a red plane", "--json", "--top-k", "2", root=finished.root).stdout)
+    scores = [[hit.pop("score") for hit in answer["results"]] for answer in (answers[0], alone)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     assert answers[0] == alone
+
+
+def test_batch_answers_a_line_before_the_next_one_comes(finished):
+    """So that another program can ask and wait for each answer."""
+    command = [sys.executable, "-m", "swancli", "query", "--batch", "--json", "--top-k", "1"]
+    environment = {**os.environ, "SWAN_ROOT": str(finished.root)}
+    with subprocess.Popen(command, env=environment, stdin=PIPE, stdout=PIPE, text=True) as searching:
+        for question in ("a red plane", "two boats in the harbor"):
+            searching.stdin.write(f"{question}\n")
+            searching.stdin.flush()
+            assert json.loads(searching.stdout.readline())["query"] == question
+        searching.stdin.close()
+        assert searching.wait(timeout=60) == 0
+
+
+def test_text_query_needs_neither_torchvision_nor_pandas(finished):
+    code = "import sys; from swancli.cli import app; app(sys.argv[1:], standalone_mode=False); " + (
+        "print(sorted({'torchvision', 'pandas'} & set(sys.modules)))"
+    )
+    arguments = [sys.executable, "-c", code, "query", "a red plane", "--root", str(finished.root)]
+    printed = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
+    assert printed.stdout.splitlines()[-1] == "[]"
 
 
 def test_query_filters_by_scene_and_split(finished):
