@@ -24,6 +24,7 @@ from swancli.console import (
     Display,
     show_answer,
     show_embedded,
+    show_features,
     show_group,
     show_prepared,
     show_report,
@@ -79,10 +80,14 @@ CheckpointVocab = Annotated[
         "--vocab", help="Vocabulary of a published checkpoint, which carries none: JSON or vocab.h5."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images encoded at a time.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Images encoded at a time. Default: 32, on a GPU 256.")
+]
 
 # Panels of `swan train --help`.
 MODEL, RECIPE, SEVERAL = "Model and where it starts", "Recipe", "Several runs"
+SPEED = "Speed"
+FEATURES = "Features: maps of the frozen backbone, so that `train --features` trains the heads alone"
 
 QUESTIONS = 256  # of `query --batch` at a time
 DEFAULT_ROOT = Path("swan-data")
@@ -132,6 +137,41 @@ def prepare(
     ] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of drawn splits and of generated data.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads. Default: one a core.")] = None,
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features",
+            help="Write features.h5; of the data set that stands, when no source is given.",
+            rich_help_panel=FEATURES,
+        ),
+    ] = False,
+    backbone: Annotated[
+        BackboneName,
+        typer.Option(help="Convolutional network (paper: resnet50).", rich_help_panel=FEATURES),
+    ] = "resnet18",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights of the backbone: a torchvision or AID file, or a checkpoint.",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int, typer.Option(min=32, help="Side in pixels of the model's input.", rich_help_panel=FEATURES)
+    ] = 256,
+    augmentation: Annotated[
+        Augmentation, typer.Option(help="How views vary, as for train.", rich_help_panel=FEATURES)
+    ] = "paper",
+    views: Annotated[
+        int, typer.Option(min=1, help="Views of each training image.", rich_help_panel=FEATURES)
+    ] = 4,
+    max_gb: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Most that features may take on disk, 10^9 bytes.", rich_help_panel=FEATURES
+        ),
+    ] = 20,
+    device: Device = "auto",
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
@@ -150,12 +190,33 @@ def prepare(
         seed=seed,
         workers=workers or os.cpu_count() or 1,
     )
-    path = Workspace(root).dataset(dataset)
-    display = Display(quiet)
-    with display.progress() as progress:
-        summary = prepare_dataset(settings, path, progress)
-    show_prepared(dataset, summary)
-    display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
+    workspace, display = Workspace(root), Display(quiet)
+    path = workspace.dataset(dataset)
+    if source or not (features and path.exists()):
+        with display.progress() as progress:
+            summary = prepare_dataset(settings, path, progress)
+        show_prepared(dataset, summary)
+        display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
+    if features:
+        made_of = (backbone, str(weights or ""), image_size, augmentation, views, seed)
+        _prepare_features(workspace, dataset, made_of, max_gb, device, display)
+
+
+def _prepare_features(
+    workspace: Workspace, dataset: str, made_of: tuple, max_gb: float, device: str, display: Display
+) -> None:
+    from swancli.device import choose_device
+    from swancli.features import FeatureSettings, features_cost, write_features
+    from swancli.store import Dataset
+
+    path, settings = workspace.features(dataset), FeatureSettings(*made_of)
+    with Dataset(workspace.dataset(dataset)) as stored:
+        cost = features_cost(stored, settings, path, max_gb)
+        display.note(f"features will take {cost.size / 1e9:.2f} GB in {path}")
+        with display.progress() as progress:
+            write_features(stored, settings, path, choose_device(device), progress)
+    show_features(path, cost)
+    display.note(f"next: swan train --dataset {dataset} --features")
 
 
 @app.command()
@@ -341,9 +402,28 @@ def train(
             min=0.0, help="Largest norm of the gradients; 0 does not clip (paper: 0).", rich_help_panel=RECIPE
         ),
     ] = 0.0,
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features",
+            help="Train the heads alone, on what `prepare --features` wrote.",
+            rich_help_panel=SPEED,
+        ),
+    ] = False,
     precision: Annotated[
-        Precision, typer.Option(help="bf16: autocast to bfloat16.", rich_help_panel=RECIPE)
+        Precision,
+        typer.Option(
+            help="bf16: autocast to bfloat16; for GPUs, most CPUs are slower with it.", rich_help_panel=SPEED
+        ),
     ] = "fp32",
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="torch.compile the backbone: for GPUs; takes a minute, and gains nothing on a CPU.",
+            rich_help_panel=SPEED,
+        ),
+    ] = False,
     device: Device = "auto",
     seed: Annotated[
         int, typer.Option(help="Seed of weights, batches, views and dropout.", rich_help_panel=RECIPE)
@@ -370,6 +450,7 @@ def train(
     _exclusive(compare=compare, without=without)
     _exclusive(weights=weights, init_from=init_from)
     _exclusive(export_published=export_published, folds=folds, compare=compare)
+    _exclusive(features=features, folds=folds)  # whose draws of train and val are others
     workspace, display = Workspace(root), Display(quiet)
     if resume:
         _refuse_changes(context, RESUMABLE)
@@ -448,7 +529,7 @@ def evaluate(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="A header and a row a run on standard output.")] = False,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
@@ -511,7 +592,7 @@ def embed(
     output: Annotated[
         Path | None, typer.Option(help="File to write. Default: embeddings.h5 of the run.")
     ] = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="bf16: autocast to bfloat16.")] = "fp32",
     root: Root = DEFAULT_ROOT,

@@ -26,6 +26,7 @@ from swancli.errors import SwanError
 if TYPE_CHECKING:
     from swancli.evaluate.metrics import Scores
     from swancli.evaluate.report import GroupReport, Report
+    from swancli.features import FeatureCost
     from swancli.prepare.build import Summary
     from swancli.query.search import Answer
     from swancli.store import Embeddings
@@ -295,6 +296,14 @@ def show_prepared(dataset: str, summary: Summary) -> None:
         for group in summary.skipped:
             table.add_row(*map(escape, (group.reason, str(group.count), group.pattern, group.first)))
         output().print(table)
+
+
+def show_features(path: Path, cost: FeatureCost) -> None:
+    """What `swan prepare --features` wrote."""
+    table = _table("features", ["training images", "views of each", "validation images", "size", "file"])
+    size = f"{cost.size / 1e9:.2f} GB"
+    table.add_row(str(cost.training), str(cost.views), str(cost.validation), size, escape(str(path)))
+    output().print(table)
 
 
 def show_vocabulary(vocabulary: Vocabulary, path: Path, vectors: WordVectors | None = None) -> None:

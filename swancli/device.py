@@ -38,6 +38,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def image_batch(device: torch.device) -> int:
+    """How many images to encode at a time: enough to keep the device busy, no more memory than that needs."""
+    return 256 if device.type == "cuda" else 32
+
+
 def describe_device(device: torch.device) -> str:
     """A few words for the user: what computes."""
     if device.type == "cuda":

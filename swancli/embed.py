@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swancli.device import autocast
+from swancli.device import autocast, image_batch
 from swancli.errors import ImageError, SwanError
 from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes
 from swancli.model.checkpoint import Checkpoint
@@ -20,11 +20,12 @@ from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
 from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Catalogue, Dataset, Embeddings
-from swancli.train.batches import normalise, pad_tokens, read_ahead, stack_images
+from swancli.train.batches import normalise, pad_tokens, pinned, read_ahead, stack_images
 from swancli.vocab import Vocabulary
 
 # The published evaluation pads captions in shards of so many (item 4): when testing, and when validating.
 TEST_SHARD, VALIDATION_SHARD = 128, 256
+CAPTIONS = 256  # encoded at a time
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,7 +40,7 @@ def encode_images(
     rows: Sequence[int],
     *,
     device: torch.device,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     precision: str = "fp32",
     progress: Progress = quiet,
 ) -> np.ndarray:
@@ -48,10 +49,12 @@ def encode_images(
     Args:
         read_image: from a row to its uint8 (H, W, 3) pixels.
         rows: which rows, in the order of the result.
+        batch_size: images at a time; None for as many as suit the device.
 
     Returns:
         float32 (len(rows), D), L2-normalised.
     """
+    batch_size = batch_size or image_batch(device)
     first: dict[str, int] = {}
     distinct = np.empty(len(rows), dtype=np.int64)
     size = model.settings.image_size
@@ -65,9 +68,9 @@ def encode_images(
                 waiting.append(pixels)
             distinct[place] = first.setdefault(digest, len(first))
             if len(waiting) == batch_size:
-                yield place + 1, stack_images(waiting, size)
+                yield place + 1, pinned(stack_images(waiting, size), device)
                 waiting = []
-        yield len(rows), stack_images(waiting, size) if waiting else None
+        yield len(rows), pinned(stack_images(waiting, size), device) if waiting else None
 
     model.eval()
     encoded = []
@@ -76,11 +79,11 @@ def encode_images(
         if batch is not None:
             with torch.inference_mode(), autocast(device, precision):
                 pixels = normalise(batch.to(device, non_blocking=True))
-                encoded.append(model.encode_images(pixels).cpu())
+                encoded.append(model.encode_images(pixels).to("cpu", non_blocking=True))
         progress("images", done, len(rows))
     if not encoded:
         return np.empty((0, model.settings.embed_dim), dtype=np.float32)
-    return torch.cat(encoded).numpy()[distinct]
+    return _gathered(encoded, device)[distinct]
 
 
 def encode_captions(
@@ -89,7 +92,7 @@ def encode_captions(
     texts: Sequence[str],
     *,
     device: torch.device,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     shard: int = TEST_SHARD,
     precision: str = "fp32",
     progress: Progress = quiet,
@@ -100,11 +103,12 @@ def encode_captions(
     they are taken as published: in the order given, in shards padded each to its own longest.
 
     Args:
-        batch_size: captions encoded at a time. shard: the same, as published.
+        batch_size: captions encoded at a time; None for `CAPTIONS`. shard: the same, as published.
 
     Returns:
         float32 (len(texts), D), L2-normalised.
     """
+    batch_size = batch_size or CAPTIONS
     numbers = [tuple(vocabulary.encode(text)) for text in texts]
     if model.settings.quirks.counted_padding:
         ordered, rows, batch_size = numbers, list(range(len(numbers))), shard
@@ -118,11 +122,19 @@ def encode_captions(
     for start in range(0, len(ordered), batch_size):
         tokens, lengths = pad_tokens(ordered[start : start + batch_size])
         with torch.inference_mode(), autocast(device, precision):
-            encoded.append(model.encode_captions(tokens.to(device), lengths.to(device)).cpu())
+            vectors = model.encode_captions(tokens.to(device, non_blocking=True), lengths)
+            encoded.append(vectors.to("cpu", non_blocking=True))
         progress("captions", min(start + batch_size, len(ordered)), len(ordered))
     if not encoded:
         return np.empty((0, model.settings.embed_dim), dtype=np.float32)
-    return torch.cat(encoded).numpy()[rows]
+    return _gathered(encoded, device)[rows]
+
+
+def _gathered(encoded: list[torch.Tensor], device: torch.device) -> np.ndarray:
+    """Batches that were sent to the CPU, as one array, once the last of them has arrived."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return torch.cat(encoded).numpy()
 
 
 def open_dataset(path: Path, checkpoint: Checkpoint) -> Dataset:
@@ -140,7 +152,7 @@ def embed_dataset(
     *,
     split: str | None = None,
     device: torch.device,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     precision: str = "fp32",
     progress: Progress = quiet,
 ) -> Embeddings:
@@ -178,7 +190,7 @@ def embed_folder(
     *,
     missing: str = "error",
     device: torch.device,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     precision: str = "fp32",
     progress: Progress = quiet,
 ) -> tuple[Embeddings, list[tuple[str, str]]]:
@@ -239,7 +251,7 @@ def embed_texts(
     name: str,
     *,
     device: torch.device,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     precision: str = "fp32",
     progress: Progress = quiet,
 ) -> Embeddings:

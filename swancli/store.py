@@ -26,7 +26,13 @@ from swancli.images import decode_image
 
 VERSION = 1
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
-MADE_BY = {DATASET: "swan prepare", VOCABULARY: "swan vocab", EMBEDDINGS: "swan embed"}
+FEATURES = "swan-features"  # see `features`
+MADE_BY = {
+    DATASET: "swan prepare",
+    VOCABULARY: "swan vocab",
+    EMBEDDINGS: "swan embed",
+    FEATURES: "swan prepare --features",
+}
 SPLITS = ("train", "val", "test")
 TEXT = h5py.string_dtype(encoding="utf-8")
 

@@ -102,6 +102,10 @@ class Workspace:
         """Path of a data set's `vocab.h5`."""
         return self.root / checked_name(name, "--dataset") / "vocab.h5"
 
+    def features(self, name: str) -> Path:
+        """Path of a data set's `features.h5`."""
+        return self.dataset(name).with_name("features.h5")
+
     def run(self, dataset: str, name: str) -> Run:
         """A run of a data set, whether or not it exists yet."""
         return Run(self.root / checked_name(dataset, "--dataset") / "runs" / checked_name(name, "--run"))

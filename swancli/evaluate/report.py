@@ -234,7 +234,7 @@ def evaluate_checkpoint(
     vocab: Path | None = None,
     split: str | None = "test",
     device: str = "auto",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Progress = quiet,
     **options: Any,
 ) -> Report:

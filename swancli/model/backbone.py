@@ -71,7 +71,7 @@ class Backbone(nn.Module):
     def shallow(self, pixels: torch.Tensor) -> torch.Tensor:
         """The shallow map alone of a frozen backbone: (B, C0, S/4, S/4); pixels as in `forward`."""
         network = self.network
-        return network.maxpool(network.relu(network.bn1(network.conv1(pixels))))
+        return network.maxpool(network.relu(_convolve_folded(network.conv1, network.bn1, pixels)))
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of its weights and statistics: equal when its maps are."""
@@ -127,10 +127,15 @@ class FoldedNorms(fx.Interpreter):
             return args[0]
         if not isinstance(module, nn.Conv2d):
             return module(*args)
-        norm = self.submodules[self.norms[target]]
-        statistics = norm.running_mean, norm.running_var, norm.eps
-        weight, bias = fuse_conv_bn_weights(module.weight, module.bias, *statistics, norm.weight, norm.bias)
-        return F.conv2d(args[0], weight, bias, module.stride, module.padding)
+        return _convolve_folded(module, self.submodules[self.norms[target]], *args)
+
+
+def _convolve_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d, maps: torch.Tensor) -> torch.Tensor:
+    statistics = norm.running_mean, norm.running_var, norm.eps
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, *statistics, norm.weight, norm.bias
+    )
+    return F.conv2d(maps, weight, bias, convolution.stride, convolution.padding)
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

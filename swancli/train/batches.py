@@ -10,7 +10,7 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -28,22 +28,51 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class Views:
+    """How each image of a batch is varied in training.
+
+    lookup: float32 (B, 2, 3), where an output pixel looks up, in units of half the image's side from its
+    centre; contrast, brightness: float32 (B, 1, 1, 1), or None when the colours stay. size: side in pixels.
+    """
+
+    lookup: torch.Tensor
+    contrast: torch.Tensor | None
+    brightness: torch.Tensor | None
+    size: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """Images and captions that meet in one step.
 
-    pixels: float32 (B, 3, S, S), normalised; tokens: int64 (C, L), 0 past the end; lengths: int64 (C,);
+    pixels: uint8 (B, 3, R, R), channels last; views: what to make of them, None to take them as they are;
+    deep: the backbone's deep maps where they were computed before, float16 (see `features`), else None;
+    tokens: int64 (C, L), 0 past the end; lengths: int64 (C,), always on the CPU;
     positive: bool (B, C), whether a caption describes an image; images: int64 (B,), their rows.
     """
 
     pixels: torch.Tensor
+    views: Views | None
+    deep: dict[str, torch.Tensor] | None
     tokens: torch.Tensor
     lengths: torch.Tensor
     positive: torch.Tensor
     images: np.ndarray
 
-    def to(self, device: torch.device) -> Batch:
-        moved = (part.to(device, non_blocking=True) for part in (self.pixels, self.tokens, self.lengths))
-        return Batch(*moved, self.positive.to(device, non_blocking=True), self.images)
+    def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The same with all but the lengths moved, as to a GPU or into pinned memory."""
+        return replace(
+            self,
+            pixels=move(self.pixels),
+            deep=self.deep and {depth: move(deep) for depth, deep in self.deep.items()},
+            tokens=move(self.tokens),
+            positive=move(self.positive),
+        )
+
+
+def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Where a GPU can fetch it while it computes; the same tensor for every other device."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def pair_batches(
@@ -94,21 +123,16 @@ def normalise(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels.float() - mean) / std
 
 
-def augment(pixels: torch.Tensor, size: int, kind: str, generator: torch.Generator) -> torch.Tensor:
-    """Training views of a batch of images.
+def draw_views(count: int, source: int, size: int, kind: str, generator: torch.Generator) -> Views | None:
+    """Random training views of so many images of `source` pixels a side; None when they stay as they are.
 
     `paper`: a rotation by 0 to 90 degrees to the nearest pixel, what leaves the picture black, then a random
     crop to `size`, as torchvision's `RandomRotation` and `RandomCrop` in the published code.
     `overhead`: any quarter turn, either flip, a random crop of 70 to 100 % of the side, brightness and
-    contrast: what a picture taken from above may undergo without changing what is in it.
-
-    Args:
-        pixels: uint8 (B, 3, R, R), with R about `CROP_MARGIN` times `size`.
-
-    Returns:
-        float32 (B, 3, size, size) in 0..255.
+    contrast: what a picture taken from above may undergo without changing what is in it. `none`: nothing.
     """
-    count, source = len(pixels), pixels.shape[-1]
+    if kind == "none":
+        return None
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
@@ -127,40 +151,53 @@ def augment(pixels: torch.Tensor, size: int, kind: str, generator: torch.Generat
     # Each output pixel looks up: crop (scale and shift), flip, then rotate about the centre.
     x_row = torch.stack([cos * scale * flip, -sin * scale, cos * shift[:, 0] - sin * shift[:, 1]], dim=1)
     y_row = torch.stack([sin * scale * flip, cos * scale, sin * shift[:, 0] + cos * shift[:, 1]], dim=1)
-    grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), [count, 3, size, size], align_corners=False)
-    mode = "nearest" if kind == "paper" else "bilinear"
-    views = F.grid_sample(pixels.float(), grid, mode=mode, padding_mode="zeros", align_corners=False)
-    if kind == "overhead":
-        level = views.mean(dim=(1, 2, 3), keepdim=True)
-        contrast, brightness = uniform(0.7, 1.3, 1, 1, 1), uniform(0.8, 1.2, 1, 1, 1)
-        views = ((views - level) * contrast + level * brightness).clamp(0, 255)
-    return views.contiguous(memory_format=torch.channels_last)
+    lookup = torch.stack([x_row, y_row], dim=1)
+    if kind == "paper":
+        return Views(lookup, None, None, size)
+    return Views(lookup, uniform(0.7, 1.3, 1, 1, 1), uniform(0.8, 1.2, 1, 1, 1), size)
+
+
+def augment(pixels: torch.Tensor, views: Views | None) -> torch.Tensor:
+    """The views of a batch of images, in one batched operation on the device where the pixels are.
+
+    Args:
+        pixels: uint8 (B, 3, R, R).
+
+    Returns:
+        float32 (B, 3, size, size) in 0..255, channels last; the pixels themselves when there are no views.
+    """
+    if views is None:
+        return pixels
+    lookup = views.lookup.to(pixels.device, non_blocking=True)
+    grid = F.affine_grid(lookup, [len(pixels), 3, views.size, views.size], align_corners=False)
+    mode = "nearest" if views.contrast is None else "bilinear"
+    varied = F.grid_sample(pixels.float(), grid, mode=mode, padding_mode="zeros", align_corners=False)
+    if views.contrast is not None:
+        contrast, brightness = (
+            part.to(pixels.device, non_blocking=True) for part in (views.contrast, views.brightness)
+        )
+        level = varied.mean(dim=(1, 2, 3), keepdim=True)
+        varied = ((varied - level) * contrast + level * brightness).clamp(0, 255)
+    return varied.contiguous(memory_format=torch.channels_last)
 
 
 def load_batches(
     groups: list[list[np.ndarray]],
-    read_image: Callable[[int], np.ndarray],
+    read_images: Callable[[np.ndarray], tuple[torch.Tensor, Views | None, dict[str, torch.Tensor] | None]],
     caption_image: np.ndarray,
     tokens: Sequence[Sequence[int]],
     *,
-    size: int,
-    augmentation: str,
-    generator: torch.Generator,
     own_captions_only: bool = False,
 ) -> Iterator[Batch]:
-    """The batches of `pair_batches`, read, varied and ready for the model.
+    """The batches of `pair_batches`, read and ready for the model.
 
     Args:
-        read_image: from an image's row to its uint8 (H, W, 3) pixels.
+        read_images: from images' rows to `pixels`, `views` and `deep` of `Batch`.
         tokens: word numbers of every caption.
         own_captions_only: as in `TrainSettings`.
     """
-    stored = size if augmentation == "none" else round(size * CROP_MARGIN)
     for batch in groups:
         rows = caption_image[[group[0] for group in batch]]
-        pixels = stack_images((read_image(row) for row in rows), stored)
-        if augmentation != "none":
-            pixels = augment(pixels, size, augmentation, generator)
         captions = np.concatenate(batch)
         padded, lengths = pad_tokens([tokens[caption] for caption in captions])
         if own_captions_only:
@@ -168,7 +205,12 @@ def load_batches(
             positive = np.repeat(place, [len(group) for group in batch]) == place[:, None]
         else:
             positive = caption_image[captions] == rows[:, None]
-        yield Batch(normalise(pixels), padded, lengths, torch.from_numpy(positive), rows)
+        yield Batch(*read_images(rows), padded, lengths, torch.from_numpy(positive), rows)
+
+
+def stored_size(size: int, augmentation: str) -> int:
+    """Side in pixels that images are resized to before views of `size` are taken of them."""
+    return size if augmentation == "none" else round(size * CROP_MARGIN)
 
 
 def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:

@@ -16,15 +16,27 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.device import autocast
+from swancli.device import autocast, image_batch
 from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import Scores, retrieval_scores
+from swancli.features import Features
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
 from swancli.store import Dataset, atomic_path
-from swancli.train.batches import Batch, load_batches, pair_batches, read_ahead
+from swancli.train.batches import (
+    Batch,
+    augment,
+    draw_views,
+    load_batches,
+    normalise,
+    pair_batches,
+    pinned,
+    read_ahead,
+    stack_images,
+    stored_size,
+)
 from swancli.train.losses import hinge_loss
 from swancli.vocab import Vocabulary
 from swancli.workspace import Run
@@ -35,6 +47,8 @@ DECAY = 0.7
 DECAY_EPOCHS = 20
 MARGIN = 0.2
 
+SHOWN_STEPS = 10  # of a GPU: the display's loss is read once in so many steps
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -42,6 +56,7 @@ class TrainSettings:
 
     clip_norm: largest norm of all gradients together, larger ones are scaled down to it; 0 leaves them.
     own_captions_only: other captions of the same image count as negatives, as in the published code.
+    compiled: torch.compile makes the backbone's kernels.
     """
 
     epochs: int = 30
@@ -55,6 +70,7 @@ class TrainSettings:
     own_captions_only: bool = False
     augmentation: str = "paper"
     precision: str = "fp32"
+    compiled: bool = False
     seed: int = 0
 
 
@@ -128,6 +144,7 @@ def train(
     watch: Watch,
     *,
     fold: Fold | None = None,
+    features: Features | None = None,
     resume: bool = False,
 ) -> None:
     """Trains a model, epoch after epoch, each followed by the recall on the validation split.
@@ -138,9 +155,10 @@ def train(
 
     Args:
         fold: whose splits `dataset` has; the checkpoints name it.
+        features: maps of the frozen backbone, to train the heads alone on.
 
     Raises:
-        SwanError: no training pairs or no validation split.
+        SwanError: no training pairs or no validation split, or the features are not of this model.
     """
     training_rows = dataset.rows_of("train")
     dataset.rows_of("val")
@@ -150,6 +168,8 @@ def train(
     tokens = [vocabulary.encode(text) for text in training.text]
 
     model.to(device, memory_format=torch.channels_last)
+    if settings.compiled:
+        model.backbone.compile_network()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=settings.lr)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
@@ -161,14 +181,12 @@ def train(
         generator = np.random.default_rng([settings.seed, epoch])
         torch.manual_seed(int(generator.integers(2**62)))  # dropout knows no other generator
         groups = pair_batches(training.image, settings.batch_size, settings.captions_per_image, generator)
+        read = _image_reader(dataset, features, model.settings.image_size, settings.augmentation, generator)
         batches = load_batches(
             groups,
-            lambda row: dataset.image(training_rows[row]),
+            lambda rows, read=read: read(training_rows[rows]),
             training.image,
             tokens,
-            size=model.settings.image_size,
-            augmentation=settings.augmentation,
-            generator=torch.Generator().manual_seed(int(generator.integers(2**62))),
             own_captions_only=settings.own_captions_only,
         )
         lr = learning_rate(settings, epoch)
@@ -176,7 +194,7 @@ def train(
             group["lr"] = lr
         show = partial(watch.step, epoch)
         loss, rate = _train_epoch(model, batches, len(groups), optimizer, settings, device, show)
-        scores = _validate(model, dataset, vocabulary, device, settings.precision, watch.validation)
+        scores = _validate(model, dataset, features, vocabulary, device, settings.precision, watch.validation)
 
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
@@ -205,6 +223,26 @@ def train(
         events.close()
 
 
+def _image_reader(
+    dataset: Dataset,
+    features: Features | None,
+    size: int,
+    augmentation: str,
+    generator: np.random.Generator,
+) -> Callable[[np.ndarray], tuple]:
+    """From rows of the data set to `pixels`, `views` and `deep` of a batch; all chance from the generator."""
+    if features:
+        return lambda rows: features.read(features.varied(rows, generator))
+    chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    source = stored_size(size, augmentation)
+
+    def read(rows: np.ndarray) -> tuple:
+        pixels = stack_images((dataset.image(row) for row in rows), source)
+        return pixels, draw_views(len(rows), source, size, augmentation, chance), None
+
+    return read
+
+
 def _train_epoch(
     model: Swan,
     batches: Iterator[Batch],
@@ -217,12 +255,16 @@ def _train_epoch(
     """Mean loss over the pairs of one epoch, and pairs a second."""
     model.train()
     total = torch.zeros((), device=device)
-    pairs, started = 0, time.perf_counter()
-    for step, batch in enumerate(read_ahead(batches), start=1):
-        loss = _train_step(model, batch.to(device), optimizer, settings, device)
+    pairs, started, shown = 0, time.perf_counter(), 0.0
+    ready = (batch.moved(lambda tensor: pinned(tensor, device)) for batch in batches)
+    for step, batch in enumerate(read_ahead(ready), start=1):
+        batch = batch.moved(lambda tensor: tensor.to(device, non_blocking=True))
+        loss = _train_step(model, batch, optimizer, settings, device)
         total += loss
         pairs += len(batch.lengths)
-        on_step(step, steps, float(loss) / len(batch.lengths), pairs / (time.perf_counter() - started))
+        if device.type == "cpu" or step % SHOWN_STEPS == 1:  # reading it makes a GPU halt
+            shown = float(loss) / len(batch.lengths)
+        on_step(step, steps, shown, pairs / (time.perf_counter() - started))
     return float(total) / pairs, pairs / (time.perf_counter() - started)
 
 
@@ -235,7 +277,7 @@ def _train_step(
 ) -> torch.Tensor:
     """One step of the optimiser; returns the summed loss of the batch."""
     with autocast(device, settings.precision):
-        images = model.encode_images(batch.pixels)
+        images = model.encode_images(normalise(augment(batch.pixels, batch.views)), batch.deep)
         captions = model.encode_captions(batch.tokens, batch.lengths)
     loss = hinge_loss(images @ captions.T, batch.positive, settings.margin, settings.loss == "hardest")
     optimizer.zero_grad(set_to_none=True)
@@ -249,6 +291,7 @@ def _train_step(
 def _validate(
     model: Swan,
     dataset: Dataset,
+    features: Features | None,
     vocabulary: Vocabulary,
     device: torch.device,
     precision: str,
@@ -258,9 +301,34 @@ def _validate(
     rows = dataset.rows_of("val")
     part, _ = dataset.catalogue.select(rows)
     options = {"device": device, "precision": precision, "progress": progress}
-    images = encode_images(model, dataset.image, rows, **options)
+    if features:
+        images = encode_features(model, features, features.plain(rows), **options)
+    else:
+        images = encode_images(model, dataset.image, rows, **options)
     captions = encode_captions(model, vocabulary, part.text, shard=VALIDATION_SHARD, **options)
     return retrieval_scores(images, captions, part.image)
+
+
+def encode_features(
+    model: Swan,
+    features: Features,
+    rows: np.ndarray,
+    *,
+    device: torch.device,
+    precision: str,
+    progress: Progress,
+) -> np.ndarray:
+    """Embeddings of views, float32 (n, D), L2-normalised, from the backbone's maps as they are stored."""
+    model.eval()
+    size = image_batch(device)
+    encoded = []
+    for start in range(0, len(rows), size):
+        pixels, _, deep = features.read(rows[start : start + size])
+        with torch.inference_mode(), autocast(device, precision):
+            deep = {depth: values.to(device) for depth, values in deep.items()}
+            encoded.append(model.encode_images(normalise(pixels.to(device)), deep).cpu())
+        progress("images", start + len(pixels), len(rows))
+    return torch.cat(encoded).numpy()
 
 
 def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:

@@ -7,6 +7,7 @@ swan train --resume --run first
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from swancli import __version__
 from swancli.device import choose_device, describe_device
 from swancli.errors import SwanError
 from swancli.evaluate.report import Report, evaluate_checkpoint
+from swancli.features import Features
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
@@ -29,6 +31,8 @@ from swancli.workspace import Run, Workspace
 WORD_VECTORS = "text_tower.word_vectors.weight"
 # What a run that starts from another one takes over from it, where its own options do not say otherwise.
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
+# What a run that trains on features takes over from them.
+FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class RunConfig:
     """All that a run is started with, as its `config.json` holds it.
 
     vocab: path of the vocabulary; weights: path of the backbone's starting weights, init_from: of the
-    checkpoint to start from, "" for random ones; fold: its draw of train and val, None for the data set's;
+    checkpoint to start from, "" for random ones; features: path of the features to train
+    the heads on, "" to run the backbone; fold: its draw of train and val, None for the data set's;
     group: name of the group of runs that it belongs to, "" for none; the rest as in `ModelSettings` and
     `TrainSettings`.
     """
@@ -50,6 +55,7 @@ class RunConfig:
     frozen: bool
     training: TrainSettings
     init_from: str = ""
+    features: str = ""
     variant: str = "repaired"
     without: tuple[str, ...] = ()
     fold: Fold | None = None
@@ -60,7 +66,8 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     """The configuration that the options of `swan train` ask for.
 
     An option that is not among `given` takes the value of the checkpoint to start from, where that has one,
-    else of the published recipe when the variant is published.
+    else of the published recipe when the variant is published. With features, what they were made with stands
+    above both.
 
     Args:
         options: by name, as in `RunConfig` and `TrainSettings`, and `freeze` (None: frozen when there are
@@ -71,7 +78,7 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
         SwanError: options contradict each other, there is no such checkpoint to start from, or it needs a
             vocabulary.
     """
-    options = dict(options)
+    options, chosen = dict(options), given
     if options["init_from"]:
         vocab = Path(options["vocab"]) if "vocab" in given else None
         shape = load_checkpoint(Path(options["init_from"]), vocab, spare=True).model.settings
@@ -82,6 +89,11 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     if options["variant"] == "published":
         options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
         options["own_captions_only"] = True
+    if options["features"]:
+        with Features(Path(options["features"])) as features:
+            made_with = asdict(features.settings)
+        options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in chosen}
+        options["freeze"] = True if options["freeze"] is None else options["freeze"]
     options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
     frozen = options["freeze"]
     training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
@@ -151,7 +163,7 @@ def train_run(
     if not resume and run.config.exists():
         raise_existing(run)
     processor = choose_device(device)
-    with Dataset(workspace.dataset(config.dataset)) as dataset:
+    with Dataset(workspace.dataset(config.dataset)) as dataset, ExitStack() as closing_later:
         if config.fold:
             dataset.catalogue = redrawn(dataset.catalogue, config.fold)
         if resume and run.last.exists():
@@ -160,6 +172,10 @@ def train_run(
         else:
             vocabulary = _vocabulary(config)
             model, notes = _new_model(config, vocabulary)
+        features = None
+        if config.features:
+            features = closing_later.enter_context(Features(Path(config.features)))
+            features.check(dataset, model, config.training.augmentation)
         with atomic_path(run.config) as temporary:
             content = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
             temporary.write_text(content + "\n", encoding="utf-8")
@@ -180,6 +196,7 @@ def train_run(
             processor,
             watch,
             fold=config.fold,
+            features=features,
             resume=resume,
         )
     return evaluate_checkpoint(workspace, run.best, split="val", device=device)

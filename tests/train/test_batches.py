@@ -12,6 +12,7 @@ from torchvision.transforms.functional import rotate
 
 from swancli.train.batches import (
     augment,
+    draw_views,
     load_batches,
     normalise,
     pad_tokens,
@@ -54,42 +55,30 @@ def test_captions_of_an_image_share_its_pass():
     assert sorted(np.concatenate([np.concatenate(batch) for batch in batches])) == list(range(40))
 
 
+def reader(images: list[np.ndarray]):
+    """Reads images of 8 px as they are."""
+    return lambda rows: (stack_images([images[row] for row in rows], 8), None, None)
+
+
 def test_batch_says_which_caption_describes_which_image():
     caption_image = np.array([2, 0, 1, 2, 0])
     images = [np.full((8, 8, 3), 10 * row, np.uint8) for row in range(3)]
     tokens = [[10 + caption] for caption in range(5)]
     groups = [[np.array([3, 0]), np.array([2])]]
-    (batch,) = load_batches(
-        groups,
-        images.__getitem__,
-        caption_image,
-        tokens,
-        size=8,
-        augmentation="none",
-        generator=torch.Generator(),
-    )
+    (batch,) = load_batches(groups, reader(images), caption_image, tokens)
     assert batch.images.tolist() == [2, 1]
     assert batch.tokens.tolist() == [[13], [10], [12]]
     assert batch.positive.tolist() == [[True, True, False], [False, False, True]]
-    torch.testing.assert_close(batch.pixels, normalise(stack_images([images[2], images[1]], 8)))
+    torch.testing.assert_close(batch.pixels, stack_images([images[2], images[1]], 8))
 
 
 def test_published_batches_take_other_captions_of_the_same_image_as_negatives():
     caption_image = np.array([0, 0, 1])
     images = [np.zeros((8, 8, 3), np.uint8)] * 2
     groups = [[np.array([0]), np.array([2]), np.array([1])]]
-    options = {"size": 8, "augmentation": "none", "generator": torch.Generator()}
+    tokens = [[1], [2], [3]]
     shared, own = (
-        next(
-            load_batches(
-                groups,
-                images.__getitem__,
-                caption_image,
-                [[1], [2], [3]],
-                own_captions_only=published,
-                **options,
-            )
-        )
+        next(load_batches(groups, reader(images), caption_image, tokens, own_captions_only=published))
         for published in (False, True)
     )
     assert shared.positive.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
@@ -110,6 +99,11 @@ def test_normalised_white_is_imagenets():
     assert white[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def varied(pixels: torch.Tensor, size: int, kind: str, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return augment(pixels, draw_views(len(pixels), pixels.shape[-1], size, kind, generator))
+
+
 def arrow() -> torch.Tensor:
     """uint8 (64, 3, 40, 40): bright upper left quadrant, dark rest."""
     image = torch.full((3, 40, 40), 20, dtype=torch.uint8)
@@ -119,7 +113,7 @@ def arrow() -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["paper", "overhead"])
 def test_augmentation_follows_its_generator(kind):
-    views = [augment(arrow(), 32, kind, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    views = [varied(arrow(), 32, kind, seed) for seed in (0, 0, 1)]
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])
     assert views[0].shape == (64, 3, 32, 32)
@@ -128,15 +122,13 @@ def test_augmentation_follows_its_generator(kind):
 
 
 def test_paper_augmentation_turns_by_up_to_90_degrees_with_black_corners():
-    views = augment(
-        torch.full((64, 3, 70, 70), 255, dtype=torch.uint8), 64, "paper", torch.Generator().manual_seed(0)
-    )
+    views = varied(torch.full((64, 3, 70, 70), 255, dtype=torch.uint8), 64, "paper", 0)
     corners = torch.stack([views[:, 0, y, x] for y in (0, -1) for x in (0, -1)])
     assert (corners == 0).any()
     torch.testing.assert_close(views[:, :, 31, 31], torch.full((64, 3), 255.0))
     # A bright upper left quadrant turns one way only: its middle stays in the left half or comes to the lower
     # left, and never reaches the right half.
-    turned = augment(arrow(), 37, "paper", torch.Generator().manual_seed(0))
+    turned = varied(arrow(), 37, "paper", 0)
     right = turned[:, 0, :, 22:].mean(dim=(1, 2))
     left = turned[:, 0, :, :15].mean(dim=(1, 2))
     assert (left > right).float().mean() in (0.0, 1.0) or (left > right).float().mean() > 0.9
@@ -146,7 +138,7 @@ def test_paper_augmentation_is_torchvisions_rotation_and_crop():
     """Against torchvision itself: for every view there is a crop of the turned image that equals it."""
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.integers(1, 255, (1, 3, 70, 70), dtype=np.uint8))
-    view = augment(image, 64, "paper", torch.Generator().manual_seed(5))[0]
+    view = varied(image, 64, "paper", 5)[0]
     angle = math.degrees(float(torch.rand(1, generator=torch.Generator().manual_seed(5))) * math.pi / 2)
     turned = rotate(image.float(), angle, InterpolationMode.NEAREST)[0]
     equal = [
@@ -161,7 +153,7 @@ def test_paper_augmentation_is_torchvisions_rotation_and_crop():
 def test_overhead_augmentation_reaches_all_eight_orientations_and_leaves_no_black():
     image = torch.full((256, 3, 41, 41), 60, dtype=torch.uint8)
     image[:, :, :20, :10] = 250  # an L-less mark in one octant
-    views = augment(image, 32, "overhead", torch.Generator().manual_seed(0))
+    views = varied(image, 32, "overhead", 0)
     assert views.min() > 10
     bright = (views[:, 0] > views[:, 0].mean(dim=(1, 2), keepdim=True) + 40).float()
     quadrants = torch.stack(

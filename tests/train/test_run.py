@@ -25,6 +25,7 @@ def options(workspace):
         "vocab": str(workspace.vocab("tiny")),
         "weights": "",
         "init_from": "",
+        "features": "",
         "freeze": None,
         "backbone": "resnet18",
         "image_size": 256,

@@ -1,0 +1,239 @@
+"""The frozen backbone's maps of a few views an image, computed once: an epoch then trains the heads alone.
+
+swan prepare --dataset ucm --features --backbone resnet50 --weights resnet50.pth
+swan train --dataset ucm --features
+
+A view costs about 1.2 MB with resnet50 at 256 px: what the heads read of the three deep maps, in half
+precision, and the view's pixels, from which the shallow map is computed again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from swancli.device import autocast, image_batch
+from swancli.errors import StoreError, SwanError
+from swancli.model.backbone import CHANNELS, Backbone
+from swancli.model.swan import Swan
+from swancli.store import FEATURES, MADE_BY, Dataset, create_store, open_store
+from swancli.train.batches import augment, draw_views, normalise, read_ahead, stack_images, stored_size
+
+DEEP = ("deep1", "deep2", "deep3")
+STRIDES = (16, 16, 32)  # of the deep maps, deep1 at every second pixel
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What features are made of; a run that trains on them takes all of it over.
+
+    backbone, image_size, augmentation, seed: as in training. weights: path of the backbone's weights, "" for
+    the random ones of the seed. views: how many of each training image.
+    """
+
+    backbone: str
+    weights: str
+    image_size: int
+    augmentation: str
+    views: int = 4
+    seed: int = 0
+
+    def view_bytes(self) -> int:
+        """Bytes that one view takes."""
+        sides = (-(-self.image_size // stride) for stride in STRIDES)
+        cells = sum(
+            side**2 * channels for side, channels in zip(sides, CHANNELS[self.backbone][1:], strict=True)
+        )
+        return 2 * cells + 3 * self.image_size**2
+
+
+@dataclass(frozen=True)
+class FeatureCost:
+    """What features take. training, validation: images; size: bytes."""
+
+    training: int
+    validation: int
+    views: int
+    size: int
+
+
+def features_cost(dataset: Dataset, settings: FeatureSettings, path: Path, most: float) -> FeatureCost:
+    """The disk use of features, before they are made.
+
+    Args:
+        path: where they will stand. most: the cap, in GB (10^9 bytes).
+
+    Raises:
+        SwanError: they take more than the cap, or than the disk has free; names the views that would fit.
+    """
+    training, validation = (len(dataset.rows_of(split)) for split in ("train", "val"))
+    one = settings.view_bytes()
+    cost = FeatureCost(training, validation, settings.views, one * (training * settings.views + validation))
+    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if cost.size > min(most * GIGABYTE, free):
+        limit = (
+            f"--max-gb {most:g}" if most * GIGABYTE <= free else f"the {free / GIGABYTE:.1f} GB free there"
+        )
+        fitting = int((min(most * GIGABYTE, free) / one - validation) // training)
+        raise SwanError(
+            f"{path}: {settings.views} views of {training} images take {cost.size / GIGABYTE:.1f} GB, "
+            f"more than {limit}",
+            f"take --views {fitting}" if fitting > 0 else "raise --max-gb, or take a smaller --image-size",
+        )
+    return cost
+
+
+def write_features(
+    dataset: Dataset,
+    settings: FeatureSettings,
+    path: Path,
+    device: torch.device,
+    progress: Callable[[str, int, int], None],
+) -> None:
+    """Writes a `features.h5`: varied views of the training images, one plain view of each validation image.
+
+    Raises:
+        SwanError: the weights do not fit the backbone, or there is no train or val split.
+    """
+    torch.manual_seed(settings.seed)
+    backbone = Backbone(settings.backbone, frozen=True)
+    if settings.weights:
+        backbone.load_weights(Path(settings.weights))
+    digest = backbone.digest()
+    backbone = backbone.eval().to(device, memory_format=torch.channels_last)
+    rows = np.concatenate([np.repeat(dataset.rows_of("train"), settings.views), dataset.rows_of("val")])
+    varied = np.arange(len(rows)) < settings.views * len(dataset.rows_of("train"))
+    with create_store(path, FEATURES) as file:
+        file.attrs.update(asdict(settings))
+        file.attrs.update(
+            dataset=dataset.name, fingerprint=dataset.catalogue.fingerprint(), backbone_digest=digest
+        )
+        file.create_dataset("views/image", data=rows)
+        file.create_dataset("views/varied", data=varied)
+        progress("views", 0, len(rows))
+        for start, pixels in read_ahead(_view_pixels(dataset, settings, rows, varied, device)):
+            stop = start + len(pixels)
+            with torch.inference_mode(), autocast(device, "fp32"):
+                maps = backbone(normalise(pixels.to(device, non_blocking=True)))
+            _append(file, "pixels", pixels, len(rows), start)
+            for depth in DEEP:
+                _append(file, depth, maps[depth].half().cpu(), len(rows), start)
+            progress("views", stop, len(rows))
+
+
+def _view_pixels(
+    dataset: Dataset, settings: FeatureSettings, rows: np.ndarray, varied: np.ndarray, device: torch.device
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Batches of views as uint8 (B, 3, S, S), with the row of the first; varied and plain ones apart."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    size = image_batch(device)
+    for kind, places in ((settings.augmentation, np.flatnonzero(varied)), ("none", np.flatnonzero(~varied))):
+        source = stored_size(settings.image_size, kind)
+        for first in range(0, len(places), size):
+            batch = places[first : first + size]
+            pixels = stack_images((dataset.image(row) for row in rows[batch]), source)
+            views = draw_views(len(batch), source, settings.image_size, kind, generator)
+            yield int(batch[0]), augment(pixels, views).round().to(torch.uint8)
+
+
+def _append(file: h5py.File, name: str, batch: torch.Tensor, count: int, start: int) -> None:
+    """Writes (B, C, H, W) as rows of (count, H, W, C), one chunk a row."""
+    rows = batch.permute(0, 2, 3, 1).numpy()
+    name = f"views/{name}"
+    if name not in file:
+        file.create_dataset(name, (count, *rows.shape[1:]), rows.dtype, chunks=(1, *rows.shape[1:]))
+    file[name][start : start + len(rows)] = rows
+
+
+class Features:
+    """A `features.h5` opened for reading; use it as a context manager.
+
+    Attributes:
+        settings: what it is made of.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_store(path, FEATURES)
+        try:
+            attributes = self._file.attrs
+            plain = {field.name: attributes[field.name] for field in fields(FeatureSettings)}
+            self.settings = FeatureSettings(
+                **{name: value if isinstance(value, str) else int(value) for name, value in plain.items()}
+            )
+            self._made_of = {
+                name: str(attributes[name]) for name in ("dataset", "fingerprint", "backbone_digest")
+            }
+            self._image, varied = self._file["views/image"][:], self._file["views/varied"][:]
+            self._arrays = {name: self._file[f"views/{name}"] for name in ("pixels", *DEEP)}
+        except KeyError as error:
+            self._file.close()
+            raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[FEATURES]}") from error
+        self._varied = self._rows_by_image(varied)
+        self._plain = self._rows_by_image(~varied)
+
+    def _rows_by_image(self, wanted: np.ndarray) -> dict[int, np.ndarray]:
+        rows = np.flatnonzero(wanted)
+        images, starts = np.unique(self._image[rows], return_index=True)
+        return dict(zip(images.tolist(), np.split(rows, starts[1:]), strict=True))
+
+    def check(self, dataset: Dataset, model: Swan, augmentation: str) -> None:
+        """Refuses a run that these features were not made for.
+
+        Raises:
+            SwanError: it would train the backbone, or they come from another data set, other weights, another
+                image size or other views.
+        """
+        own = model.settings
+        again = f"make them again: swan prepare --dataset {dataset.name} --features"
+        if not own.frozen:
+            raise SwanError(
+                "--features trains the heads alone, the backbone stays frozen", "drop --fine-tune"
+            )
+        if own.quirks.drifting_statistics:
+            raise SwanError(
+                "--features: the published backbone's maps depend on the batch they are in (its item 6)",
+                "train without --features, or --variant repaired",
+            )
+        if self._made_of["fingerprint"] != dataset.catalogue.fingerprint():
+            raise SwanError(
+                f"{self.path}: made from another data set, or before it was prepared again", again
+            )
+        wanted = {"backbone": own.backbone, "image_size": own.image_size, "augmentation": augmentation}
+        for name, value in wanted.items():
+            if getattr(self.settings, name) != value:
+                option = "--" + name.replace("_", "-")
+                problem = f"{self.path}: made with {option} {getattr(self.settings, name)}, not {value}"
+                raise SwanError(problem, f"leave {option} out, or {again}")
+        if self._made_of["backbone_digest"] != model.backbone.digest():
+            raise SwanError(f"{self.path}: made with other weights of the backbone", again)
+
+    def varied(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """A random varied view, as its row int64 (n,), of each of some images."""
+        return np.array([generator.choice(self._varied[image]) for image in images.tolist()])
+
+    def plain(self, images: np.ndarray) -> np.ndarray:
+        """The plain view, as its row int64 (n,), of each of some validation images."""
+        return np.array([self._plain[image][0] for image in images.tolist()])
+
+    def read(self, rows: np.ndarray) -> tuple[torch.Tensor, None, dict[str, torch.Tensor]]:
+        """`pixels`, `views` (none) and `deep` of a batch of views, as `train.batches.Batch` holds them."""
+        parts = {
+            name: torch.from_numpy(np.stack([array[row] for row in rows])).permute(0, 3, 1, 2)
+            for name, array in self._arrays.items()
+        }
+        return parts.pop("pixels"), None, parts
+
+    def __enter__(self) -> Features:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
