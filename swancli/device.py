@@ -33,8 +33,7 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SwanError(f"--device {name}: not available here ({reason})", "use --device cpu") from error
-    if device.type == "cpu":
-        _keep_freed_memory()
+    _keep_freed_memory()  # also where a GPU computes: what feeds it lives in this memory
     return device
 
 

@@ -40,6 +40,7 @@ def encode_images(
     rows: Sequence[int],
     *,
     device: torch.device,
+    digests: Sequence[str] | None = None,
     batch_size: int | None = None,
     precision: str = "fp32",
     progress: Progress = quiet,
@@ -49,6 +50,7 @@ def encode_images(
     Args:
         read_image: from a row to its uint8 (H, W, 3) pixels.
         rows: which rows, in the order of the result.
+        digests: of each row's pixels, equal when they are; None to make them of what is read.
         batch_size: images at a time; None for as many as suit the device.
 
     Returns:
@@ -62,10 +64,10 @@ def encode_images(
     def new_pictures() -> Iterable[tuple[int, torch.Tensor | None]]:
         waiting: list[np.ndarray] = []
         for place, row in enumerate(rows):
-            pixels = read_image(row)
-            digest = pixel_digest(pixels)
+            pixels = read_image(row) if digests is None else None
+            digest = pixel_digest(pixels) if digests is None else digests[place]
             if digest not in first:
-                waiting.append(pixels)
+                waiting.append(read_image(row) if pixels is None else pixels)
             distinct[place] = first.setdefault(digest, len(first))
             if len(waiting) == batch_size:
                 yield place + 1, pinned(stack_images(waiting, size), device)
@@ -165,7 +167,8 @@ def embed_dataset(
     model = checkpoint.model.to(device, memory_format=torch.channels_last)
     rows = dataset.catalogue.image_rows(None) if split is None else dataset.rows_of(split)
     part, _ = dataset.catalogue.select(rows)
-    image = encode_images(model, dataset.image, rows, batch_size=batch_size, **options)
+    digests = dataset.digests(rows)
+    image = encode_images(model, dataset.image, rows, digests=digests, batch_size=batch_size, **options)
     caption = np.empty((len(part.text), model.settings.embed_dim), np.float32)
     for captions, shard in _encoded_together(part, model):
         texts = part.text[captions]

@@ -297,10 +297,9 @@ class Dataset:
         name = f"{self.path}, image {self.catalogue.filename[row]}"
         return decode_image(self._encoded[row].tobytes(), name)
 
-    @property
-    def digest(self) -> np.ndarray:
-        """object (N,) of str: a hash of each image's pixels."""
-        return self._file["images/digest"].asstr()[:]
+    def digests(self, rows: np.ndarray) -> np.ndarray | None:
+        """object (n,) of str: a hash of the pixels of some images; None when the file has none."""
+        return self._file["images/digest"].asstr()[:][rows] if "images/digest" in self._file else None
 
     def rows_of(self, split: str) -> np.ndarray:
         """int64 (n,): the image rows of a split that has captions.

@@ -1,10 +1,10 @@
-"""How captions meet in batches: alone repaired, in shards as published."""
+"""How items meet in batches: captions alone repaired, in shards as published; equal pictures once."""
 
 import numpy as np
 import pytest
 import torch
 
-from swancli.embed import embed_dataset, encode_captions, open_dataset
+from swancli.embed import embed_dataset, encode_captions, encode_images, open_dataset
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
@@ -83,6 +83,24 @@ def test_published_shards_of_a_split_are_those_of_validation_and_test(vocabulary
     for start in range(0, 300, shard):
         expected = encode_shard(model, vocabulary, captions[start : start + shard])
         np.testing.assert_allclose(found[start : start + shard], expected, atol=1e-6)
+
+
+def test_pictures_whose_digests_are_known_to_be_equal_are_read_once():
+    """The result is that of comparing pixels, in the order of the rows."""
+    model, rng = model_of("repaired", 5), np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (3, 32, 32, 3), dtype=np.uint8)[[0, 1, 0, 2, 1]]
+    read = []
+
+    def read_image(row):
+        read.append(row)
+        return pictures[row]
+
+    rows = range(5)
+    known = encode_images(model, read_image, rows, digests=list("abacb"), device=CPU, batch_size=2)
+    assert read == [0, 1, 3]
+    np.testing.assert_array_equal(
+        known, encode_images(model, pictures.__getitem__, rows, device=CPU, batch_size=2)
+    )
 
 
 @pytest.fixture

@@ -190,11 +190,14 @@ def test_pixels_read_back_with_one_chunk_an_image(tmp_path):
     with Dataset(tmp_path / "dataset.h5") as dataset:
         assert dataset.name == "tiny"
         assert all((dataset.image(row) == images[row]).all() for row in range(3))
-        assert dataset.digest.tolist() == [pixel_digest(image) for image in images]
-    with h5py.File(tmp_path / "dataset.h5") as file:
+        assert dataset.digests(np.arange(len(images))).tolist() == [pixel_digest(image) for image in images]
+    with h5py.File(tmp_path / "dataset.h5", "a") as file:
         assert file["images/pixels"].chunks == (1, 4, 5, 3)
         assert file["skipped/filename"].asstr()[:].tolist() == ["d.jpg"]
         assert file["skipped/reason"].asstr()[:].tolist() == ["absent"]
+        del file["images/digest"]  # which the public layout does not ask for
+    with Dataset(tmp_path / "dataset.h5") as dataset:
+        assert dataset.digests(np.arange(3)) is None
 
 
 def test_embeddings_read_back(tmp_path):

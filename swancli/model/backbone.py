@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from swancli.errors import SwanError
 from swancli.model.torch_file import read_torch_file
 
 DEPTHS = {"maxpool": "shallow", "layer2": "deep1", "layer3": "deep2", "layer4": "deep3"}
+PART = 32  # images that go through a network at a time, on a CPU
 OWN = "backbone.network."  # what the names begin with in a checkpoint of ours
 CHANNELS = {
     "resnet18": (64, 128, 256, 512),
@@ -57,10 +59,21 @@ class Backbone(nn.Module):
             pixel, as VMSF reads it, deep2 (B, C2, S/16, S/16), deep3 (B, C3, S/32, S/32); C = `channels`.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            folded = not (self.training or torch.is_grad_enabled() or self.compiled)
-            maps = FoldedNorms(self.network).run(pixels) if folded else self.network(pixels)
-            grid = maps["deep2"].shape[-2:]
-            return maps | {"deep1": F.interpolate(maps["deep1"], size=grid, mode="nearest")}
+            if self.training or torch.is_grad_enabled():
+                return self._maps(self.network, pixels)
+            network = self.network if self.compiled else FoldedNorms(self.network).run
+            parts = [self._maps(network, part) for part in _parts(pixels)]
+            if len(parts) == 1:
+                return parts[0]
+            return {depth: torch.cat([part[depth] for part in parts]) for depth in parts[0]}
+
+    @staticmethod
+    def _maps(
+        network: Callable[..., dict[str, torch.Tensor]], pixels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        maps = network(pixels)
+        grid = maps["deep2"].shape[-2:]
+        return maps | {"deep1": F.interpolate(maps["deep1"], size=grid, mode="nearest")}
 
     def compile_network(self) -> None:
         """Lets torch.compile make the kernels, which join batch norms and convolutions in their own way."""
@@ -71,7 +84,8 @@ class Backbone(nn.Module):
     def shallow(self, pixels: torch.Tensor) -> torch.Tensor:
         """The shallow map alone of a frozen backbone: (B, C0, S/4, S/4); pixels as in `forward`."""
         network = self.network
-        return network.maxpool(network.relu(_convolve_folded(network.conv1, network.bn1, pixels)))
+        convolved = (_convolve_folded(network.conv1, network.bn1, part) for part in _parts(pixels))
+        return torch.cat([network.relu(network.maxpool(part)) for part in convolved])
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of its weights and statistics: equal when its maps are."""
@@ -107,6 +121,11 @@ class Backbone(nn.Module):
                 f"{path}: not weights of {self.name} ({len(wrong)} differ, first {wrong[0]})", mend
             )
         self.network.load_state_dict(weights, strict=False)
+
+
+def _parts(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """A batch that is not trained on, in equal parts: on a CPU larger ones take memory and gain no time."""
+    return pixels.chunk(-(-len(pixels) // PART)) if pixels.device.type == "cpu" else (pixels,)
 
 
 class FoldedNorms(fx.Interpreter):

@@ -304,7 +304,7 @@ def _validate(
     if features:
         images = encode_features(model, features, features.plain(rows), **options)
     else:
-        images = encode_images(model, dataset.image, rows, **options)
+        images = encode_images(model, dataset.image, rows, digests=dataset.digests(rows), **options)
     captions = encode_captions(model, vocabulary, part.text, shard=VALIDATION_SHARD, **options)
     return retrieval_scores(images, captions, part.image)
 

@@ -69,7 +69,7 @@ def test_rows_keep_the_order_of_the_source(source):
         assert dataset.catalogue.text.tolist() == [f"port {row} {text}" for row in range(4) for text in "ab"]
         assert dataset.catalogue.image.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
         assert [dataset.image(row)[0, 0].tolist() for row in range(4)] == [[row, 10, 20] for row in range(4)]
-        assert dataset.digest[2] == pixel_digest(dataset.image(2))
+        assert dataset.digests(2) == pixel_digest(dataset.image(2))
 
 
 def test_size_resizes_every_image(source):
@@ -99,7 +99,7 @@ def test_images_of_many_sizes_are_stored_as_they_are(source):
     with Dataset(output) as dataset:
         assert (dataset.image(1) == np.full((9, 9, 3), 77)).all()
         assert dataset.image(0).shape == (6, 8, 3)
-        assert dataset.digest[1] == pixel_digest(dataset.image(1))
+        assert dataset.digests(1) == pixel_digest(dataset.image(1))
     with h5py.File(output) as file:
         assert file["images/encoded"][1].tobytes() == path.read_bytes()
 
@@ -108,7 +108,7 @@ def test_identical_pictures_have_equal_digests(source):
     Image.new("RGB", (8, 6), (0, 10, 20)).save(source / "images" / "port_3.png", compress_level=0)
     _, output = prepare(source)
     with Dataset(output) as dataset:
-        assert dataset.digest[0] == dataset.digest[3] != dataset.digest[1]
+        assert dataset.digests(0) == dataset.digests(3) != dataset.digests(1)
 
 
 def test_all_absent_images_are_told_at_once(source):

@@ -1,0 +1,95 @@
+"""How fast each step is, beside the same work done the published way and beside this machine's floor.
+
+python tests/benchmarks --data FOLDER              # about an hour and a half; FOLDER holds ucm/ and rsicd/
+python tests/benchmarks --data FOLDER --quick      # two minutes: does all of it work, roughly how fast
+python tests/benchmarks --data FOLDER --only embed --only query
+python tests/benchmarks --gpu                      # needs a CUDA GPU, and no data
+python tests/benchmarks --show                     # the table of results.json, and its plot
+
+Give the machine nothing else to do meanwhile. What is measured replaces its rows in results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+import torchvision
+from measure import memory_bandwidth, multiplication_rate
+from results import RESULTS, draw, table
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
+
+
+def machine() -> dict[str, object]:
+    """What this is measured on, plain values."""
+    found = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "matrix product, GFLOP/s": round(multiplication_rate() / 1e9, 1),
+        "memory, GB/s": round(memory_bandwidth() / 1e9, 1),
+    }
+    if Path("/proc/cpuinfo").exists():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+        found["processor"] = models[0].partition(":")[2].strip() if models else found["processor"]
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=SHARED, help="folder that holds ucm/ and rsicd/")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one run each; nothing is kept")
+    parser.add_argument("--only", action="append", help="a section; may be given several times")
+    parser.add_argument("--gpu", action="store_true", help="the measurements on a GPU, and no others")
+    parser.add_argument("--root", type=Path, help="keep the data sets made for it here")
+    parser.add_argument("--json", type=Path, help=f"file to write; default {RESULTS.name} beside this one")
+    parser.add_argument("--plot", type=Path, help="file of the plot, cost against size")
+    parser.add_argument("--show", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    target = options.json or RESULTS
+    if not options.show:
+        if options.quick and not options.json:
+            target = Path(tempfile.mkdtemp()) / RESULTS.name
+        measure_all(options, target)
+    results = json.loads(target.read_text())
+    print(table(results["rows"]))
+    if options.plot:
+        draw(results["rows"], options.plot)
+
+
+def measure_all(options: argparse.Namespace, target: Path) -> None:
+    """Runs the sections; after each, its rows are in the target."""
+    from gpu import on_gpu
+    from material import FULL, QUICK, Material
+    from sections import SECTIONS
+
+    sections = {"gpu": on_gpu} if options.gpu else SECTIONS
+    root = options.root or Path(tempfile.mkdtemp(prefix="swan-benchmark-"))
+    root.mkdir(parents=True, exist_ok=True)
+    material = Material(options.data, root, QUICK if options.quick else FULL)
+    for name in options.only or sections:
+        print(f"measuring {name}", flush=True)
+        results = json.loads(target.read_text()) if target.exists() else {"rows": []}
+        results["rows"] = [row for row in results["rows"] if row["section"] != name]
+        results["machine" if name != "gpu" else "gpu machine"] = machine()
+        for row in sections[name](material):
+            results["rows"].append(row)
+            print(f"  {row['what']}, {row['size']}: {row['tool']['median']:.4g} {row['unit']}", flush=True)
+        target.write_text(json.dumps(results, indent=1) + "\n")
+    if not options.root:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What is measured on: parts of UCM and RSICD as data sets of their own, and a ResNet-50 with trained heads.
+
+The backbone has random weights, its batch norms the statistics of real images; the heads are trained on its
+features. So its embeddings tell images apart, and nothing has to be downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from measure import Child, swan
+from torchvision.models import get_model
+
+from swancli.images import decode_image
+from swancli.train.batches import normalise, stack_images
+
+VIEWS = 4
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; runs: of each measurement, at least."""
+
+    runs: int
+    evaluated: tuple[int, ...]  # test images, the largest from RSICD
+    embedded: tuple[int, ...]
+    prepared: tuple[int, ...]
+    searched: tuple[int, ...]
+    training: int  # training images, five captions each
+    batches: tuple[int, ...]  # captions in a step
+    questions: int
+    passes: int  # of the published evaluation, where it is measured in part
+
+
+FULL = Sizes(
+    runs=5,
+    evaluated=(50, 210, 500, 1093),
+    embedded=(200, 500, 1000, 5000),
+    prepared=(100, 500, 1000, 2100),
+    searched=(1000, 10_000, 30_000, 100_000),
+    training=240,
+    batches=(25, 50, 100, 200),
+    questions=2000,
+    passes=5,
+)
+QUICK = Sizes(
+    runs=1,
+    evaluated=(32, 64),
+    embedded=(64, 128),
+    prepared=(100, 300),
+    searched=(1000, 10_000),
+    training=40,
+    batches=(50,),
+    questions=200,
+    passes=1,
+)
+
+
+class Material:
+    """Data sets below a root, made once for all sections."""
+
+    def __init__(self, data: Path, root: Path, sizes: Sizes) -> None:
+        self.root, self.sizes = root, sizes
+        self._ucm, self._ucm_images = _entries(data / "ucm" / "dataset.json"), data / "ucm" / "images"
+        self._rsicd, self._rsicd_images = (
+            _entries(data / "rsicd" / "dataset_rsicd.json"),
+            data / "rsicd" / "images",
+        )
+        self._rsicd = [image for image in self._rsicd if (self._rsicd_images / image["filename"]).exists()]
+
+    def captions(self) -> Path:
+        """A source of all captions in use, for a vocabulary."""
+        return _write(self.root / "captions", [*self._ucm, *self._rsicd], None)
+
+    def test_set(self, count: int) -> Path:
+        """The source of a data set of so many test images: UCM's own test split, or images of RSICD."""
+        of_ucm = [image for image in self._ucm if image["split"] == "test"]
+        if count <= len(of_ucm):
+            return _write(self.root / f"test{count}", of_ucm[:count], self._ucm_images)
+        chosen = [{**image, "split": "test"} for image in self._rsicd[-count:]]
+        return _write(self.root / f"test{count}", chosen, self._rsicd_images)
+
+    def training_set(self) -> Path:
+        """The source of a data set to train on, with a few images to validate and to test."""
+        count = self.sizes.training
+        shuffled = random.Random(0).sample(self._ucm, len(self._ucm))
+        parts = {"train": count, "val": 20, "test": 20}
+        chosen = [
+            image
+            for split, size in parts.items()
+            for image in [image for image in shuffled if image["split"] == split][:size]
+        ]
+        return _write(self.root / "small", chosen, self._ucm_images)
+
+    def part_of_ucm(self, count: int) -> Path:
+        """The source of the first so many images of UCM."""
+        return _write(self.root / f"part{count}", self._ucm[:count], self._ucm_images)
+
+    def folder(self, count: int) -> Path:
+        """A folder of so many images, of UCM first."""
+        files = [self._ucm_images / image["filename"] for image in self._ucm]
+        files += [self._rsicd_images / image["filename"] for image in self._rsicd]
+        folder = self.root / f"folder{count}"
+        folder.mkdir(exist_ok=True)
+        for place, file in enumerate(files[:count]):
+            link = folder / f"{place:05}{file.suffix}"
+            if not link.exists():
+                link.symlink_to(file)
+        return folder
+
+    def backbone(self) -> Path:
+        """A state dict of a ResNet-50 of random weights, its statistics taken from images of UCM."""
+        path = self.root / "resnet50.pt"
+        if not path.exists():
+            torch.manual_seed(0)
+            network = get_model("resnet50", weights=None)
+            files = [self._ucm_images / image["filename"] for image in self._ucm[::33]]
+            pictures = [decode_image(file.read_bytes(), str(file)) for file in files]
+            with torch.no_grad():
+                for start in range(0, len(pictures), 16):
+                    network(normalise(stack_images(pictures[start : start + 16], 256)))
+            torch.save(network.state_dict(), path)
+        return path
+
+    def trained(self) -> Path:
+        """The checkpoint of heads trained on features of the small data set, made when it is not there."""
+        checkpoint = self.root / "small" / "runs" / "heads" / "best.pt"
+        if not checkpoint.exists():
+            self.prepare("small", self.training_set())
+            swan("vocab", "--dataset=small", f"--source={self.captions()}", "--splits=all", root=self.root)
+            self.features()
+            self.train_heads("heads", "--epochs=3", "--lr=1e-3")
+        return checkpoint
+
+    def prepare(self, name: str, source: Path) -> Child:
+        """Prepares a data set."""
+        return swan("prepare", f"--dataset={name}", f"--source={source}", root=self.root)
+
+    def features(self) -> Child:
+        """Computes the features of the small data set."""
+        options = [f"--weights={self.backbone()}", "--backbone=resnet50", f"--views={VIEWS}"]
+        return swan("prepare", "--dataset=small", "--features", *options, root=self.root)
+
+    def train_heads(self, run: str, *options: str) -> Child:
+        """Trains heads of the paper's size on the features."""
+        return swan("train", "--dataset=small", f"--run={run}", "--features", *options, root=self.root)
+
+
+def _entries(path: Path) -> list[dict]:
+    """The images of a list that have five captions."""
+    images = json.loads(path.read_text())["images"]
+    return [image for image in images if len(image["sentences"]) == 5]
+
+
+def _write(folder: Path, images: list[dict], pictures: Path | None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    if pictures and not (folder / "images").exists():
+        (folder / "images").symlink_to(pictures)
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({"dataset": folder.name, "images": images}))
+    return path

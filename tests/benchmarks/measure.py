@@ -1,0 +1,135 @@
+"""Measuring: child processes with their times and memory, and the floor that this machine sets."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+CHILD = Path(__file__).with_name("child.py")
+MEGABYTE = 10**6
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that ended well. Times in seconds, `peak` in bytes.
+
+    whole: from its start to its end. imports: of torch and torchvision. work: what came after. events: when,
+    in seconds after the imports, how much of which phase was done. peak: its largest resident memory.
+    """
+
+    whole: float
+    imports: float
+    work: float
+    events: list[tuple[float, str, int]]
+    peak: int
+    printed: str
+
+    def seconds_each(self, phase: str, skip: int = 0) -> list[float]:
+        """Seconds of each piece of a phase, without the first `skip` ones."""
+        moments = [at for at, name, _ in self.events if name == phase]
+        return np.diff(moments)[skip:].tolist()
+
+    def rate(self, phase: str) -> float:
+        """Pieces a second from when the first batch of a phase was done to its end."""
+        heard = [(at, done) for at, name, done in self.events if name == phase and done]
+        return (heard[-1][1] - heard[0][1]) / (heard[-1][0] - heard[0][0])
+
+
+def run_child(kind: str, *arguments: object, root: Path) -> Child:
+    """Runs `child.py`; what it prints on standard output is kept, the rest is shown when it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        times, output, errors = (Path(folder) / name for name in ("times.json", "output", "errors"))
+        command = [sys.executable, str(CHILD), str(times), kind, *map(str, arguments)]
+        begun = perf_counter()
+        with output.open("wb") as out, errors.open("wb") as err:
+            process = subprocess.Popen(
+                command, stdout=out, stderr=err, env={**os.environ, "SWAN_ROOT": str(root)}
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+        whole = perf_counter() - begun
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{errors.read_text()}")
+        record = json.loads(times.read_text())
+        events = [tuple(event) for event in record["events"]]
+        peak = usage.ru_maxrss * 1024
+        return Child(whole, record["imports"], record["work"], events, peak, output.read_text())
+
+
+def swan(*arguments: object, root: Path) -> Child:
+    """Runs a command of `swan` in a process of its own."""
+    return run_child("swan", *arguments, root=root)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest, as plain values."""
+    return {
+        "median": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "runs": len(values),
+    }
+
+
+def repeated(action: Callable[[], float], runs: int = 5) -> list[float]:
+    """Seconds, or whatever the action returns, of so many runs."""
+    return [action() for _ in range(runs)]
+
+
+def timed(action: Callable[[], Any]) -> float:
+    """Seconds that an action takes."""
+    begun = perf_counter()
+    action()
+    return perf_counter() - begun
+
+
+def multiplication_rate(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second of a large matrix product: the median of nine."""
+    side = 2048 if device == "cpu" else 8192
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def multiply() -> None:
+        left @ right
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    repeated(multiply, 3)
+    return 2 * side**3 / statistics.median(repeated(lambda: timed(multiply), 9))
+
+
+def memory_bandwidth() -> float:
+    """Bytes a second that a sum over a large array reads: the median of nine."""
+    values = torch.ones(64 * 2**20)
+    return values.numel() * 4 / statistics.median(repeated(lambda: timed(values.sum), 9))
+
+
+def disk_bandwidth(folder: Path) -> float:
+    """Bytes a second that are written and synced to disk: the median of five."""
+    block = os.urandom(64 * 2**20)
+
+    def write() -> None:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(block)
+            os.fsync(file.fileno())
+
+    return len(block) / statistics.median(repeated(lambda: timed(write), 5))
+
+
+def operations(action: Callable[[], Any]) -> int:
+    """Floating-point operations, two a multiplication and addition, of the products in an action."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return counter.get_total_flops()
