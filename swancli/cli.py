@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -89,6 +89,10 @@ MODEL, RECIPE, SEVERAL = "Model and where it starts", "Recipe", "Several runs"
 SPEED = "Speed"
 FEATURES = "Features: maps of the frozen backbone, so that `train --features` trains the heads alone"
 
+# Options of `prepare` that act on the source, and those that act on features.
+SOURCE_OPTIONS = {"images", "format", "size", "missing", "split", "val_fraction", "workers"}
+FEATURE_OPTIONS = {"backbone", "weights", "image_size", "augmentation", "views", "max_gb", "device"}
+
 QUESTIONS = 256  # of `query --batch` at a time
 DEFAULT_ROOT = Path("swan-data")
 # What may stand beside `train --resume`.
@@ -114,6 +118,7 @@ def swan(
 
 @app.command()
 def prepare(
+    context: typer.Context,
     dataset: Annotated[str, typer.Option(help="Name to give the data set; `demo` generates one.")],
     source: Annotated[
         Path | None, typer.Option(help="JSON, text lists, CSV or Parquet, or the folder that holds them.")
@@ -135,7 +140,7 @@ def prepare(
     val_fraction: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of images drawn for val (paper: 0.2).")
     ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Seed of drawn splits and of generated data.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of drawn splits, of generated data, and of features.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads. Default: one a core.")] = None,
     features: Annotated[
         bool,
@@ -175,9 +180,19 @@ def prepare(
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
-    """Read a source of images and captions into dataset.h5."""
+    """Read a source of images and captions into dataset.h5; with --features, also into features.h5."""
     from swancli.prepare.build import PrepareSettings, prepare_dataset
 
+    workspace, display = Workspace(root), Display(quiet)
+    path, given = workspace.dataset(dataset), _given(context)
+    standing = features and source is None and path.exists()
+    needless = given & (SOURCE_OPTIONS if standing else set() if features else FEATURE_OPTIONS)
+    if needless:
+        option = "--" + min(needless).replace("_", "-")
+        whose = f"{path} stands and is not read again" if standing else "no --features"
+        raise SwanError(f"{option} has nothing to act on: {whose}", f"leave {option} out")
+    if weights and not weights.is_file():
+        raise SwanError(f"--weights {weights}: no such file")
     settings = PrepareSettings(
         name=dataset,
         source=source,
@@ -190,26 +205,31 @@ def prepare(
         seed=seed,
         workers=workers or os.cpu_count() or 1,
     )
-    workspace, display = Workspace(root), Display(quiet)
-    path = workspace.dataset(dataset)
-    if source or not (features and path.exists()):
+    if not standing:
         with display.progress() as progress:
             summary = prepare_dataset(settings, path, progress)
         show_prepared(dataset, summary)
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
-        made_of = (backbone, str(weights or ""), image_size, augmentation, views, seed)
+        made_of = {
+            "backbone": backbone,
+            "weights": str(weights.resolve()) if weights else "",
+            "image_size": image_size,
+            "augmentation": augmentation,
+            "views": views,
+            "seed": seed,
+        }
         _prepare_features(workspace, dataset, made_of, max_gb, device, display)
 
 
 def _prepare_features(
-    workspace: Workspace, dataset: str, made_of: tuple, max_gb: float, device: str, display: Display
+    workspace: Workspace, dataset: str, made_of: dict[str, Any], max_gb: float, device: str, display: Display
 ) -> None:
     from swancli.device import choose_device
     from swancli.features import FeatureSettings, features_cost, write_features
     from swancli.store import Dataset
 
-    path, settings = workspace.features(dataset), FeatureSettings(*made_of)
+    path, settings = workspace.features(dataset), FeatureSettings(**made_of)
     with Dataset(workspace.dataset(dataset)) as stored:
         cost = features_cost(stored, settings, path, max_gb)
         display.note(f"features will take {cost.size / 1e9:.2f} GB in {path}")
@@ -360,7 +380,8 @@ def train(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Starting weights of the backbone: a torchvision or AID file.", rich_help_panel=MODEL
+            help="Starting weights of the backbone: a torchvision or AID file, or a checkpoint.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     freeze: Annotated[
@@ -413,14 +434,15 @@ def train(
     precision: Annotated[
         Precision,
         typer.Option(
-            help="bf16: autocast to bfloat16; for GPUs, most CPUs are slower with it.", rich_help_panel=SPEED
+            help="bf16: bfloat16, faster on GPUs and on CPUs that multiply it (AVX512-BF16, AMX).",
+            rich_help_panel=SPEED,
         ),
     ] = "fp32",
     compile: Annotated[
         bool,
         typer.Option(
             "--compile",
-            help="torch.compile the backbone: for GPUs; takes a minute, and gains nothing on a CPU.",
+            help="torch.compile the backbone, for up to a minute: for GPUs; gains next to nothing on a CPU.",
             rich_help_panel=SPEED,
         ),
     ] = False,
@@ -451,6 +473,7 @@ def train(
     _exclusive(weights=weights, init_from=init_from)
     _exclusive(export_published=export_published, folds=folds, compare=compare)
     _exclusive(features=features, folds=folds)  # whose draws of train and val are others
+    _exclusive(features=features, compile=compile)  # of a backbone that does not run
     workspace, display = Workspace(root), Display(quiet)
     if resume:
         _refuse_changes(context, RESUMABLE)
@@ -594,7 +617,10 @@ def embed(
     ] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="bf16: autocast to bfloat16.")] = "fp32",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="bf16: faster on GPUs and on CPUs that multiply it; embeddings change a little."),
+    ] = "fp32",
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
@@ -779,20 +805,32 @@ def _question_blocks() -> Iterator[list[str]]:
 
     So whoever waits for each answer gets it at once, and a whole file of questions is answered in blocks.
     """
-    begun = b""
+    number, begun = 0, []
     while chunk := sys.stdin.buffer.read1(1 << 16):
-        *lines, begun = (begun + chunk).split(b"\n")
-        for start in range(0, len(lines), QUESTIONS):
-            yield [_question(line) for line in lines[start : start + QUESTIONS]]
-    if begun:
-        yield [_question(begun)]
+        first, *others = chunk.split(b"\n")
+        begun.append(first)
+        if others:
+            lines = [b"".join(begun), *others[:-1]]
+            begun = others[-1:]
+            yield from _decoded(lines, number)
+            number += len(lines)
+    if any(begun):
+        yield from _decoded([b"".join(begun)], number)
 
 
-def _question(line: bytes) -> str:
-    try:
-        return line.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise SwanError(f"standard input: not UTF-8 text ({error})") from error
+def _decoded(lines: list[bytes], before: int) -> Iterator[list[str]]:
+    """Blocks of lines as text; `before` tells how many lines came earlier."""
+    for start in range(0, len(lines), QUESTIONS):
+        questions = []
+        for number, line in enumerate(lines[start : start + QUESTIONS], start=before + start + 1):
+            try:
+                questions.append(line.decode("utf-8").strip())
+            except UnicodeDecodeError as error:
+                yield questions
+                raise SwanError(
+                    f"standard input: line {number} is not UTF-8 text ({error})", "convert it to UTF-8"
+                ) from error
+        yield questions
 
 
 def _lines(path: Path) -> Iterator[str]:

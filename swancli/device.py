@@ -42,6 +42,20 @@ def image_batch(device: torch.device) -> int:
     return 256 if device.type == "cuda" else 32
 
 
+def reading_threads(device: torch.device) -> int:
+    """How many threads read images: all cores feed a GPU; where they compute themselves, one is enough."""
+    return os.cpu_count() or 1 if device.type == "cuda" else 1
+
+
+def move(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor on a device. Nothing waits for the copy between a CUDA GPU and the CPU.
+
+    What comes from the GPU may be read only after `torch.cuda.synchronize`.
+    """
+    device = torch.device(device)
+    return tensor.to(device, non_blocking="cuda" in (tensor.device.type, device.type))
+
+
 def describe_device(device: torch.device) -> str:
     """A few words for the user: what computes."""
     if device.type == "cuda":

@@ -6,21 +6,22 @@ swan embed --images DIR
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from swancli.device import autocast, image_batch
+from swancli.device import autocast, image_batch, move, reading_threads
 from swancli.errors import ImageError, SwanError
-from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes
+from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes, resize_image
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
 from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Catalogue, Dataset, Embeddings
-from swancli.train.batches import normalise, pad_tokens, pinned, read_ahead, stack_images
+from swancli.threads import in_order, read_ahead
+from swancli.train.batches import normalise, pad_tokens, pinned, stack_images
 from swancli.vocab import Vocabulary
 
 # The published evaluation pads captions in shards of so many (item 4): when testing, and when validating.
@@ -57,35 +58,43 @@ def encode_images(
         float32 (len(rows), D), L2-normalised.
     """
     batch_size = batch_size or image_batch(device)
-    first: dict[str, int] = {}
-    distinct = np.empty(len(rows), dtype=np.int64)
+    found: list[str] = [] if digests is None else list(digests)
+    # Of pictures known to be equal the first is read, of others all.
+    places = range(len(rows)) if digests is None else np.sort(np.unique(digests, return_index=True)[1])
+    number: dict[str, int] = {}
     size = model.settings.image_size
 
-    def new_pictures() -> Iterable[tuple[int, torch.Tensor | None]]:
+    def load(place: int) -> tuple[np.ndarray, str]:
+        pixels = read_image(rows[place])
+        digest = pixel_digest(pixels) if digests is None else digests[place]
+        return resize_image(pixels, size, size), digest
+
+    def new_pictures() -> Iterator[tuple[int, torch.Tensor | None]]:
         waiting: list[np.ndarray] = []
-        for place, row in enumerate(rows):
-            pixels = read_image(row) if digests is None else None
-            digest = pixel_digest(pixels) if digests is None else digests[place]
-            if digest not in first:
-                waiting.append(read_image(row) if pixels is None else pixels)
-            distinct[place] = first.setdefault(digest, len(first))
+        loaded = in_order(load, places, reading_threads(device))
+        for place, (pixels, digest) in zip(places, loaded, strict=True):
+            if digests is None:
+                found.append(digest)
+            if digest not in number:
+                number[digest] = len(number)
+                waiting.append(pixels)
             if len(waiting) == batch_size:
-                yield place + 1, pinned(stack_images(waiting, size), device)
+                yield int(place) + 1, pinned(stack_images(waiting, size), device)
                 waiting = []
         yield len(rows), pinned(stack_images(waiting, size), device) if waiting else None
 
     model.eval()
     encoded = []
     progress("images", 0, len(rows))
-    for done, batch in read_ahead(iter(new_pictures())):
+    for done, batch in read_ahead(new_pictures()):
         if batch is not None:
             with torch.inference_mode(), autocast(device, precision):
-                pixels = normalise(batch.to(device, non_blocking=True))
-                encoded.append(model.encode_images(pixels).to("cpu", non_blocking=True))
+                pixels = normalise(move(batch, device))
+                encoded.append(move(model.encode_images(pixels), "cpu"))
         progress("images", done, len(rows))
     if not encoded:
         return np.empty((0, model.settings.embed_dim), dtype=np.float32)
-    return _gathered(encoded, device)[distinct]
+    return _gathered(encoded, device)[[number[digest] for digest in found]]
 
 
 def encode_captions(
@@ -124,8 +133,7 @@ def encode_captions(
     for start in range(0, len(ordered), batch_size):
         tokens, lengths = pad_tokens(ordered[start : start + batch_size])
         with torch.inference_mode(), autocast(device, precision):
-            vectors = model.encode_captions(tokens.to(device, non_blocking=True), lengths)
-            encoded.append(vectors.to("cpu", non_blocking=True))
+            encoded.append(move(model.encode_captions(move(tokens, device), lengths), "cpu"))
         progress("captions", min(start + batch_size, len(ordered)), len(ordered))
     if not encoded:
         return np.empty((0, model.settings.embed_dim), dtype=np.float32)
@@ -245,7 +253,7 @@ def embed_folder(
     )
     no_captions = np.empty((0, image.shape[1]), np.float32)
     embeddings = _made_by(checkpoint, image[kept], no_captions, catalogue, folder.resolve().name)
-    return embeddings, list(skipped.values())
+    return embeddings, [skipped[row] for row in sorted(skipped)]
 
 
 def embed_texts(

@@ -9,8 +9,10 @@ precision, and the view's pixels, from which the shallow map is computed again.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,12 +20,14 @@ import h5py
 import numpy as np
 import torch
 
-from swancli.device import autocast, image_batch
+from swancli.device import autocast, image_batch, move
+from swancli.embed import Progress, quiet
 from swancli.errors import StoreError, SwanError
 from swancli.model.backbone import CHANNELS, Backbone
 from swancli.model.swan import Swan
 from swancli.store import FEATURES, MADE_BY, Dataset, create_store, open_store
-from swancli.train.batches import augment, draw_views, normalise, read_ahead, stack_images, stored_size
+from swancli.threads import read_ahead
+from swancli.train.batches import augment, draw_views, normalise, stack_images, stored_size
 
 DEEP = ("deep1", "deep2", "deep3")
 STRIDES = (16, 16, 32)  # of the deep maps, deep1 at every second pixel
@@ -34,8 +38,8 @@ GIGABYTE = 10**9
 class FeatureSettings:
     """What features are made of; a run that trains on them takes all of it over.
 
-    backbone, image_size, augmentation, seed: as in training. weights: path of the backbone's weights, "" for
-    the random ones of the seed. views: how many of each training image.
+    backbone, image_size, augmentation, seed: as in training. weights: absolute path of the backbone's
+    weights, "" for the random ones of the seed. views: how many of each training image.
     """
 
     backbone: str
@@ -79,14 +83,14 @@ def features_cost(dataset: Dataset, settings: FeatureSettings, path: Path, most:
     folder = next(parent for parent in path.resolve().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if cost.size > min(most * GIGABYTE, free):
-        limit = (
-            f"--max-gb {most:g}" if most * GIGABYTE <= free else f"the {free / GIGABYTE:.1f} GB free there"
-        )
+        capped = most * GIGABYTE <= free
+        limit = f"--max-gb {most:g}" if capped else f"the {free / GIGABYTE:.1f} GB free there"
         fitting = int((min(most * GIGABYTE, free) / one - validation) // training)
+        smaller = f"{'raise --max-gb' if capped else 'make room'}, or take a smaller --image-size"
         raise SwanError(
             f"{path}: {settings.views} views of {training} images take {cost.size / GIGABYTE:.1f} GB, "
             f"more than {limit}",
-            f"take --views {fitting}" if fitting > 0 else "raise --max-gb, or take a smaller --image-size",
+            f"take --views {fitting}" if fitting > 0 else smaller,
         )
     return cost
 
@@ -96,12 +100,13 @@ def write_features(
     settings: FeatureSettings,
     path: Path,
     device: torch.device,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> None:
     """Writes a `features.h5`: varied views of the training images, one plain view of each validation image.
 
     Raises:
-        SwanError: the weights do not fit the backbone, or there is no train or val split.
+        SwanError: the weights do not fit the backbone, its maps are too large for half precision, or there is
+            no train or val split.
     """
     torch.manual_seed(settings.seed)
     backbone = Backbone(settings.backbone, frozen=True)
@@ -114,7 +119,7 @@ def write_features(
     with create_store(path, FEATURES) as file:
         file.attrs.update(asdict(settings))
         file.attrs.update(
-            dataset=dataset.name, fingerprint=dataset.catalogue.fingerprint(), backbone_digest=digest
+            dataset=dataset.name, pictures=pictures_fingerprint(dataset), backbone_digest=digest
         )
         file.create_dataset("views/image", data=rows)
         file.create_dataset("views/varied", data=varied)
@@ -122,11 +127,26 @@ def write_features(
         for start, pixels in read_ahead(_view_pixels(dataset, settings, rows, varied, device)):
             stop = start + len(pixels)
             with torch.inference_mode(), autocast(device, "fp32"):
-                maps = backbone(normalise(pixels.to(device, non_blocking=True)))
+                maps = backbone(normalise(move(pixels, device)))
             _append(file, "pixels", pixels, len(rows), start)
             for depth in DEEP:
-                _append(file, depth, maps[depth].half().cpu(), len(rows), start)
+                halved = maps[depth].half().cpu()
+                if not halved.isfinite().all():
+                    raise SwanError(
+                        f"{settings.weights or 'random weights'}: maps of the backbone exceed half precision",
+                        "train without --features, or give trained weights: --weights FILE",
+                    )
+                _append(file, depth, halved, len(rows), start)
             progress("views", stop, len(rows))
+
+
+def pictures_fingerprint(dataset: Dataset) -> str:
+    """A hash of the images in their order, with their splits and pixels: what features belong to."""
+    catalogue = dataset.catalogue
+    digests = dataset.digests(catalogue.image_rows(None))
+    columns = [catalogue.filename, catalogue.split, *([] if digests is None else [digests])]
+    rows = "\n".join("\0".join(map(str, row)) for row in zip(*columns, strict=True))
+    return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def _view_pixels(
@@ -157,26 +177,32 @@ class Features:
     """A `features.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        settings: what it is made of.
+        settings: what it is made of. identity: a hash of that, of the images and of the backbone's weights.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open_store(path, FEATURES)
         try:
-            attributes = self._file.attrs
-            plain = {field.name: attributes[field.name] for field in fields(FeatureSettings)}
-            self.settings = FeatureSettings(
-                **{name: value if isinstance(value, str) else int(value) for name, value in plain.items()}
-            )
-            self._made_of = {
-                name: str(attributes[name]) for name in ("dataset", "fingerprint", "backbone_digest")
-            }
-            self._image, varied = self._file["views/image"][:], self._file["views/varied"][:]
-            self._arrays = {name: self._file[f"views/{name}"] for name in ("pixels", *DEEP)}
-        except KeyError as error:
+            self._read_layout()
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             self._file.close()
             raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[FEATURES]}") from error
+
+    def _read_layout(self) -> None:
+        attributes = self._file.attrs
+        plain = {field.name: attributes[field.name] for field in fields(FeatureSettings)}
+        self.settings = FeatureSettings(
+            **{name: value if isinstance(value, str) else int(value) for name, value in plain.items()}
+        )
+        self._pictures, self._backbone_digest = attributes["pictures"], attributes["backbone_digest"]
+        made_of = [asdict(self.settings), self._pictures, self._backbone_digest]
+        self.identity = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        self._image, varied = self._file["views/image"][:], self._file["views/varied"][:].astype(bool)
+        self._arrays = {name: self._file[f"views/{name}"] for name in ("pixels", *DEEP)}
+        for name, array in self._arrays.items():
+            if array.ndim != 4 or len(array) != len(self._image) or len(varied) != len(self._image):
+                raise ValueError(f"{len(self._image)} views, and /views/{name} of shape {array.shape}")
         self._varied = self._rows_by_image(varied)
         self._plain = self._rows_by_image(~varied)
 
@@ -193,7 +219,7 @@ class Features:
                 image size or other views.
         """
         own = model.settings
-        again = f"make them again: swan prepare --dataset {dataset.name} --features"
+        again = f"make them again, also with --weights: swan prepare --dataset {dataset.name} --features"
         if not own.frozen:
             raise SwanError(
                 "--features trains the heads alone, the backbone stays frozen", "drop --fine-tune"
@@ -203,7 +229,7 @@ class Features:
                 "--features: the published backbone's maps depend on the batch they are in (its item 6)",
                 "train without --features, or --variant repaired",
             )
-        if self._made_of["fingerprint"] != dataset.catalogue.fingerprint():
+        if self._pictures != pictures_fingerprint(dataset):
             raise SwanError(
                 f"{self.path}: made from another data set, or before it was prepared again", again
             )
@@ -213,7 +239,7 @@ class Features:
                 option = "--" + name.replace("_", "-")
                 problem = f"{self.path}: made with {option} {getattr(self.settings, name)}, not {value}"
                 raise SwanError(problem, f"leave {option} out, or {again}")
-        if self._made_of["backbone_digest"] != model.backbone.digest():
+        if self._backbone_digest != model.backbone.digest():
             raise SwanError(f"{self.path}: made with other weights of the backbone", again)
 
     def varied(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -237,3 +263,35 @@ class Features:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+
+def encode_features(
+    model: Swan,
+    features: Features,
+    images: np.ndarray,
+    digests: np.ndarray | None,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    progress: Progress = quiet,
+) -> np.ndarray:
+    """Embeddings of the plain views of validation images; identical pictures are encoded once.
+
+    Args:
+        images: int64 (n,), their rows in the data set. digests: of their pixels, as for `encode_images`.
+
+    Returns:
+        float32 (n, D), L2-normalised.
+    """
+    pictures = images if digests is None else digests
+    _, first, same = np.unique(pictures, return_index=True, return_inverse=True)
+    rows, size = features.plain(images[first]), image_batch(device)
+    model.eval()
+    encoded = []
+    for start in range(0, len(rows), size):
+        pixels, _, deep = features.read(rows[start : start + size])
+        with torch.inference_mode(), autocast(device, precision):
+            deep = {depth: move(values, device) for depth, values in deep.items()}
+            encoded.append(model.encode_images(normalise(move(pixels, device)), deep).cpu())
+        progress("images", start + len(pixels), len(rows))
+    return torch.cat(encoded).numpy()[same]

@@ -68,7 +68,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def create_store(path: Path, kind: str) -> Iterator[h5py.File]:
-    """A new HDF5 file of a kind (`DATASET`, `VOCABULARY`, `EMBEDDINGS`), complete when the body ends."""
+    """A new HDF5 file of a kind (a key of `MADE_BY`), complete when the body ends."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(format=kind, version=VERSION, created_by=f"swancli {__version__}")
         yield file

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from swancli.errors import StoreError, SwanError
-from swancli.features import Features, FeatureSettings, features_cost, write_features
+from swancli.features import Features, FeatureSettings, encode_features, features_cost, write_features
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store import Catalogue, Dataset, create_dataset
 from swancli.train.batches import normalise
-from swancli.train.loop import encode_features
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings("resnet18", "", image_size=32, augmentation="overhead", views=3)
@@ -78,9 +77,7 @@ def test_views_differ_and_plain_ones_are_the_image(dataset, features):
     pixels, _, _ = features.read(np.arange(3))
     assert not torch.equal(pixels[0], pixels[1])
     model = model_of()
-    plain = encode_features(
-        model, features, features.plain(np.array([5])), device=CPU, precision="fp32", progress=lambda *_: None
-    )
+    plain = encode_features(model, features, np.array([5]), None, device=CPU)
     resized, _, _ = features.read(features.plain(np.array([5])))
     with torch.no_grad():
         expected = model.encode_images(normalise(resized)).numpy()
@@ -127,9 +124,58 @@ def test_features_are_refused_after_the_data_set_was_prepared_again(dataset, fea
         features.check(dataset, model_of(), "overhead")
 
 
-def test_damaged_features_are_told(features, tmp_path):
+def test_features_belong_to_the_order_of_the_images_and_to_their_pixels_not_to_captions(dataset, features):
+    """Rows of features are rows of images: in another order each map would be another image's."""
+    dataset.catalogue.text[0] = "a pond"
+    features.check(dataset, model_of(), "overhead")
+    names = dataset.catalogue.filename
+    names[[0, 1]] = names[[1, 0]]
+    with pytest.raises(SwanError, match="prepared again"):
+        features.check(dataset, model_of(), "overhead")
+
+
+def test_equal_validation_pictures_are_encoded_once(features):
+    """In half precision two encodings of one picture may differ, and a tie would be broken by chance."""
+    images, digests = np.array([6, 5]), np.array(["same", "same"], dtype=object)
+    both = encode_features(model_of(), features, images, digests, device=CPU)
+    np.testing.assert_array_equal(both[0], both[1])
+    apart = encode_features(model_of(), features, images, None, device=CPU)
+    assert not np.array_equal(apart[0], apart[1])
+    np.testing.assert_allclose(both[0], apart[0], atol=1e-6)
+
+
+def test_maps_beyond_half_precision_are_refused_and_nothing_is_written(dataset, tmp_path):
+    weights = model_of().backbone.network.state_dict()
+    weights["layer4.1.bn2.bias"] += 70_000  # the largest float16 is 65,504
+    torch.save(weights, tmp_path / "large.pt")
+    settings = FeatureSettings("resnet18", str(tmp_path / "large.pt"), 32, "none", views=1)
+    with pytest.raises(SwanError, match="half precision"):
+        write_features(dataset, settings, tmp_path / "features.h5", CPU, lambda *_: None)
+    assert not list(tmp_path.glob("*features*"))
+
+
+def delete_a_map(file):
+    del file["views/deep2"]
+
+
+def cut_a_map(file):
+    cut = file["views/deep2"][:-1]
+    del file["views/deep2"]
+    file["views/deep2"] = cut
+
+
+def lose_validation(file):
+    file["views/varied"][:] = True
+
+
+def spoil_an_attribute(file):
+    file.attrs["views"] = [1, 2]
+
+
+@pytest.mark.parametrize("harm", [delete_a_map, cut_a_map, lose_validation, spoil_an_attribute])
+def test_damaged_features_are_told(features, harm):
     features.__exit__()
     with h5py.File(features.path, "a") as file:
-        del file["views/deep2"]
+        harm(file)
     with pytest.raises(StoreError, match="damaged"):
         Features(features.path)

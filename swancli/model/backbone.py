@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from swancli.errors import SwanError
+from swancli.model.published import from_published, is_published
 from swancli.model.torch_file import read_torch_file
 
 DEPTHS = {"maxpool": "shallow", "layer2": "deep1", "layer3": "deep2", "layer4": "deep3"}
@@ -75,10 +76,28 @@ class Backbone(nn.Module):
         grid = maps["deep2"].shape[-2:]
         return maps | {"deep1": F.interpolate(maps["deep1"], size=grid, mode="nearest")}
 
-    def compile_network(self) -> None:
-        """Lets torch.compile make the kernels, which join batch norms and convolutions in their own way."""
+    def compile_network(self, images: int, size: int) -> None:
+        """Lets torch.compile make the kernels, which join batch norms and convolutions in their own way.
+
+        Args:
+            images: how many a batch has at most; size: their side in pixels. One such batch is tried.
+
+        Raises:
+            SwanError: nothing can be compiled here.
+        """
         self.network.compile()
         self.compiled = True
+        from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+
+        pixels = torch.zeros(images, 3, size, size, device=next(self.parameters()).device)
+        training = self.training
+        try:
+            with torch.no_grad():
+                self.eval()(pixels.contiguous(memory_format=torch.channels_last))
+        except TorchDynamoException as error:
+            reason = str(error).strip().split("\n")[0]
+            raise SwanError(f"--compile: not possible here ({reason})", "leave --compile out") from error
+        self.train(training)
 
     @torch.no_grad()
     def shallow(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -98,8 +117,8 @@ class Backbone(nn.Module):
     def load_weights(self, path: Path) -> None:
         """Loads a local file: a torchvision state dict, or one under a `model` or `state_dict` key (AID).
 
-        A checkpoint of ours gives its backbone. The classifier's weights are passed over; everything else
-        must fit.
+        A checkpoint, ours or the published code's, gives its backbone. The classifier's weights are passed
+        over; everything else must fit.
 
         Raises:
             SwanError: the file is absent, holds something else, or belongs to another network.
@@ -163,6 +182,8 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
+    if is_published(content):
+        _, content = from_published(content)
     if not isinstance(content, dict) or not all(
         isinstance(value, torch.Tensor) for value in content.values()
     ):

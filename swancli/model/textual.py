@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from swancli.device import move
 from swancli.errors import SwanError
 from swancli.model.dropout import Dropout
 from swancli.model.settings import (
@@ -91,7 +92,7 @@ class TCGE(nn.Module):
         counted = torch.full_like(lengths, words.shape[1]) if self.quirks.counted_padding else lengths
         mask = position_mask(words.shape[1], counted)
         words = words + self.dropout(self.norm(self.attention(words, mask), mask))
-        words = words * _beside(mask, words).unsqueeze(-1)
+        words = words * move(mask, words.device).unsqueeze(-1)
         pairs, pair_mask = self.pairs(words, counted)
         triples, triple_mask = self.triples(words, counted)
         units = torch.cat([words, pairs, triples], dim=1)
@@ -102,8 +103,8 @@ class TCGE(nn.Module):
 def _gather(units: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, quirks: Quirks) -> torch.Tensor:
     """One vector (B, D) a caption from its units (B, U, D), words first, true in mask (B, U)."""
     if quirks.last_word_alone:  # item 1
-        return units[torch.arange(len(units), device=units.device), _beside(lengths - 1, units)]
-    mask = _beside(mask, units).unsqueeze(-1)
+        return units[torch.arange(len(units), device=units.device), move(lengths - 1, units.device)]
+    mask = move(mask, units.device).unsqueeze(-1)
     return (units * mask).sum(dim=1) / mask.sum(dim=1)
 
 
@@ -135,7 +136,7 @@ class GatedAttention(nn.Module):
         scores = (query * query_gate) @ (key * key_gate).transpose(-1, -2)
         rounding = "floor" if self.floored else None  # item 2
         scores = torch.div(scores, math.sqrt(query.shape[-1]), rounding_mode=rounding)
-        scores = scores.masked_fill(~_beside(mask, words)[:, None, None, :], -torch.inf)
+        scores = scores.masked_fill(~move(mask, words.device)[:, None, None, :], -torch.inf)
         return (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(start_dim=2)
 
 
@@ -182,17 +183,10 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     def forward(self, units: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Normalised units (B, L, D); mask (B, L) is true at positions that count."""
         flat = units.flatten(end_dim=1)
-        positions = _beside(mask.flatten().nonzero().squeeze(1), units)
+        # Masks are on the CPU: asked how many positions count, a GPU would have to halt.
+        positions = move(mask.flatten().nonzero().squeeze(1), units.device)
         normed = super().forward(flat.index_select(0, positions)).to(units.dtype)
         return torch.zeros_like(flat).index_copy(0, positions, normed).view_as(units)
-
-
-def _beside(small: torch.Tensor, large: torch.Tensor) -> torch.Tensor:
-    """A tensor on the device of another; nothing waits for the copy.
-
-    Lengths and masks are made on the CPU: asked of a GPU, how many positions count would make it a halt.
-    """
-    return small.to(large.device, non_blocking=True)
 
 
 def position_mask(length: int, lengths: torch.Tensor) -> torch.Tensor:

@@ -6,13 +6,11 @@ swan prepare --dataset ucm --source ../shared/datasets/ucm
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from swancli.prepare.entries import Entry
 from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits
 from swancli.store import SPLITS, Catalogue, create_dataset
+from swancli.threads import in_order
 
 DEMO = "demo"
 DEMO_IMAGES, DEMO_SIZE = 1200, 128
@@ -30,8 +29,6 @@ COMMON_SHARE = 0.9  # of the images that are of one size, from which on the othe
 ABSENT = "absent"
 
 Progress = Callable[[str, int, int], None]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -214,21 +211,6 @@ def group_skipped(skipped: Sequence[tuple[str, str]]) -> list[Skipped]:
 
 # ---------------------------------------------------------------------------------------------------------
 # reading images
-
-
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Maps in threads, in order; holds only a few results per thread, so that memory stays bounded."""
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _choose_shape(

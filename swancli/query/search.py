@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,17 @@ class Answer:
             }
             for hit in self.hits
         ]
-        return {"query": self.question, "unknown_words": list(self.unknown), "results": hits}
+        error = {"error": self.error.problem} if self.error else {}
+        return {"query": self.question, "unknown_words": list(self.unknown), "results": hits, **error}
 
 
 class Searcher:
-    """An embeddings file with its checkpoint, ready to answer; it holds both in memory."""
+    """The images of an embeddings file with their checkpoint, ready to answer; it holds both in memory."""
 
     def __init__(
         self, embeddings: Embeddings, checkpoint: Checkpoint, device: torch.device, candidates: np.ndarray
     ) -> None:
-        self.embeddings = embeddings
+        self.catalogue = embeddings.catalogue
         self.checkpoint = checkpoint
         self.device = device
         self.candidates = candidates
@@ -78,29 +80,32 @@ class Searcher:
         )
         self._captions = _captions_of_images(embeddings.catalogue)
 
-    def ask_texts(self, questions: Sequence[str], top_k: int, threshold: float) -> list[Answer]:
+    def ask_texts(self, questions: Sequence[str], top_k: int, threshold: float) -> Iterator[Answer]:
         """The images that each sentence describes best; many at a time cost less each than one by one.
 
         A question that cannot be asked has its error in its answer, and the others are answered.
         """
         # A question of the published variant would depend on those beside it (item 4).
         alone = self.checkpoint.model.settings.quirks.counted_padding
-        if alone and len(questions) > 1:
-            return [answer for one in questions for answer in self.ask_texts([one], top_k, threshold)]
-        asked = [question for question in questions if tokenize(question)]
+        for together in [[question] for question in questions] if alone else [questions]:
+            yield from self._ask_together(together, top_k, threshold)
+
+    def _ask_together(self, questions: Sequence[str], top_k: int, threshold: float) -> Iterator[Answer]:
+        asked = [bool(tokenize(question)) for question in questions]
         vocabulary = self.checkpoint.vocabulary
+        worded = list(compress(questions, asked))
         try:
-            vectors = encode_captions(self._model, vocabulary, asked, device=self.device)
+            vectors = encode_captions(self._model, vocabulary, worded, device=self.device)
         except SwanError as error:
-            return [Answer(question, (), (), error) for question in questions]
-        hits = iter(self._best(vectors, top_k, threshold))
+            yield from (Answer(question, (), (), error) for question in questions)
+            return
+        hits = self._best(vectors, top_k, threshold)
         wordless = SwanError("there is no word in it", "ask with words, as a caption would")
-        return [
-            Answer(question, tuple(dict.fromkeys(vocabulary.unknown(question))), next(hits))
-            if question in asked
-            else Answer(question, (), (), wordless)
-            for question in questions
-        ]
+        for question, has_words in zip(questions, asked, strict=True):
+            if has_words:
+                yield Answer(question, tuple(dict.fromkeys(vocabulary.unknown(question))), next(hits))
+            else:
+                yield Answer(question, (), (), wordless)
 
     def ask_image(self, path: Path, top_k: int, threshold: float) -> Answer:
         """The images most like another one.
@@ -113,7 +118,7 @@ class Searcher:
         return Answer(str(path), (), next(self._best(vectors, top_k, threshold)))
 
     def _best(self, vectors: np.ndarray, top_k: int, threshold: float) -> Iterator[tuple[Hit, ...]]:
-        catalogue = self.embeddings.catalogue
+        catalogue = self.catalogue
         for places, scores in best_rows(self._searched, vectors, top_k, threshold):
             yield tuple(
                 Hit(

@@ -1,4 +1,4 @@
-"""From a data set to training batches: which pairs meet, how images are varied, and loading ahead.
+"""From a data set to training batches: which pairs meet, and how images are varied.
 
 Every random choice comes from a generator made of the seed and the epoch, so an epoch can be repeated
 without the ones before it.
@@ -7,24 +7,20 @@ without the ones before it.
 from __future__ import annotations
 
 import math
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from swancli.device import move
 from swancli.images import resize_image
 from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
 
 # Section 4.1: training images are resized to 278 and cropped to 256.
 CROP_MARGIN = 278 / 256
 MAX_ROTATION = math.pi / 2
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,8 @@ class Batch:
 
     pixels: uint8 (B, 3, R, R), channels last; views: what to make of them, None to take them as they are;
     deep: the backbone's deep maps where they were computed before, float16 (see `features`), else None;
-    tokens: int64 (C, L), 0 past the end; lengths: int64 (C,), always on the CPU;
-    positive: bool (B, C), whether a caption describes an image; images: int64 (B,), their rows.
+    tokens: int64 (C, L), 0 past the end; lengths: int64 (C,); positive: bool (B, C), whether a caption
+    describes an image, like the lengths always on the CPU; images: int64 (B,), their rows.
     """
 
     pixels: torch.Tensor
@@ -60,13 +56,12 @@ class Batch:
     images: np.ndarray
 
     def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        """The same with all but the lengths moved, as to a GPU or into pinned memory."""
+        """The same, moved as to a GPU or into pinned memory."""
         return replace(
             self,
             pixels=move(self.pixels),
             deep=self.deep and {depth: move(deep) for depth, deep in self.deep.items()},
             tokens=move(self.tokens),
-            positive=move(self.positive),
         )
 
 
@@ -168,14 +163,12 @@ def augment(pixels: torch.Tensor, views: Views | None) -> torch.Tensor:
     """
     if views is None:
         return pixels
-    lookup = views.lookup.to(pixels.device, non_blocking=True)
+    lookup = move(views.lookup, pixels.device)
     grid = F.affine_grid(lookup, [len(pixels), 3, views.size, views.size], align_corners=False)
     mode = "nearest" if views.contrast is None else "bilinear"
     varied = F.grid_sample(pixels.float(), grid, mode=mode, padding_mode="zeros", align_corners=False)
     if views.contrast is not None:
-        contrast, brightness = (
-            part.to(pixels.device, non_blocking=True) for part in (views.contrast, views.brightness)
-        )
+        contrast, brightness = (move(part, pixels.device) for part in (views.contrast, views.brightness))
         level = varied.mean(dim=(1, 2, 3), keepdim=True)
         varied = ((varied - level) * contrast + level * brightness).clamp(0, 255)
     return varied.contiguous(memory_format=torch.channels_last)
@@ -211,44 +204,3 @@ def load_batches(
 def stored_size(size: int, augmentation: str) -> int:
     """Side in pixels that images are resized to before views of `size` are taken of them."""
     return size if augmentation == "none" else round(size * CROP_MARGIN)
-
-
-def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items, made in a thread up to `depth` ahead of their use; its exceptions appear here."""
-    waiting: queue.Queue = queue.Queue(depth)
-    stopped = threading.Event()
-    end = object()
-
-    def put(entry: object) -> None:
-        while not stopped.is_set():
-            try:
-                return waiting.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def produce() -> None:
-        # A team of threads of its own would spin on the cores that the model needs: half the speed, on two.
-        # The setting holds for this thread alone.
-        torch.set_num_threads(1)
-        try:
-            for item in items:
-                put((item, None))
-                if stopped.is_set():
-                    return
-            put((end, None))
-        except BaseException as error:
-            put((end, error))
-
-    thread = threading.Thread(target=produce, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = waiting.get()
-            if error:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        stopped.set()
-        thread.join()

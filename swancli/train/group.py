@@ -73,6 +73,9 @@ def plan_runs(
         return Runs(run.folder, (Member(run, "", config),), grouped=False)
     config = replace(config, group=group.name)
     chosen = [_varied(config, variant) for variant in variants] or [("", config)]
+    for label, varied in chosen:
+        if varied.features and QUIRKS[varied.variant].drifting_statistics:
+            raise SwanError(f"--compare {label}: cannot be trained on features (its item 6)", "leave it out")
     labels = [label for label, _ in chosen]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice:

@@ -16,15 +16,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.device import autocast, image_batch
+from swancli.device import autocast, move, reading_threads
 from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import Scores, retrieval_scores
-from swancli.features import Features
+from swancli.features import Features, encode_features
+from swancli.images import resize_image
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
 from swancli.store import Dataset, atomic_path
+from swancli.threads import in_order, read_ahead
 from swancli.train.batches import (
     Batch,
     augment,
@@ -33,7 +35,6 @@ from swancli.train.batches import (
     normalise,
     pair_batches,
     pinned,
-    read_ahead,
     stack_images,
     stored_size,
 )
@@ -168,8 +169,6 @@ def train(
     tokens = [vocabulary.encode(text) for text in training.text]
 
     model.to(device, memory_format=torch.channels_last)
-    if settings.compiled:
-        model.backbone.compile_network()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=settings.lr)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
@@ -181,7 +180,7 @@ def train(
         generator = np.random.default_rng([settings.seed, epoch])
         torch.manual_seed(int(generator.integers(2**62)))  # dropout knows no other generator
         groups = pair_batches(training.image, settings.batch_size, settings.captions_per_image, generator)
-        read = _image_reader(dataset, features, model.settings.image_size, settings.augmentation, generator)
+        read = _image_reader(dataset, features, model.settings.image_size, settings, generator, device)
         batches = load_batches(
             groups,
             lambda rows, read=read: read(training_rows[rows]),
@@ -227,18 +226,22 @@ def _image_reader(
     dataset: Dataset,
     features: Features | None,
     size: int,
-    augmentation: str,
+    settings: TrainSettings,
     generator: np.random.Generator,
+    device: torch.device,
 ) -> Callable[[np.ndarray], tuple]:
     """From rows of the data set to `pixels`, `views` and `deep` of a batch; all chance from the generator."""
     if features:
         return lambda rows: features.read(features.varied(rows, generator))
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
-    source = stored_size(size, augmentation)
+    source, threads = stored_size(size, settings.augmentation), reading_threads(device)
+
+    def resized(row: int) -> np.ndarray:
+        return resize_image(dataset.image(row), source, source)
 
     def read(rows: np.ndarray) -> tuple:
-        pixels = stack_images((dataset.image(row) for row in rows), source)
-        return pixels, draw_views(len(rows), source, size, augmentation, chance), None
+        pixels = stack_images(in_order(resized, rows, threads), source)
+        return pixels, draw_views(len(rows), source, size, settings.augmentation, chance), None
 
     return read
 
@@ -258,7 +261,7 @@ def _train_epoch(
     pairs, started, shown = 0, time.perf_counter(), 0.0
     ready = (batch.moved(lambda tensor: pinned(tensor, device)) for batch in batches)
     for step, batch in enumerate(read_ahead(ready), start=1):
-        batch = batch.moved(lambda tensor: tensor.to(device, non_blocking=True))
+        batch = batch.moved(lambda tensor: move(tensor, device))
         loss = _train_step(model, batch, optimizer, settings, device)
         total += loss
         pairs += len(batch.lengths)
@@ -301,34 +304,13 @@ def _validate(
     rows = dataset.rows_of("val")
     part, _ = dataset.catalogue.select(rows)
     options = {"device": device, "precision": precision, "progress": progress}
+    digests = dataset.digests(rows)
     if features:
-        images = encode_features(model, features, features.plain(rows), **options)
+        images = encode_features(model, features, rows, digests, **options)
     else:
-        images = encode_images(model, dataset.image, rows, digests=dataset.digests(rows), **options)
+        images = encode_images(model, dataset.image, rows, digests=digests, **options)
     captions = encode_captions(model, vocabulary, part.text, shard=VALIDATION_SHARD, **options)
     return retrieval_scores(images, captions, part.image)
-
-
-def encode_features(
-    model: Swan,
-    features: Features,
-    rows: np.ndarray,
-    *,
-    device: torch.device,
-    precision: str,
-    progress: Progress,
-) -> np.ndarray:
-    """Embeddings of views, float32 (n, D), L2-normalised, from the backbone's maps as they are stored."""
-    model.eval()
-    size = image_batch(device)
-    encoded = []
-    for start in range(0, len(rows), size):
-        pixels, _, deep = features.read(rows[start : start + size])
-        with torch.inference_mode(), autocast(device, precision):
-            deep = {depth: values.to(device) for depth, values in deep.items()}
-            encoded.append(model.encode_images(normalise(pixels.to(device)), deep).cpu())
-        progress("images", start + len(pixels), len(rows))
-    return torch.cat(encoded).numpy()
 
 
 def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from swancli.device import move
+
 
 def hinge_loss(
     similarity: torch.Tensor, positive: torch.Tensor, margin: float = 0.2, hardest: bool = False
@@ -16,12 +18,14 @@ def hinge_loss(
 
     Args:
         similarity: float (B, C), images by captions.
-        positive: bool (B, C), whether the caption describes the image.
+        positive: bool (B, C), whether the caption describes the image; on the CPU, since to count the pairs a
+            GPU would have to halt.
 
     Returns:
         The sum over all pairs, a scalar.
     """
     image, caption = positive.nonzero(as_tuple=True)
+    image, caption, positive = (move(part, similarity.device) for part in (image, caption, positive))
     matched = similarity[image, caption].unsqueeze(1)
     to_captions = (margin + similarity[image] - matched).clamp(min=0).masked_fill(positive[image], 0)
     to_images = (margin + similarity.T[caption] - matched).clamp(min=0).masked_fill(positive.T[caption], 0)

@@ -31,7 +31,7 @@ from swancli.workspace import Run, Workspace
 WORD_VECTORS = "text_tower.word_vectors.weight"
 # What a run that starts from another one takes over from it, where its own options do not say otherwise.
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
-# What a run that trains on features takes over from them.
+# What a run that trains on features takes over from them, where it does not start from another run.
 FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 
 
@@ -40,10 +40,9 @@ class RunConfig:
     """All that a run is started with, as its `config.json` holds it.
 
     vocab: path of the vocabulary; weights: path of the backbone's starting weights, init_from: of the
-    checkpoint to start from, "" for random ones; features: path of the features to train
-    the heads on, "" to run the backbone; fold: its draw of train and val, None for the data set's;
-    group: name of the group of runs that it belongs to, "" for none; the rest as in `ModelSettings` and
-    `TrainSettings`.
+    checkpoint to start from, "" for random ones; features: identity of the features to train the heads on, ""
+    to run the backbone; fold: its draw of train and val, None for the data set's; group: name of the group of
+    runs that it belongs to, "" for none; the rest as in `ModelSettings` and `TrainSettings`.
     """
 
     dataset: str
@@ -66,19 +65,18 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     """The configuration that the options of `swan train` ask for.
 
     An option that is not among `given` takes the value of the checkpoint to start from, where that has one,
-    else of the published recipe when the variant is published. With features, what they were made with stands
-    above both.
+    else of the published recipe when the variant is published. Features stand above the recipe.
 
     Args:
         options: by name, as in `RunConfig` and `TrainSettings`, and `freeze` (None: frozen when there are
-            weights); paths as text.
+            weights); paths as text, also of `features`.
         given: the names that the user set.
 
     Raises:
         SwanError: options contradict each other, there is no such checkpoint to start from, or it needs a
             vocabulary.
     """
-    options, chosen = dict(options), given
+    options = dict(options)
     if options["init_from"]:
         vocab = Path(options["vocab"]) if "vocab" in given else None
         shape = load_checkpoint(Path(options["init_from"]), vocab, spare=True).model.settings
@@ -92,8 +90,12 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     if options["features"]:
         with Features(Path(options["features"])) as features:
             made_with = asdict(features.settings)
-        options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in chosen}
-        options["freeze"] = True if options["freeze"] is None else options["freeze"]
+            options["features"] = features.identity
+        if options["init_from"]:
+            made_with["weights"] = ""
+        options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in given}
+        if "freeze" not in given:
+            options["freeze"] = True
     options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
     frozen = options["freeze"]
     training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
@@ -174,8 +176,14 @@ def train_run(
             model, notes = _new_model(config, vocabulary)
         features = None
         if config.features:
-            features = closing_later.enter_context(Features(Path(config.features)))
+            features = closing_later.enter_context(Features(workspace.features(config.dataset)))
             features.check(dataset, model, config.training.augmentation)
+            if features.identity != config.features:
+                raise SwanError(f"{features.path}: made again since the run began", "start a new run")
+        if config.training.compiled:
+            model.to(processor, memory_format=torch.channels_last)
+            images = max(2, config.training.batch_size // config.training.captions_per_image)
+            model.backbone.compile_network(images, config.image_size)
         with atomic_path(run.config) as temporary:
             content = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
             temporary.write_text(content + "\n", encoding="utf-8")

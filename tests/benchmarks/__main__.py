@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import torchvision
 from measure import memory_bandwidth, multiplication_rate
-from results import RESULTS, draw, table
+from results import RESULTS, draw, headlines, table
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
 
@@ -64,6 +64,8 @@ def main() -> None:
         measure_all(options, target)
     results = json.loads(target.read_text())
     print(table(results["rows"]))
+    if options.show:
+        print(f"\nIn README:\n\n{table(headlines(results['rows']))}")
     if options.plot:
         draw(results["rows"], options.plot)
 

@@ -4,25 +4,34 @@ python tests/benchmarks/child.py TIMES.json swan eval --run heads --json
 python tests/benchmarks/child.py TIMES.json published-evaluation SOURCE.json CHECKPOINT PASSES
 python tests/benchmarks/child.py TIMES.json published-training SOURCE.json CHECKPOINT BATCH STEPS
 python tests/benchmarks/child.py TIMES.json nothing
+
+STEPS in the environment ends a training after so many steps.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 
 Event = tuple[float, str, int]
 
 
-class Listener:
-    """Stands for the display of a command, and notes when it hears of progress."""
+class Enough(Exception):
+    """So many steps of a training are measured, and the rest of it is not wanted."""
 
-    def __init__(self) -> None:
+
+class Listener:
+    """Stands for the display of a command, and notes when it hears of progress; 0 steps are all of them."""
+
+    def __init__(self, steps: int = 0) -> None:
         self.events: list[Event] = []
+        self.steps = steps
 
     def hear(self, phase: str, done: int, total: int = 0) -> None:
         self.events.append((perf_counter(), phase, done))
@@ -31,6 +40,8 @@ class Listener:
 
     def step(self, epoch: int, step: int, steps: int, loss: float, pairs_per_second: float) -> None:
         self.hear("steps", step)
+        if step == self.steps:
+            raise Enough
 
     def note(self, text: str) -> None:
         """Of no use here."""
@@ -42,7 +53,7 @@ def run_swan(arguments: list[str]) -> list[Event]:
     """Runs a command as `swan` does; returns its progress."""
     from swancli import cli, console
 
-    listener = Listener()
+    listener = Listener(int(os.environ.get("STEPS", "0")))
 
     @contextmanager
     def progress(_: console.Display) -> Iterator:
@@ -53,9 +64,10 @@ def run_swan(arguments: list[str]) -> list[Event]:
         yield listener
 
     console.Display.progress, console.Display.training = progress, training
-    code = cli.app(arguments, standalone_mode=False)
-    if code:
-        raise SystemExit(code)
+    with suppress(Enough):
+        code = cli.app(arguments, standalone_mode=False)
+        if code:
+            raise SystemExit(code)
     return listener.events
 
 
@@ -68,6 +80,12 @@ def run_published(kind: str, arguments: list[str]) -> list[Event]:
     result = run(Path(source), Path(checkpoint), *map(int, numbers), listener.hear)
     print(json.dumps(result))
     return listener.events
+
+
+def peak_memory() -> int:
+    """Bytes of this process's largest resident memory; what `wait4` tells includes its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
 
 
 def main() -> None:
@@ -86,6 +104,7 @@ def main() -> None:
     record = {
         "imports": imported - begun,
         "work": ended - imported,
+        "peak": peak_memory(),
         "events": [(at - imported, phase, done) for at, phase, done in events],
     }
     Path(times).write_text(json.dumps(record))

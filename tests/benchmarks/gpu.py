@@ -1,7 +1,7 @@
 """The measurements on a GPU: embedding a prepared store, and epochs of RSITMD's size (17,175 pairs).
 
 Pictures are noise, made on the spot: how they look does not change what they cost. The floor is the
-rate of a large bfloat16 product.
+rate of a large bfloat16 product. An epoch is trained and validated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from swancli.model.checkpoint import save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store import Catalogue, Dataset, create_dataset
-from swancli.train.batches import normalise, pinned, read_ahead, stack_images
+from swancli.threads import read_ahead
+from swancli.train.batches import normalise, pinned, stack_images
 from swancli.vocab import count_words, write_vocabulary
 from swancli.workspace import Workspace
 
@@ -43,7 +44,11 @@ def on_gpu(material: Material) -> Iterator[dict[str, Any]]:
     for precision in ("fp32", "bf16"):
         command = ["embed", "--dataset=noise", f"--checkpoint={checkpoint}", f"--precision={precision}"]
         children = [swan(*command, f"--output={root / 'out.h5'}", root=root) for _ in range(5)]
-        running = [child.rate("images") for child in children]
+        # A batch is heard of when it is queued; all of them are done when the captions begin.
+        begun = [next(at for at, phase, done in c.events if phase == "images" and done) for c in children]
+        ended = [next(at for at, phase, _ in c.events if phase == "captions") for c in children]
+        encoded = count - image_batch(device)
+        running = [encoded / (last - first) for first, last in zip(begun, ended, strict=True)]
         yield row("gpu", f"embed, {precision}", count, "images/s", running, floor=ceiling / cost)
     yield row(
         "gpu", "encoding alone, bf16", count, "images/s", _encoding(model, device), floor=ceiling / cost
@@ -62,8 +67,7 @@ def on_gpu(material: Material) -> Iterator[dict[str, Any]]:
             command = ["train", "--dataset=noise", f"--epochs={EPOCHS}", f"--run={run}", "--precision=bf16"]
             swan(*command, f"--captions-per-image={captions}", *options, root=root)
             with (root / "noise" / "runs" / run / "metrics.csv").open() as file:
-                rates = [float(line["pairs_per_second"]) for line in csv.DictReader(file)][1:]
-            epochs = [5 * TRAINING / rate for rate in rates]
+                epochs = [float(line["seconds"]) for line in csv.DictReader(file)][1:]
             pair = step_operations(model, 100, captions, features=options == ["--features"]) / 100
             floor = 5 * TRAINING * pair / ceiling
             yield row("gpu", f"{name}, {captions} captions a pass", 5 * TRAINING, "s", epochs, floor=floor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -23,9 +24,17 @@ VIEWS = 4
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; runs: of each measurement, at least."""
+    """How much is measured.
 
+    runs: of each measurement. long: images from which on one run is taken in so many parts. variations: bf16,
+    compiled, and several captions a pass as well.
+    """
+
+    backbone: str
+    image_size: int
+    variations: bool
     runs: int
+    long: int
     evaluated: tuple[int, ...]  # test images, the largest from RSICD
     embedded: tuple[int, ...]
     prepared: tuple[int, ...]
@@ -37,25 +46,33 @@ class Sizes:
 
 
 FULL = Sizes(
+    backbone="resnet50",
+    image_size=256,
+    variations=True,
     runs=5,
+    long=5000,
     evaluated=(50, 210, 500, 1093),
     embedded=(200, 500, 1000, 5000),
     prepared=(100, 500, 1000, 2100),
     searched=(1000, 10_000, 30_000, 100_000),
-    training=240,
+    training=300,
     batches=(25, 50, 100, 200),
     questions=2000,
     passes=5,
 )
 QUICK = Sizes(
+    backbone="resnet18",
+    image_size=128,
+    variations=False,
     runs=1,
-    evaluated=(32, 64),
-    embedded=(64, 128),
-    prepared=(100, 300),
-    searched=(1000, 10_000),
+    long=5000,
+    evaluated=(32,),
+    embedded=(64,),
+    prepared=(100,),
+    searched=(1000,),
     training=40,
     batches=(50,),
-    questions=200,
+    questions=100,
     passes=1,
 )
 
@@ -65,12 +82,18 @@ class Material:
 
     def __init__(self, data: Path, root: Path, sizes: Sizes) -> None:
         self.root, self.sizes = root, sizes
-        self._ucm, self._ucm_images = _entries(data / "ucm" / "dataset.json"), data / "ucm" / "images"
-        self._rsicd, self._rsicd_images = (
-            _entries(data / "rsicd" / "dataset_rsicd.json"),
-            data / "rsicd" / "images",
-        )
-        self._rsicd = [image for image in self._rsicd if (self._rsicd_images / image["filename"]).exists()]
+        self._data = data
+        self._ucm_images, self._rsicd_images = data / "ucm" / "images", data / "rsicd" / "images"
+
+    @cached_property
+    def _ucm(self) -> list[dict]:
+        return _entries(self._data / "ucm" / "dataset.json")
+
+    @cached_property
+    def _rsicd(self) -> list[dict]:
+        """Those whose image is there."""
+        entries = _entries(self._data / "rsicd" / "dataset_rsicd.json")
+        return [image for image in entries if (self._rsicd_images / image["filename"]).exists()]
 
     def captions(self) -> Path:
         """A source of all captions in use, for a vocabulary."""
@@ -113,16 +136,16 @@ class Material:
         return folder
 
     def backbone(self) -> Path:
-        """A state dict of a ResNet-50 of random weights, its statistics taken from images of UCM."""
-        path = self.root / "resnet50.pt"
+        """A state dict of random weights, its statistics taken from images of UCM."""
+        path = self.root / f"{self.sizes.backbone}.pt"
         if not path.exists():
             torch.manual_seed(0)
-            network = get_model("resnet50", weights=None)
+            network = get_model(self.sizes.backbone, weights=None)
             files = [self._ucm_images / image["filename"] for image in self._ucm[::33]]
             pictures = [decode_image(file.read_bytes(), str(file)) for file in files]
             with torch.no_grad():
                 for start in range(0, len(pictures), 16):
-                    network(normalise(stack_images(pictures[start : start + 16], 256)))
+                    network(normalise(stack_images(pictures[start : start + 16], self.sizes.image_size)))
             torch.save(network.state_dict(), path)
         return path
 
@@ -142,8 +165,14 @@ class Material:
 
     def features(self) -> Child:
         """Computes the features of the small data set."""
-        options = [f"--weights={self.backbone()}", "--backbone=resnet50", f"--views={VIEWS}"]
-        return swan("prepare", "--dataset=small", "--features", *options, root=self.root)
+        options = ["--dataset=small", "--features", f"--views={VIEWS}", *self.network()]
+        return swan("prepare", *options, root=self.root)
+
+    def network(self) -> list[str]:
+        """The options that name the backbone, its weights and the size of its images."""
+        named = {"backbone": self.sizes.backbone, "weights": self.backbone()}
+        named["image-size"] = self.sizes.image_size
+        return [f"--{name}={value}" for name, value in named.items()]
 
     def train_heads(self, run: str, *options: str) -> Child:
         """Trains heads of the paper's size on the features."""

@@ -42,36 +42,33 @@ class Child:
         moments = [at for at, name, _ in self.events if name == phase]
         return np.diff(moments)[skip:].tolist()
 
-    def rate(self, phase: str) -> float:
-        """Pieces a second from when the first batch of a phase was done to its end."""
-        heard = [(at, done) for at, name, done in self.events if name == phase and done]
-        return (heard[-1][1] - heard[0][1]) / (heard[-1][0] - heard[0][0])
+    def rates(self, phase: str, parts: int = 1) -> list[float]:
+        """Pieces a second from the end of the first batch of a phase to its end, in so many equal parts."""
+        heard = np.array([(at, done) for at, name, done in self.events if name == phase and done])
+        bounds = np.linspace(0, len(heard) - 1, parts + 1).round().astype(int)
+        seconds, pieces = np.diff(heard[bounds], axis=0).T
+        return (pieces / seconds).tolist()
 
 
-def run_child(kind: str, *arguments: object, root: Path) -> Child:
+def run_child(kind: str, *arguments: object, root: Path, steps: int = 0) -> Child:
     """Runs `child.py`; what it prints on standard output is kept, the rest is shown when it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        times, output, errors = (Path(folder) / name for name in ("times.json", "output", "errors"))
+        times = Path(folder) / "times.json"
         command = [sys.executable, str(CHILD), str(times), kind, *map(str, arguments)]
+        environment = {**os.environ, "SWAN_ROOT": str(root), "STEPS": str(steps)}
         begun = perf_counter()
-        with output.open("wb") as out, errors.open("wb") as err:
-            process = subprocess.Popen(
-                command, stdout=out, stderr=err, env={**os.environ, "SWAN_ROOT": str(root)}
-            )
-            _, status, usage = os.wait4(process.pid, 0)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         whole = perf_counter() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{errors.read_text()}")
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
         record = json.loads(times.read_text())
-        events = [tuple(event) for event in record["events"]]
-        peak = usage.ru_maxrss * 1024
-        return Child(whole, record["imports"], record["work"], events, peak, output.read_text())
+    events = [tuple(event) for event in record["events"]]
+    return Child(whole, record["imports"], record["work"], events, record["peak"], done.stdout)
 
 
-def swan(*arguments: object, root: Path) -> Child:
-    """Runs a command of `swan` in a process of its own."""
-    return run_child("swan", *arguments, root=root)
+def swan(*arguments: object, root: Path, steps: int = 0) -> Child:
+    """Runs a command of `swan` in a process of its own; a training ends after so many steps, 0 for all."""
+    return run_child("swan", *arguments, root=root, steps=steps)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -94,6 +91,12 @@ def timed(action: Callable[[], Any]) -> float:
     begun = perf_counter()
     action()
     return perf_counter() - begun
+
+
+def fastest_rate(precision: str = "fp32", device: str = "cpu") -> float:
+    """The rate of a large product in float32, or for bf16 in whichever of both types is faster here."""
+    kinds = [torch.float32, torch.bfloat16] if precision == "bf16" else [torch.float32]
+    return max(multiplication_rate(device, kind) for kind in kinds)
 
 
 def multiplication_rate(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:

@@ -9,7 +9,7 @@ that the results can be compared.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from swancli.model.checkpoint import load_checkpoint
 from swancli.model.settings import PIXEL_MEAN, PIXEL_STD, VISUAL_HEADS
 from swancli.model.swan import Swan
 from swancli.model.visual import VMSF, WeightedSelfAttention
+from swancli.threads import read_ahead
 from swancli.train.batches import pad_tokens
 from swancli.train.losses import hinge_loss
 
@@ -140,10 +141,15 @@ def train(source: Path, checkpoint: Path, batch: int, steps: int, hear: Hear) ->
     order = np.random.default_rng(0).permutation(len(pairs))
     model.train()
     model.backbone.network.train()  # its batch norms run in training mode: item 6
-    for step in range(steps):
-        rows = np.take(order, range(step * batch, (step + 1) * batch), mode="wrap")
-        pixels = torch.stack([vary(Image.open(pairs[row][0]).convert("RGB")) for row in rows])
-        tokens, lengths = pad_tokens([vocabulary.encode(pairs[row][1]) for row in rows])
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        for step in range(steps):
+            rows = np.take(order, range(step * batch, (step + 1) * batch), mode="wrap")
+            pixels = torch.stack([vary(Image.open(pairs[row][0]).convert("RGB")) for row in rows])
+            yield pixels, *pad_tokens([vocabulary.encode(pairs[row][1]) for row in rows])
+
+    # Its loader has processes of its own; a thread ahead does as much for it.
+    for step, (pixels, tokens, lengths) in enumerate(read_ahead(batches())):
         scores = encode_images(model, pixels) @ model.encode_captions(tokens, lengths).T
         optimizer.zero_grad()
         hinge_loss(scores, torch.eye(batch, dtype=torch.bool), 0.2, False).backward()

@@ -17,6 +17,18 @@ HEADS = (
     "share of the floor",
     "memory",
 )
+# What README shows of it: step, what, size.
+HEADLINES = [
+    *(("eval", what, size) for size in (210, 1093) for what in ("whole process", "work")),
+    *(("embed", "once running", size) for size in (200, 1000, 5000)),
+    ("embed", "once running, bf16", 1000),
+    *(("embed", "whole process", size) for size in (200, 1000, 5000)),
+    *(("train", what, 100) for what in ("exact", "exact, compiled", "exact, bf16", "features")),
+    *(("train", f"{what}, 5 captions a pass", 100) for what in ("exact", "features")),
+    ("prepare", "work", 2100),
+    ("query", "swan --help", 0),
+    *(("query", what, 10_000) for what in ("cold", "--batch, one by one", "--batch, in blocks")),
+]
 SIZES = {"eval": "images", "embed": "images", "train": "pairs a step", "prepare": "images", "query": "images"}
 
 
@@ -24,6 +36,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line a measurement, medians with the smallest and the largest behind them."""
     lines = [HEADS, ["---"] * len(HEADS), *map(_cells, rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def headlines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that README shows, in its order."""
+    found = {(row["section"], row["what"], row["size"]): row for row in rows}
+    return [found[wanted] for wanted in HEADLINES if wanted in found]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -37,7 +55,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["section"],
         row["what"],
-        f"{row['size']:,} {SIZES.get(row['section'], '')}" if row["size"] else "",
+        _size(row),
         f"{_figure(tool)} {unit} ({_figure(row['tool']['low'])} to {_figure(row['tool']['high'])})",
         f"{_figure(published)} {unit}" if published else "",
         f"{ratio:.1f}" if ratio else "",
@@ -45,6 +63,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{share:.0%}" if share else "",
         f"{memory / 1e6:,.0f} MB" if memory else "",
     ]
+
+
+def _size(row: dict[str, Any]) -> str:
+    if not row["size"]:
+        return ""
+    counted = "views" if row["what"] == "writing features" else SIZES.get(row["section"], "")
+    return f"{row['size']:,} {counted}".strip()
 
 
 def _figure(value: float) -> str:

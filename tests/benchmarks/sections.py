@@ -12,7 +12,9 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from time import perf_counter
 from typing import Any
 
@@ -22,8 +24,8 @@ from material import VIEWS, Material
 from measure import (
     Child,
     disk_bandwidth,
+    fastest_rate,
     memory_bandwidth,
-    multiplication_rate,
     operations,
     repeated,
     run_child,
@@ -53,12 +55,16 @@ def row(section: str, what: str, size: int, unit: str, tool: list[float], **more
     return {"section": section, "what": what, "size": size, "unit": unit, "tool": spread(tool), **more}
 
 
-def image_operations(model: Swan, batch: int = 32) -> float:
+def beside_rate(action: Callable[[], Any], precision: str = "fp32") -> tuple[Any, float]:
+    """The result of an action, and the rate of a product measured before and after it, the higher one."""
+    before = fastest_rate(precision)
+    result = action()
+    return result, max(before, fastest_rate(precision))
+
+
+def image_operations(model: Swan) -> float:
     """Operations to encode one image."""
-    size = model.settings.image_size
-    with torch.inference_mode():
-        pixels = torch.randn(batch, 3, size, size)
-        return operations(lambda: model.encode_images(pixels)) / batch
+    return operations_of(model.encode_images, model.settings.image_size)
 
 
 def caption_operations(model: Swan, batch: int = 256) -> float:
@@ -68,6 +74,7 @@ def caption_operations(model: Swan, batch: int = 256) -> float:
         return operations(lambda: model.encode_captions(tokens, torch.full((batch,), WORDS))) / batch
 
 
+@cache
 def bare_import(root: Path) -> int:
     """Bytes of resident memory that torch and torchvision take."""
     return run_child("nothing", root=root).peak
@@ -83,9 +90,8 @@ def evaluation(material: Material) -> Iterator[Row]:
         source = material.test_set(count)
         name = source.parent.name
         material.prepare(name, source)
-        rate = multiplication_rate()
         command = ["eval", f"--dataset={name}", f"--checkpoint={checkpoint}", "--json"]
-        ours = [swan(*command, root=root) for _ in range(sizes.runs)]
+        ours, rate = beside_rate(partial(_swans, sizes.runs, *command, root=root))
         distinct = _distinct(source)
         more: Row = {
             "floor": (costs[0] * count + costs[1] * distinct) / rate,
@@ -97,6 +103,7 @@ def evaluation(material: Material) -> Iterator[Row]:
             more |= {"published": [whole.whole], "published_memory": whole.peak - bare}
             work |= {"published": [whole.work], "published_pass": spread(_passes(whole))}
             work["largest_difference"] = _compare(material, name, checkpoint, whole.printed, ours[0].printed)
+            more["note"] = "published: one run"
         elif count == sizes.evaluated[-1]:
             part = run_child("published-evaluation", source, checkpoint, sizes.passes, root=root)
             each = _passes(part)
@@ -125,13 +132,15 @@ def _distinct(source: Path) -> int:
 
 
 def _compare(material: Material, name: str, checkpoint: Path, published: str, ours: str) -> float:
-    """The largest difference of two similarities; ends the benchmark when a recall differs."""
+    """The largest difference of two similarities; ends the benchmark when it, or a recall, is not equal."""
     similarity = np.load(json.loads(published.splitlines()[-1])["similarity"])
     output = material.root / f"{name}.h5"
     command = ["embed", f"--dataset={name}", f"--checkpoint={checkpoint}", f"--output={output}"]
     swan(*command, root=material.root)
     embeddings = read_embeddings(output)
     difference = float(np.abs(embeddings.image @ embeddings.caption.T - similarity).max())
+    if difference > 1e-5:
+        raise SystemExit(f"{name}: similarities differ by {difference:.1e}")
     # Equal captions, encoded in different shards, differ in the last digit; under a tie rule they must not.
     _, first, same = np.unique(embeddings.caption, axis=0, return_index=True, return_inverse=True)
     similarity = similarity[:, first[same.ravel()]]
@@ -153,17 +162,27 @@ def embedding(material: Material) -> Iterator[Row]:
     cost = image_operations(load_checkpoint(checkpoint).model)
     part = run_child("published-evaluation", material.test_set(128), checkpoint, sizes.passes, root=root)
     passes = _passes(part)
-    for count in sizes.embedded:
-        output = root / "embedded.h5"
+    ways = [(count, "fp32") for count in sizes.embedded]
+    if sizes.variations:
+        ways.append((sizes.embedded[-2], "bf16"))
+    for count, precision in ways:
         command = ["embed", f"--images={material.folder(count)}", f"--checkpoint={checkpoint}"]
-        rate = multiplication_rate()
-        children = [swan(*command, f"--output={output}", root=root) for _ in range(sizes.runs)]
+        command += [f"--output={root / 'embedded.h5'}", f"--precision={precision}"]
+        runs = 1 if count >= sizes.long else sizes.runs
+        children, rate = beside_rate(partial(_swans, runs, *command, root=root), precision)
         more = {"published": [128 / seconds for seconds in passes], "floor": rate / cost}
         memory = max(child.peak for child in children) - bare
-        running = [child.rate("images") for child in children]
-        yield row("embed", "once running", count, "images/s", running, **more, memory=memory)
+        named = ", bf16" if precision == "bf16" else ""
+        running = [rate for child in children for rate in child.rates("images", sizes.runs // runs)]
+        if runs < sizes.runs:
+            more["note"] = f"one run; once running in {sizes.runs} parts of it"
+        yield row("embed", f"once running{named}", count, "images/s", running, **more, memory=memory)
         whole = [count / child.whole for child in children]
-        yield row("embed", "whole process", count, "images/s", whole, **more)
+        yield row("embed", f"whole process{named}", count, "images/s", whole, **more)
+
+
+def _swans(runs: int, *command: str, root: Path) -> list[Child]:
+    return [swan(*command, root=root) for _ in range(runs)]
 
 
 def training(material: Material) -> Iterator[Row]:
@@ -177,46 +196,45 @@ def training(material: Material) -> Iterator[Row]:
     )
     slow = [standing / seconds for seconds in published.seconds_each("steps")]
     views = sizes.training * VIEWS + 20
-    rate = multiplication_rate()
-    begun = [material.features() for _ in range(min(sizes.runs, 2))]
-    floor = rate / operations_of(lambda pixels: model.backbone(pixels), 32)
-    written = [child.rate("views") for child in begun]
-    yield row("train", "writing features", views, "images/s", written, floor=floor)
+    writing, rate = beside_rate(material.features)
+    floor = rate / operations_of(model.backbone, sizes.image_size)
+    written = writing.rates("views", sizes.runs)
+    note = f"one run, {sizes.runs} parts of it"
+    yield row("train", "writing features", views, "images/s", written, floor=floor, note=note)
 
-    backbone = ["--backbone=resnet50", f"--weights={material.backbone()}"]
-    ways = {
-        "exact": (backbone, 1, sizes.batches),
-        "exact, compiled": ([*backbone, "--compile"], 1, (standing,)),
-        "exact, 5 captions a pass": (backbone, 5, (standing,)),
-        "features": (["--features"], 1, sizes.batches),
-        "features, 5 captions a pass": (["--features"], 5, (standing,)),
-    }
+    exact, features = material.network(), ["--features"]
+    ways = {"exact": (exact, 1, sizes.batches), "features": (features, 1, sizes.batches)}
+    if sizes.variations:
+        ways |= {
+            "exact, compiled": ([*exact, "--compile"], 1, (standing,)),
+            "exact, bf16": ([*exact, "--precision=bf16"], 1, (standing,)),
+            "exact, 5 captions a pass": (exact, 5, (standing,)),
+            "features, 5 captions a pass": (features, 5, (standing,)),
+        }
     bare = bare_import(root)
     for name, (options, captions, batches) in ways.items():
         for batch in batches:
-            rate = multiplication_rate()
-            command = ["train", "--dataset=small", "--epochs=1", f"--batch-size={batch}"]
-            more = [f"--captions-per-image={captions}", f"--run=timed-{name.replace(', ', '-')}-{batch}"]
-            child = swan(*command, *[part.replace(" ", "-") for part in more], *options, root=root)
-            steps = child.seconds_each("steps")
-            whole = steps[1:-1] or steps  # the last one may be smaller, the first one compiles
-            cost = step_operations(model, batch, captions, features=options == ["--features"])
-            yield row(
-                "train",
-                name,
-                batch,
-                "pairs/s",
-                [batch / seconds for seconds in whole],
-                published=slow,
-                floor=rate * batch / cost,
-                memory=child.peak - bare,
+            run = f"timed-{name.replace(', ', '-').replace(' ', '-')}-{batch}"
+            command = ["train", "--dataset=small", "--epochs=1", f"--run={run}", f"--batch-size={batch}"]
+            command += [f"--captions-per-image={captions}", *options]
+            precision = "bf16" if "bf16" in name else "fp32"
+            # The second step still grows the memory, and the last one of an epoch may be smaller.
+            enough = min(sizes.runs + 2, 5 * sizes.training // batch)
+            child, rate = beside_rate(partial(swan, *command, root=root, steps=enough), precision)
+            seconds = child.seconds_each("steps")
+            more: Row = {"published": slow} if batch == standing else {}
+            more["floor"] = (
+                rate * batch / step_operations(model, batch, captions, features=options == features)
             )
+            more["memory"] = child.peak - bare
+            pairs = [batch / each for each in seconds[1:] or seconds]
+            yield row("train", name, batch, "pairs/s", pairs, **more)
 
 
-def operations_of(encode: Callable[[torch.Tensor], Any], batch: int) -> float:
-    """Operations a picture of 256 px."""
+def operations_of(encode: Callable[[torch.Tensor], Any], size: int, batch: int = 32) -> float:
+    """Operations a picture of so many pixels a side."""
     with torch.inference_mode():
-        pixels = torch.randn(batch, 3, 256, 256)
+        pixels = torch.randn(batch, 3, size, size)
         return operations(lambda: encode(pixels)) / batch
 
 
@@ -224,7 +242,7 @@ def step_operations(model: Swan, batch: int, captions: int, features: bool) -> f
     """Operations of a training step, forward and backward, of so many captions, some of them an image."""
     images = max(2, batch // captions)
     model.train()
-    pixels = torch.randn(images, 3, 256, 256)
+    pixels = torch.randn(images, 3, model.settings.image_size, model.settings.image_size)
     tokens = torch.randint(1, model.settings.words, (batch, WORDS))
     positive = torch.eye(images, dtype=torch.bool).repeat_interleave(captions, dim=1)[:, :batch]
     deep = None
@@ -256,8 +274,9 @@ def preparing(material: Material) -> Iterator[Row]:
         once = repeated(lambda files=files: timed(lambda: _decode(files)) / len(files), sizes.runs)
         children = [material.prepare(name, source) for _ in range(sizes.runs)]
         size = (root / name / "dataset.h5").stat().st_size
-        floor = count * statistics.median(once) / cores + size / disk_bandwidth(root)
-        more = {"published": [5 * count * seconds for seconds in once], "floor": floor}
+        floor = max(count * statistics.median(once) / cores, size / disk_bandwidth(root))
+        more: Row = {"published": [5 * count * seconds for seconds in once], "floor": floor}
+        more["note"] = "published: decoding alone, once a caption, on one core"
         yield row("prepare", "work", count, "s", [child.work for child in children], **more)
 
 
@@ -275,7 +294,7 @@ def querying(material: Material) -> Iterator[Row]:
     root, sizes = material.root, material.sizes
     checkpoint = material.trained()
     executable = Path(sys.executable).with_name("swan")
-    quiet = {"stdout": subprocess.DEVNULL, "check": True}
+    quiet = {"stdout": DEVNULL, "check": True}
     helped = repeated(lambda: timed(lambda: subprocess.run([executable, "--help"], **quiet)), 2 * sizes.runs)
     yield row("query", "swan --help", 0, "s", helped)
     bandwidth = memory_bandwidth()
@@ -320,7 +339,7 @@ def _stream(executable: Path, path: Path, questions: int) -> tuple[list[float], 
     command = [executable, "query", "--batch", "--json", "--quiet", f"--embeddings={path}"]
     asked = [f"many boats in a harbor beside {number} roads and a green field" for number in range(questions)]
     singly, together = [], []
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as searching:
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True) as searching:
 
         def ask(text: str) -> None:
             searching.stdin.write(text)

@@ -83,3 +83,53 @@ def test_contradicting_options_are_refused(root):
         assert printed.returncode == 2, options
         assert not (root / "small/runs/x").exists(), options
         assert "--features" in printed.stderr or "--image-size 32" in printed.stderr
+    for options in (["--compile"], ["--compare", "full,published"]):
+        printed = invoke("train", "--dataset", "small", "--features", "--run", "x", *options, root=root)
+        assert printed.returncode == 2, options
+        assert not list((root / "small/runs").glob("x*")), options
+
+
+def test_features_made_again_do_not_pass_for_those_that_a_run_began_with(root, finished):
+    begun = invoke("train", "--dataset", "small", "--features", "--epochs", "1", "--run", "begun", root=root)
+    assert begun.returncode == 0, begun.stderr
+    kept = shutil.copy(root / "small/features.h5", root / "small/kept.h5")
+    made = ["--dataset", "small", "--features", "--weights", finished.run / "best.pt", *VIEWS, "--seed", "1"]
+    assert invoke("prepare", *made, root=root).returncode == 0
+    printed = invoke("train", "--resume", "--run", "begun", "--epochs", "2", root=root)
+    shutil.move(kept, root / "small/features.h5")
+    assert printed.returncode == 2
+    assert "made again since the run began" in printed.stderr
+
+
+def test_run_on_features_goes_on_after_the_root_has_moved(root, tmp_path):
+    options = ["--dataset", "small", "--features", "--epochs", "1", "--run", "moving"]
+    assert invoke("train", *options, root=root).returncode == 0
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(root, moved)
+    resumed = invoke("train", "--resume", "--run", "moving", "--epochs", "2", root=moved)
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(figures(moved, "moving")) == 2
+
+
+def test_run_may_start_from_another_and_train_on_features_of_its_backbone(root, finished):
+    options = ["--dataset", "small", "--features", "--init-from", finished.run / "best.pt", "--epochs", "1"]
+    printed = invoke("train", *options, "--run", "further", root=root)
+    assert printed.returncode == 0, printed.stderr
+    config = json.loads((root / "small/runs/further/config.json").read_text())
+    assert (config["weights"], config["embed_dim"], config["frozen"]) == ("", 32, True)
+
+
+def test_options_of_features_without_features_are_refused_and_those_of_the_source_with_none(finished):
+    for options in (
+        ["--image-size", "64"],
+        ["--features", "--size", "32"],
+        ["--features", "--split", "random"],
+    ):
+        printed = invoke("prepare", "--dataset", "small", *options, root=finished.root)
+        assert printed.returncode == 2, options
+        assert "nothing to act on" in printed.stderr, options
+    printed = invoke(
+        "prepare", "--dataset", "small", "--features", "--weights", "gone.pt", root=finished.root
+    )
+    assert printed.returncode == 2
+    assert "gone.pt: no such file" in printed.stderr

@@ -143,6 +143,7 @@ def test_batch_of_queries_answers_one_json_line_each_in_order(finished):
     answers = [json.loads(line) for line in printed.stdout.splitlines()]
     assert [answer["query"] for answer in answers] == ["a red plane", "", "???", "two boats in the harbor"]
     assert [len(answer["results"]) for answer in answers] == [2, 0, 0, 2]
+    assert [answer.get("error") for answer in answers] == [None, *["there is no word in it"] * 2, None]
     alone = json.loads(invoke("query", "a red plane", "--json", "--top-k", "2", root=finished.root).stdout)
     scores = [[hit.pop("score") for hit in answer["results"]] for answer in (answers[0], alone)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
@@ -160,6 +161,20 @@ def test_batch_answers_a_line_before_the_next_one_comes(finished):
             assert json.loads(searching.stdout.readline())["query"] == question
         searching.stdin.close()
         assert searching.wait(timeout=60) == 0
+
+
+def test_batch_takes_any_line_ends_and_answers_the_lines_before_one_that_is_no_text(finished):
+    command = [sys.executable, "-m", "swancli", "query", "--batch", "--json", "--top-k", "1"]
+    environment = {**os.environ, "SWAN_ROOT": str(finished.root)}
+    asked = ["a red plane\r\n", "x" * 200_000 + "\n", "two boats"]
+    options = {"env": environment, "capture_output": True, "check": False, "timeout": 120}
+    printed = subprocess.run(command, input="".join(asked).encode(), **options)
+    answers = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["a red plane", "x" * 200_000, "two boats"]
+    printed = subprocess.run(command, input=b"a red plane\n\xff\xfe\ntwo boats\n", **options)
+    assert printed.returncode == 2
+    assert [json.loads(line)["query"] for line in printed.stdout.splitlines()] == ["a red plane"]
+    assert b"line 2 is not UTF-8 text" in printed.stderr
 
 
 def test_text_query_needs_neither_torchvision_nor_pandas(finished):

@@ -136,6 +136,27 @@ def test_backbone_takes_a_torchvision_or_aid_file(tmp_path, key):
     assert torch.equal(loaded["layer4.1.conv2.weight"], weights["layer4.1.conv2.weight"])
 
 
+def test_backbone_takes_a_checkpoint_of_the_published_code(tmp_path, published_weights):
+    torch.save({"epoch": 3, "model": published_weights}, tmp_path / "SWAN_best.pth.tar")
+    backbone = Backbone("resnet50", frozen=True)
+    backbone.load_weights(tmp_path / "SWAN_best.pth.tar")
+    loaded = backbone.network.state_dict()["layer4.2.conv3.weight"]
+    assert torch.equal(loaded, published_weights["image_encoder.resnet.layer4.2.conv3.weight"])
+
+
+def test_network_that_cannot_be_compiled_is_told(monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def broken(pixels):
+        raise TorchDynamoException("no working C++ compiler found\nmore of it")
+
+    backbone = Backbone("resnet18", frozen=True)
+    monkeypatch.setattr(backbone.network, "compile", lambda: None)
+    monkeypatch.setattr(backbone.network, "forward", broken)
+    with pytest.raises(SwanError, match=r"--compile: not possible here \(no working C\+\+ compiler found\)"):
+        backbone.compile_network(2, 32)
+
+
 def test_weights_of_another_network_name_the_one_they_fit(tmp_path):
     torch.save(get_model("resnet34", weights=None).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(SwanError, match="not weights of resnet18") as caught:

@@ -1,8 +1,6 @@
 """From a source to dataset.h5: what is checked, what is stored, what is left out."""
 
 import json
-import threading
-import time
 
 import h5py
 import numpy as np
@@ -16,7 +14,6 @@ from swancli.prepare.build import (
     Skipped,
     SplitCount,
     group_skipped,
-    in_order,
     prepare_dataset,
     prepare_demo,
 )
@@ -217,28 +214,6 @@ def test_progress_of_each_phase_ends_at_its_total(source):
         "reading image sizes": (4, 4),
         "reading images": (4, 4),
     }
-
-
-def test_threads_keep_the_order_and_run_only_a_little_ahead():
-    started = []
-
-    def work(item):
-        started.append(item)
-        time.sleep(0.002 if item % 3 else 0.006)
-        return item
-
-    results = in_order(work, range(200), workers=2)
-    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert len(started) <= 5 + 4 * 2 + 1
-    assert list(results) == list(range(5, 200))
-
-
-def test_abandoned_reading_leaves_no_threads_behind():
-    before = threading.active_count()
-    results = in_order(str, range(100), workers=3)
-    next(results)
-    results.close()
-    assert threading.active_count() == before
 
 
 def test_skipped_images_are_grouped_by_reason_and_pattern():

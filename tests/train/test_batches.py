@@ -17,7 +17,6 @@ from swancli.train.batches import (
     normalise,
     pad_tokens,
     pair_batches,
-    read_ahead,
     stack_images,
 )
 
@@ -160,30 +159,3 @@ def test_overhead_augmentation_reaches_all_eight_orientations_and_leaves_no_blac
         [bright[:, :16, :16], bright[:, :16, 16:], bright[:, 16:, :16], bright[:, 16:, 16:]]
     ).mean(dim=(2, 3))
     assert set(quadrants.argmax(dim=0).tolist()) == {0, 1, 2, 3}
-
-
-def test_reading_ahead_keeps_order_and_passes_errors_on():
-    assert list(read_ahead(iter(range(20)))) == list(range(20))
-
-    def broken():
-        yield 1
-        raise ValueError("image 7")
-
-    items = read_ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(ValueError, match="image 7"):
-        next(items)
-
-
-def test_reading_ahead_stops_with_its_reader():
-    made = []
-
-    def endless():
-        while True:
-            made.append(1)
-            yield 1
-
-    items = read_ahead(endless(), depth=2)
-    next(items)
-    items.close()
-    assert len(made) <= 5
