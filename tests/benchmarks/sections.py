@@ -168,7 +168,7 @@ def embedding(material: Material) -> Iterator[Row]:
     for count, precision in ways:
         command = ["embed", f"--images={material.folder(count)}", f"--checkpoint={checkpoint}"]
         command += [f"--output={root / 'embedded.h5'}", f"--precision={precision}"]
-        runs = 1 if count >= sizes.long else sizes.runs
+        runs = 1 if count >= sizes.long or precision == "bf16" else sizes.runs
         children, rate = beside_rate(partial(_swans, runs, *command, root=root), precision)
         more = {"published": [128 / seconds for seconds in passes], "floor": rate / cost}
         memory = max(child.peak for child in children) - bare
