@@ -56,6 +56,11 @@ def move(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return tensor.to(device, non_blocking="cuda" in (tensor.device.type, device.type))
 
 
+def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Where a GPU can fetch it while it computes; the same tensor for every other device."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
 def describe_device(device: torch.device) -> str:
     """A few words for the user: what computes."""
     if device.type == "cuda":

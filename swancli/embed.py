@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swancli.device import autocast, image_batch, move, reading_threads
+from swancli.device import autocast, image_batch, move, pinned, reading_threads
 from swancli.errors import ImageError, SwanError
 from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes, resize_image
 from swancli.model.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ from swancli.prepare.sources import read_source
 from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Catalogue, Dataset, Embeddings
 from swancli.threads import in_order, read_ahead
-from swancli.train.batches import normalise, pad_tokens, pinned, stack_images
+from swancli.train.batches import normalise, pad_tokens, stack_images
 from swancli.vocab import Vocabulary
 
 # The published evaluation pads captions in shards of so many (item 4): when testing, and when validating.

@@ -65,11 +65,6 @@ class Batch:
         )
 
 
-def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Where a GPU can fetch it while it computes; the same tensor for every other device."""
-    return tensor.pin_memory() if device.type == "cuda" else tensor
-
-
 def pair_batches(
     caption_image: np.ndarray, batch_size: int, captions_per_image: int, generator: np.random.Generator
 ) -> list[list[np.ndarray]]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.device import autocast, move, reading_threads
+from swancli.device import autocast, move, pinned, reading_threads
 from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import Scores, retrieval_scores
@@ -34,7 +34,6 @@ from swancli.train.batches import (
     load_batches,
     normalise,
     pair_batches,
-    pinned,
     stack_images,
     stored_size,
 )

@@ -17,13 +17,13 @@ from material import Material
 from measure import multiplication_rate, repeated, swan, timed
 from sections import image_operations, row, step_operations
 
-from swancli.device import autocast, image_batch
+from swancli.device import autocast, image_batch, pinned
 from swancli.model.checkpoint import save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store import Catalogue, Dataset, create_dataset
 from swancli.threads import read_ahead
-from swancli.train.batches import normalise, pinned, stack_images
+from swancli.train.batches import normalise, stack_images
 from swancli.vocab import count_words, write_vocabulary
 from swancli.workspace import Workspace
 
@@ -36,7 +36,7 @@ def on_gpu(material: Material) -> Iterator[dict[str, Any]]:
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here")
     device, root = torch.device("cuda"), material.root
-    model, checkpoint, weights = _noise(root)
+    model, checkpoint = _noise(root)
     ceiling = multiplication_rate("cuda", torch.bfloat16)
     cost = image_operations(model)
     count = TRAINING + VALIDATION
@@ -55,7 +55,7 @@ def on_gpu(material: Material) -> Iterator[dict[str, Any]]:
     )
     yield row("gpu", "loading alone", count, "images/s", _loading(root, device))
 
-    backbone = ["--backbone=resnet50", f"--weights={weights}"]
+    backbone = ["--backbone=resnet50", f"--weights={checkpoint}"]
     swan("prepare", "--dataset=noise", "--features", *backbone, "--views=2", "--max-gb=40", root=root)
     for name, options in {
         "epoch, exact": backbone,
@@ -73,8 +73,8 @@ def on_gpu(material: Material) -> Iterator[dict[str, Any]]:
             yield row("gpu", f"{name}, {captions} captions a pass", 5 * TRAINING, "s", epochs, floor=floor)
 
 
-def _noise(root: Path) -> tuple[Swan, Path, Path]:
-    """A data set of noise with its vocabulary, a model for it, its checkpoint and its backbone's weights."""
+def _noise(root: Path) -> tuple[Swan, Path]:
+    """A data set of noise with its vocabulary, a model for it, and its checkpoint."""
     workspace, rng = Workspace(root), np.random.default_rng(0)
     count = TRAINING + VALIDATION
     words = [f"word{number}" for number in range(1000)]
@@ -91,7 +91,7 @@ def _noise(root: Path) -> tuple[Swan, Path, Path]:
     model = Swan(ModelSettings(len(vocabulary), "resnet50", frozen=True)).eval()
     checkpoint = root / "noise.pt"
     save_checkpoint(checkpoint, model, vocabulary, {"dataset": "noise", "run": "noise", "epoch": 0})
-    return model, checkpoint, checkpoint
+    return model, checkpoint
 
 
 def _encoding(model: Swan, device: torch.device) -> list[float]:

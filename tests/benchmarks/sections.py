@@ -35,6 +35,7 @@ from measure import (
 )
 
 from swancli.evaluate.metrics import retrieval_scores
+from swancli.features import DEEP
 from swancli.images import decode_image
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
@@ -127,8 +128,7 @@ def _passes(published: Child) -> list[float]:
 
 
 def _distinct(source: Path) -> int:
-    images = json.loads(source.read_text())["images"]
-    return len({sentence["raw"] for image in images for sentence in image["sentences"]})
+    return len({sentence["raw"] for image in _listed(source) for sentence in image["sentences"]})
 
 
 def _compare(material: Material, name: str, checkpoint: Path, published: str, ours: str) -> float:
@@ -258,7 +258,7 @@ def _counted_step(model: Swan, batch: int, captions: int, features: bool) -> int
     if features:
         with torch.no_grad():
             maps = model.backbone(pixels)
-        deep = {depth: maps[depth] for depth in ("deep1", "deep2", "deep3")}
+        deep = {depth: maps[depth] for depth in DEEP}
 
     def step() -> None:
         scores = (
