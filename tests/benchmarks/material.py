@@ -159,9 +159,9 @@ class Material:
             self.train_heads("heads", "--epochs=3", "--lr=1e-3")
         return checkpoint
 
-    def prepare(self, name: str, source: Path) -> Child:
+    def prepare(self, name: str, source: Path, *options: str) -> Child:
         """Prepares a data set."""
-        return swan("prepare", f"--dataset={name}", f"--source={source}", root=self.root)
+        return swan("prepare", f"--dataset={name}", f"--source={source}", *options, root=self.root)
 
     def features(self) -> Child:
         """Computes the features of the small data set."""
