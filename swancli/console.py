@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from swancli.query.search import Answer
     from swancli.store import Embeddings
     from swancli.train.loop import Epoch
+    from swancli.train.scenes import SceneAccuracy
     from swancli.vocab import Vocabulary
     from swancli.word_vectors import WordVectors
 
@@ -117,6 +118,22 @@ class Display:
         """A callback that shows a bar for each phase: phase, done, total."""
         with self._bars() as bars:
             yield _phases(bars)
+
+    @contextmanager
+    def pretraining(
+        self,
+    ) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, float, SceneAccuracy], None]]]:
+        """A callback of phase, done and total, and one that shows an epoch on scenes as a line."""
+        with self._bars() as bars:
+
+            def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
+                if not self.silent:
+                    share = _percent(accuracy.accuracy)
+                    bars.console.print(
+                        f"epoch {epoch:3}  loss {loss:.3f}  validation accuracy {share}", style="dim"
+                    )
+
+            yield _phases(bars), on_epoch
 
     @contextmanager
     def training(self, epochs: int) -> Iterator[TrainingDisplay]:
@@ -304,6 +321,19 @@ def show_features(path: Path, cost: FeatureCost) -> None:
     size = f"{cost.size / 1e9:.2f} GB"
     table.add_row(str(cost.training), str(cost.views), str(cost.validation), size, escape(str(path)))
     output().print(table)
+
+
+def show_pretrained(dataset: str, path: Path, accuracy: SceneAccuracy) -> None:
+    """What `swan pretrain` wrote."""
+    heads = ["scenes", "training images", "validation images", "accuracy", "file"]
+    table = _table(f"backbone trained on the scenes of {dataset}", heads)
+    counts = map(str, (accuracy.scenes, accuracy.training, accuracy.validation))
+    table.add_row(*counts, _percent(accuracy.accuracy), escape(str(path)))
+    output().print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1f} %"
 
 
 def show_vocabulary(vocabulary: Vocabulary, path: Path, vectors: WordVectors | None = None) -> None:

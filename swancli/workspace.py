@@ -106,6 +106,10 @@ class Workspace:
         """Path of a data set's `features.h5`."""
         return self.dataset(name).with_name("features.h5")
 
+    def backbone(self, name: str, network: str) -> Path:
+        """Path of a backbone that was trained on a data set's scenes."""
+        return self.dataset(name).with_name(f"backbone-{network}.pt")
+
     def run(self, dataset: str, name: str) -> Run:
         """A run of a data set, whether or not it exists yet."""
         return Run(self.root / checked_name(dataset, "--dataset") / "runs" / checked_name(name, "--run"))

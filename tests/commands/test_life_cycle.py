@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import SMALL, execute, invoke
 
 RECALLS = ["R@1", "R@5", "R@10"]
@@ -349,3 +350,23 @@ def test_vocab_of_a_source_counts_its_training_captions_only(source, tmp_path):
         assert invoke("vocab", *options, root=tmp_path).returncode == 0
         with h5py.File(tmp_path / "v.h5") as file:
             assert ("onlyhere" in file["words"].asstr()[:]) == held
+
+
+def test_pretrained_backbone_is_what_a_run_starts_from(source, tmp_path):
+    invoke("prepare", "--dataset", "small", "--source", source, root=tmp_path)
+    invoke("vocab", "--dataset", "small", root=tmp_path)
+    options = ["--dataset", "small", "--image-size", "32", "--epochs", "1"]
+    printed = invoke("pretrain", *options, root=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert "backbone trained on the scenes of small" in printed.stdout
+    weights = tmp_path / "small" / "backbone-resnet18.pt"
+    trained = invoke(
+        "train", *options, "--embed-dim", "32", "--weights", weights, "--run", "r", root=tmp_path
+    )
+    assert trained.returncode == 0, trained.stderr
+    own = torch.load(weights, weights_only=True)["state_dict"]
+    run = torch.load(tmp_path / "small/runs/r/best.pt", weights_only=True)["model"]
+    assert all(torch.equal(run[f"backbone.network.{name}"], value) for name, value in own.items())
+    other = invoke("train", *options, "--backbone", "resnet50", "--weights", weights, root=tmp_path)
+    assert other.returncode == 2
+    assert "it fits --backbone resnet18" in other.stderr
