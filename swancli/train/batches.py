@@ -44,7 +44,9 @@ class Batch:
     pixels: uint8 (B, 3, R, R), channels last; views: what to make of them, None to take them as they are;
     deep: the backbone's deep maps where they were computed before, float16 (see `features`), else None;
     tokens: int64 (C, L), 0 past the end; lengths: int64 (C,); positive: bool (B, C), whether a caption
-    describes an image, like the lengths always on the CPU; images: int64 (B,), their rows.
+    describes an image; negative: bool (B, C), whether it is to be told from the image's own (neither, where
+    the words are those of another caption of the image); these three always on the CPU; images: int64 (B,),
+    their rows.
     """
 
     pixels: torch.Tensor
@@ -53,6 +55,7 @@ class Batch:
     tokens: torch.Tensor
     lengths: torch.Tensor
     positive: torch.Tensor
+    negative: torch.Tensor
     images: np.ndarray
 
     def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -184,6 +187,12 @@ def load_batches(
         tokens: word numbers of every caption.
         own_captions_only: as in `TrainSettings`.
     """
+    number: dict[tuple[int, ...], int] = {}
+    words = np.array([number.setdefault(tuple(caption), len(number)) for caption in tokens])
+    order = np.argsort(caption_image, kind="stable")
+    words_of = np.split(
+        words[order], np.searchsorted(caption_image[order], np.arange(1, caption_image.max() + 1))
+    )
     for batch in groups:
         rows = caption_image[[group[0] for group in batch]]
         captions = np.concatenate(batch)
@@ -191,9 +200,12 @@ def load_batches(
         if own_captions_only:
             place = np.arange(len(batch))
             positive = np.repeat(place, [len(group) for group in batch]) == place[:, None]
+            negative = ~positive
         else:
             positive = caption_image[captions] == rows[:, None]
-        yield Batch(*read_images(rows), padded, lengths, torch.from_numpy(positive), rows)
+            negative = np.stack([~np.isin(words[captions], words_of[row]) for row in rows])
+        masks = torch.from_numpy(positive), torch.from_numpy(negative)
+        yield Batch(*read_images(rows), padded, lengths, *masks, rows)
 
 
 def stored_size(size: int, augmentation: str) -> int:

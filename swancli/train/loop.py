@@ -281,7 +281,13 @@ def _train_step(
     with autocast(device, settings.precision):
         images = model.encode_images(normalise(augment(batch.pixels, batch.views)), batch.deep)
         captions = model.encode_captions(batch.tokens, batch.lengths)
-    loss = hinge_loss(images @ captions.T, batch.positive, settings.margin, settings.loss == "hardest")
+    loss = hinge_loss(
+        images @ captions.T,
+        batch.positive,
+        batch.negative,
+        margin=settings.margin,
+        hardest=settings.loss == "hardest",
+    )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if settings.clip_norm:

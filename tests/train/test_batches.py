@@ -68,7 +68,19 @@ def test_batch_says_which_caption_describes_which_image():
     assert batch.images.tolist() == [2, 1]
     assert batch.tokens.tolist() == [[13], [10], [12]]
     assert batch.positive.tolist() == [[True, True, False], [False, False, True]]
+    assert batch.negative.tolist() == [[False, False, True], [True, True, False]]
     torch.testing.assert_close(batch.pixels, stack_images([images[2], images[1]], 8))
+
+
+def test_caption_in_the_words_of_an_images_own_is_no_negative_of_it():
+    caption_image = np.array([1, 0, 0, 2])
+    tokens = [[5, 6], [7], [5, 6], [5]]
+    images = [np.zeros((8, 8, 3), np.uint8)] * 3
+    groups = [[np.array([0]), np.array([1]), np.array([3])]]
+    (batch,) = load_batches(groups, reader(images), caption_image, tokens)
+    # Image 0 has the words of caption 0 in its caption 2, though that one is not in the batch.
+    assert batch.positive.tolist() == [[True, False, False], [False, True, False], [False, False, True]]
+    assert batch.negative.tolist() == [[False, True, True], [False, False, True], [True, True, False]]
 
 
 def test_published_batches_take_other_captions_of_the_same_image_as_negatives():
@@ -82,6 +94,7 @@ def test_published_batches_take_other_captions_of_the_same_image_as_negatives():
     )
     assert shared.positive.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     assert own.positive.tolist() == np.eye(3, dtype=bool).tolist()
+    assert torch.equal(own.negative, ~own.positive)
 
 
 def test_tokens_are_padded_with_zero_and_cut_at_47():

@@ -36,10 +36,16 @@ def test_captions_of_the_same_image_are_no_negatives():
     assert hinge_loss(scores, swapped).item() == pytest.approx(0.15 + 0.2 + 0.65)
 
 
+def test_pair_that_is_neither_positive_nor_negative_costs_nothing():
+    negative = torch.tensor([[False, False], [True, False]])
+    # Caption 1 could describe image 0 too: its 0.1 (image 0) and 0.3 (caption 1) are left out.
+    assert hinge_loss(SCORES, torch.eye(2).bool(), negative).item() == pytest.approx(0.5 + 0.3)
+
+
 def test_hinge_loss_equals_the_published_values(parity):
     scores = torch.from_numpy(parity["loss_scores"]).double()
     positive = torch.eye(len(scores)).bool()
     for hardest, name in ((False, "loss_sum"), (True, "loss_hardest")):
-        assert hinge_loss(scores, positive, 0.2, hardest).item() == pytest.approx(
+        assert hinge_loss(scores, positive, hardest=hardest).item() == pytest.approx(
             float(parity[name]), rel=1e-6
         )
