@@ -594,6 +594,14 @@ def evaluate(
         bool,
         typer.Option("--ceiling", help="Also what a perfect model would get, given that captions repeat."),
     ] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Also draw PNG files into this folder: training, recall, scene confusion, a map, mistakes.",
+        ),
+    ] = None,
     min_mr: Annotated[
         float | None, typer.Option(help="Exit with code 3 when mR, in percent, is below.")
     ] = None,
@@ -605,6 +613,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Recall of a run, or of a group of runs, on the test split of its data set."""
+    from swancli.evaluate.figures import draw_figures, require_plots
     from swancli.evaluate.report import evaluate_checkpoint, evaluate_file, evaluate_group
 
     _exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
@@ -612,6 +621,9 @@ def evaluate(
     _exclusive(vocab=vocab, embeddings=embeddings)
     _exclusive(dataset=dataset, embeddings=embeddings)
     _exclusive(json=json_, csv=csv_)
+    _exclusive(figures=figures, folds=folds)
+    if figures:
+        require_plots()
     workspace, display = Workspace(root), Display(quiet)
     options = {
         "split": None if split == "all" else split,
@@ -626,6 +638,9 @@ def evaluate(
         which = f"group {run!r} of runs" if run else "runs"
         problem = f"{root}: no {which} with folds"
         raise SwanError(problem, "train some: swan train --folds 3 --run NAME")
+    if figures and group:
+        runs = ", ".join(member["run"] for member in group.members())
+        raise SwanError(f"{group.file}: --figures draws one run, not a group", f"choose with --run: {runs}")
     if embeddings:
         report = evaluate_file(embeddings, **options)
     else:
@@ -639,6 +654,13 @@ def evaluate(
     for warning in report.warnings:
         warn(warning)
     _print_report(report, as_json=json_, as_csv=csv_)
+    if figures:
+        with display.progress() as progress:
+            drawn = draw_figures(report, figures, workspace, progress)
+        for path in drawn.written:
+            display.note(f"wrote {path}")
+        for name, reason in drawn.left_out.items():
+            display.note(f"left out {name}: {reason}")
     if min_mr is not None and report.mean_recall < min_mr:
         warn(f"mR {report.mean_recall:.2f} is below --min-mr {min_mr:g}")
         raise typer.Exit(NOT_MET)

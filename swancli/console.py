@@ -235,7 +235,6 @@ def show_scores(title: str, rows: Mapping[str, Scores]) -> None:
 
 def show_report(report: Report) -> None:
     """The table of `swan eval`: recalls, and below them the ceiling and scene recall when asked for."""
-    named = report.source.get("run") or report.source.get("embeddings") or report.source.get("checkpoint", "")
     both = (report.scores.image_to_text, report.scores.text_to_image)
     medians, means = ([getattr(way, name) for way in both] for name in ("median_rank", "mean_rank"))
     notes = [
@@ -247,8 +246,7 @@ def show_report(report: Report) -> None:
         ways = (report.scenes.image_to_text, report.scenes.text_to_image)
         left_out = f"without one: {ways[0].skipped} images, {ways[1].skipped} captions"
         notes.append(f"scene recall: share of the K best that have the query's scene ({left_out})")
-    title = f"{report.source.get('dataset', '')} {report.split} · {named}"
-    table = _recall_table(title)
+    table = _recall_table(report.title)
     table.add_row("recall", *_recall_cells(report.scores), style="bold")
     if report.ceiling:
         table.add_row("ceiling", *_recall_cells(report.ceiling))

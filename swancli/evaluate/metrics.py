@@ -83,6 +83,20 @@ class SceneRecall:
     text_to_image: SceneDirection
 
 
+@dataclass(frozen=True)
+class SceneConfusion:
+    """Which scenes the results of each scene's captions are of.
+
+    names: the S scenes, sorted. share: float64 (S, S + 1), from 0 to 1: for the captions of the row's scene,
+    the mean share of their results that have the column's scene; the last column is for results without one.
+    A row sums to 1, and is NaN where the scene has no caption. queries: int64 (S,), captions of each scene.
+    """
+
+    names: tuple[str, ...]
+    share: np.ndarray
+    queries: np.ndarray
+
+
 # ---------------------------------------------------------------------------------------------------------
 # recall and rank
 
@@ -182,14 +196,7 @@ def _direction(
     asked = (owner >= 0) & np.isin(owner, candidate_owner)
     if not asked.any():
         raise SwanError("nothing to score: no image has a caption", "check the split and the data set")
-    counts = np.zeros((3, len(owner)), dtype=np.int64)
-    for rows, similarity in grid.blocks():
-        kept = asked[rows]
-        if kept.any():
-            rows, similarity = rows[kept], similarity[kept]
-            placing = place(similarity, owner[rows, None] == candidate_owner)
-            counts[:, rows] = placing.above, placing.positives, placing.negatives
-    placing = Placing(*counts[:, asked])
+    placing = _placing(grid, owner, candidate_owner, asked)
     if ties == "expected":
         rank = expected_ranks(placing)
     else:
@@ -204,6 +211,18 @@ def _direction(
         queries=len(rank),
         skipped=len(owner) - len(rank),
     )
+
+
+def _placing(grid: Grid, owner: np.ndarray, candidate_owner: np.ndarray, asked: np.ndarray) -> Placing:
+    """The placing of the queries that `asked`, bool (Q,), picks; each of these has a positive."""
+    counts = np.zeros((3, len(owner)), dtype=np.int64)
+    for rows, similarity in grid.blocks():
+        kept = asked[rows]
+        if kept.any():
+            rows, similarity = rows[kept], similarity[kept]
+            placing = place(similarity, owner[rows, None] == candidate_owner)
+            counts[:, rows] = placing.above, placing.positives, placing.negatives
+    return Placing(*counts[:, asked])
 
 
 def _mean(values: np.ndarray) -> float:
@@ -263,6 +282,21 @@ def scores_from_similarity(
 ) -> Scores:
     """Recall and ranks of a similarity matrix (N, M); the rest as in `retrieval_scores`."""
     return _scores(matrix_grids(similarity), caption_image, ties, ks)
+
+
+def caption_ranks(image: np.ndarray, caption: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
+    """float64 (M,): the rank, from 1, of each caption's own image among all images; NaN without an image.
+
+    Equal scores count at their expected value, so a rank can be half a number. Arguments as in
+    `retrieval_scores`.
+
+    Raises:
+        SwanError: a similarity is not a number.
+    """
+    ranks, asked = np.full(len(caption), np.nan), caption_image >= 0
+    grid = embedding_grids(image, caption)[1]
+    ranks[asked] = expected_ranks(_placing(grid, caption_image, np.arange(len(image)), asked))
+    return ranks
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -332,13 +366,8 @@ def scene_shares(
         member: float32 (C, S + 1), 1 at the scene of each candidate, at the last for one without.
         weight: int64 (q, S + 1), how many of the queries equal to this one have each scene.
     """
-    candidates = similarity.shape[1]
-    k = min(k, candidates)
-    threshold = np.partition(similarity, candidates - k, axis=1)[:, candidates - k, None]
-    above = (similarity > threshold).astype(np.float32) @ member  # (q, S + 1), whole numbers
-    tied = (similarity == threshold).astype(np.float32) @ member
-    above, tied = above.astype(np.int64), tied.astype(np.int64)
-    room = k - above.sum(axis=1)
+    k = min(k, similarity.shape[1])
+    above, tied, room = _scene_counts(similarity, member, k)
     own = np.arange(len(code)), code
     if ties == "expected":
         taken = room * tied[own] / tied.sum(axis=1)
@@ -351,6 +380,18 @@ def scene_shares(
     return (above[own] + taken) / k
 
 
+def _scene_counts(
+    similarity: np.ndarray, member: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidates above and at the k-th highest score by scene, int64 (q, S + 1), and the room left, (q,)."""
+    place = similarity.shape[1] - k
+    threshold = np.partition(similarity, place, axis=1)[:, place, None]
+    above = (similarity > threshold).astype(np.float32) @ member  # whole numbers
+    tied = (similarity == threshold).astype(np.float32) @ member
+    above, tied = above.astype(np.int64), tied.astype(np.int64)
+    return above, tied, k - above.sum(axis=1)
+
+
 def _scene_direction(
     grid: Grid, code: np.ndarray, candidate_code: np.ndarray, ties: str, ks: Sequence[int]
 ) -> SceneDirection:
@@ -361,7 +402,7 @@ def _scene_direction(
             "no scene recall: no query has a scene", "leave --scene-recall out, or check the split"
         )
     scenes = int(max(code.max(), candidate_code.max())) + 1
-    member = np.eye(scenes + 1, dtype=np.float32)[candidate_code]  # -1 picks the last
+    member = _scene_members(candidate_code, scenes)
     weight = np.zeros((int(grid.query.max()) + 1, scenes + 1), dtype=np.int64)
     np.add.at(weight, (grid.query[asked], code[asked]), 1)
     shares = {k: np.zeros(len(code)) for k in sorted(set(ks))}
@@ -374,6 +415,11 @@ def _scene_direction(
     queries = int(np.count_nonzero(asked))
     means = {k: 100 * _mean(share[asked]) for k, share in shares.items()}
     return SceneDirection(means, queries, skipped=len(code) - queries)
+
+
+def _scene_members(code: np.ndarray, scenes: int) -> np.ndarray:
+    """float32 (C, S + 1): 1 at the scene of each candidate, at the last for one without (code -1)."""
+    return np.eye(scenes + 1, dtype=np.float32)[code]
 
 
 def _scene_codes(scene: np.ndarray) -> np.ndarray:
@@ -430,3 +476,35 @@ def scene_recall_from_similarity(
 ) -> SceneRecall:
     """Scene recall of a similarity matrix (N, M); the rest as in `scene_recall`."""
     return _scene_recall(matrix_grids(similarity), scene, caption_image, ties, ks)
+
+
+def scene_confusion(
+    image: np.ndarray, caption: np.ndarray, caption_image: np.ndarray, scene: np.ndarray, *, k: int = 1
+) -> SceneConfusion:
+    """The scenes of the k best images for the captions of each scene; equal scores at their expected value.
+
+    For a caption with a images of a scene above the k-th highest score, s of the T images at it, and r places
+    left for those: (a + r s / T) / k of its results have the scene. k is lowered to the number of images.
+
+    Args:
+        scene: object (N,) of str or None. The rest as in `retrieval_scores`.
+
+    Raises:
+        SwanError: no caption's image has a scene, or a similarity is not a number.
+    """
+    code = _scene_codes(scene)
+    caption_code = _caption_codes(code, caption_image)
+    asked = caption_code >= 0
+    if not asked.any():
+        raise SwanError("no caption's image has a scene")
+    k, scenes = min(k, len(image)), int(code.max()) + 1
+    member = _scene_members(code, scenes)
+    share = np.zeros((len(caption), scenes + 1))
+    for rows, similarity in embedding_grids(image, caption)[1].blocks():
+        above, tied, room = _scene_counts(similarity, member, k)
+        share[rows] = (above + room[:, None] * tied / tied.sum(axis=1, keepdims=True)) / k
+    queries = np.bincount(caption_code[asked], minlength=scenes)
+    means = np.full((scenes, scenes + 1), np.nan)
+    for row in np.flatnonzero(queries):
+        means[row] = [_mean(column) for column in share[caption_code == row].T]
+    return SceneConfusion(tuple(sorted({name for name in scene if name is not None})), means, queries)

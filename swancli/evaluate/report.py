@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Report:
     """The figures of one evaluation; recalls in percent.
 
     source: what was evaluated, plain values (data set, run, checkpoint). images, captions: how many.
+    embeddings: of the split alone, what the figures were counted from.
     ceiling and scenes are None unless asked for. warning: what makes the figures doubtful, "" for nothing.
     """
 
@@ -43,6 +44,7 @@ class Report:
     images: int
     captions: int
     scores: Scores
+    embeddings: Embeddings = field(repr=False, compare=False)
     ceiling: Scores | None = None
     scenes: SceneRecall | None = None
     warning: str = ""
@@ -69,6 +71,12 @@ class Report:
                 for short, name in DIRECTIONS.items()
             }
         return record
+
+    @property
+    def title(self) -> str:
+        """Data set, split and run; the file where there is no run."""
+        named = self.source.get("run") or self.source.get("embeddings") or self.source.get("checkpoint", "")
+        return f"{self.source.get('dataset', '')} {self.split} · {named}"
 
     @property
     def mean_recall(self) -> float:
@@ -221,6 +229,7 @@ def evaluate(
         images=len(rows),
         captions=len(captions),
         scores=retrieval_scores(image, caption, part.image, ties=ties),
+        embeddings=replace(embeddings, image=image, caption=caption, catalogue=part),
         ceiling=ceiling_scores(part.text, part.image, len(rows), ties=ties) if ceiling else None,
         scenes=scene_recall(image, caption, part.image, part.scene, ties=ties) if scenes else None,
     )

@@ -14,9 +14,11 @@ from swancli.evaluate import grids
 from swancli.evaluate.grids import similarity_blocks
 from swancli.evaluate.metrics import (
     TIES,
+    caption_ranks,
     ceiling_scores,
     chance_scores,
     retrieval_scores,
+    scene_confusion,
     scene_oracle_scores,
     scene_recall,
     scene_recall_from_similarity,
@@ -379,3 +381,69 @@ def test_scene_oracle_finds_one_image_among_those_of_its_scene():
     for direction in (scores.image_to_text, scores.text_to_image):
         assert direction.recall[1] == pytest.approx(100 * at_1)
         assert direction.recall[10] == 100
+
+
+# ---------------------------------------------------------------------------------------------------------
+# ranks of single captions, confusion of scenes
+
+AXES = np.eye(4, dtype=np.float32)
+
+
+def test_rank_of_each_caption_by_hand():
+    # image 0 scores 3, images 1 and 2 score 1, image 3 scores 0, for every caption
+    caption = np.tile(np.array([[3.0, 1, 1, 0]], dtype=np.float32), (5, 1))
+    ranks = caption_ranks(AXES, caption, np.array([0, 2, 3, 1, -1]))
+    np.testing.assert_array_equal(ranks, [1, 2.5, 4, 2.5, np.nan])
+
+
+def test_ranks_average_to_the_mean_rank():
+    random = np.random.default_rng(0)
+    image, caption = random.integers(-1, 2, (9, 3)), random.integers(-1, 2, (20, 3))
+    caption_image = np.append(np.arange(19) % 9, -1)
+    vectors = image.astype(np.float32), caption.astype(np.float32)
+    ranks = caption_ranks(*vectors, caption_image)
+    mean = retrieval_scores(*vectors, caption_image).text_to_image.mean_rank
+    assert np.nanmean(ranks) == pytest.approx(mean)
+
+
+CONFUSED = objects(["pond", "port", "port", None])
+
+
+@pytest.mark.parametrize(
+    ("k", "pond", "port"),
+    [
+        # captions of a pond: one finds the pond, one ties over a port and the image without a scene;
+        # the caption of a port ties over all four
+        (1, [1 / 2, 1 / 4, 1 / 4], [1 / 4, 2 / 4, 1 / 4]),
+        # the first has a second place left for the three at 0, the second is sure of both
+        (2, [(1 + 0) / 4, (2 / 3 + 1) / 4, (1 / 3 + 1) / 4], [1 / 4, 2 / 4, 1 / 4]),
+        (99, [1 / 4, 2 / 4, 1 / 4], [1 / 4, 2 / 4, 1 / 4]),
+    ],
+)
+def test_scene_confusion_by_hand(k, pond, port):
+    caption = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]], dtype=np.float32)
+    found = scene_confusion(AXES, caption, np.array([0, 0, 1, 3]), CONFUSED, k=k)
+    assert found.names == ("pond", "port")
+    assert found.queries.tolist() == [2, 1]  # the last caption's image has no scene
+    np.testing.assert_allclose(found.share, [pond, port])
+
+
+def test_scene_without_a_caption_has_an_empty_row():
+    found = scene_confusion(AXES, AXES[:1], np.array([0]), CONFUSED)
+    np.testing.assert_array_equal(found.share, [[1, 0, 0], [np.nan] * 3])
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_diagonal_of_the_scene_confusion_is_the_scene_recall(retrieval, k):
+    image, caption, caption_image, scene = retrieval
+    found = scene_confusion(image, caption, caption_image, scene, k=k)
+    seen = found.queries > 0
+    np.testing.assert_allclose(found.share[seen].sum(axis=1), 1)
+    mean = np.average(np.diag(found.share)[seen], weights=found.queries[seen])
+    recall = scene_recall(image, caption, caption_image, scene, ks=(k,)).text_to_image.share[k]
+    assert 100 * mean == pytest.approx(recall)
+
+
+def test_scene_confusion_needs_a_scene():
+    with pytest.raises(SwanError, match="scene"):
+        scene_confusion(AXES, AXES, np.arange(4), objects([None] * 4))

@@ -1,0 +1,329 @@
+"""The figures of an evaluation as matplotlib figures: functions of arrays that know nothing of files.
+
+Each one takes a `title` that says data set, split and run, and is drawn inside `style()`. Colours keep apart
+for colour-blind readers (Okabe and Ito's, for scenes Tol's "muted"). Letters in shapes: N images, M captions,
+S scenes.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
+
+from swancli.evaluate.metrics import RECALL_AT, SceneConfusion, Scores
+
+INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+SCENE_COLOURS = "#332288 #88ccee #44aa99 #117733 #999933 #ddcc77 #cc6677 #882255 #aa4499".split()
+SCENE_MARKERS = "^soDv"  # a scene has a colour and a marker: 45 that differ
+WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+STYLE = {
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.5,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "figure.titlesize": 10,
+    "savefig.dpi": 200,
+    "text.parse_math": False,  # a $ in a caption or a file name is a $
+    "text.usetex": False,
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings that figures are drawn and saved under."""
+    return matplotlib.rc_context(STYLE)
+
+
+def _figure(what: str, title: str, width: float, height: float) -> Figure:
+    """An empty figure of a size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # measures text
+    fits = int(11 * width)  # characters of a line; of a path the end says most
+    figure.suptitle(f"{what}\n{title if len(title) <= fits else '…' + title[1 - fits :]}")
+    return figure
+
+
+def _wrapped(text: str, width: int, lines: int) -> str:
+    """Text cut to so many lines of so many characters."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# curves
+
+
+def training_curves(history: pd.DataFrame, title: str) -> Figure:
+    """Loss and validation recall by epoch, the best epoch marked.
+
+    Args:
+        history: the columns epoch, loss, mR, i2t_R@1 and so on of a run's `metrics.csv`, a row an epoch.
+    """
+    figure = _figure("Training", title, 7, 5.2)
+    axes = figure.subplots(2, 2, sharex=True)
+    epoch = history["epoch"]
+    best = history["mR"].idxmax()
+    _curve(axes[0, 0], epoch, history["loss"], INK)
+    _curve(axes[0, 1], epoch, history["mR"], INK)
+    axes[0, 0].set(title="training loss", ylabel="loss of a pair")
+    reached = f"{history['mR'][best]:.1f} % in epoch {epoch[best]:.0f}"
+    axes[0, 1].set(title=f"validation mR, best {reached}", ylabel="mR (%)")
+    axes[1, 1].sharey(axes[1, 0])
+    for panel, way, name in zip(axes[1], ("i2t", "t2i"), WAYS.values(), strict=True):
+        for k, colour in zip(RECALL_AT, (BLUE, GREEN, ORANGE), strict=True):
+            _curve(panel, epoch, history[f"{way}_R@{k}"], colour, label=f"recall@{k}")
+        panel.set(title=f"validation recall, {name}", xlabel="epoch", ylabel="recall (%)")
+    for panel in axes.flat:
+        panel.axvline(epoch[best], color=GREY, linewidth=0.8, linestyle=":", zorder=0, label="best epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_ylim(0)
+        panel.grid(axis="y")
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _curve(panel: Axes, epoch: pd.Series, values: pd.Series, colour: str, label: str = "") -> None:
+    panel.plot(epoch, values, color=colour, label=label, marker="o", markersize=2.5)
+
+
+def recall_curves(scores: Scores, ceiling: Scores, chance: Scores, title: str) -> Figure:
+    """Recall@K against K in both directions, between chance and what a perfect model would get.
+
+    Args:
+        scores, ceiling, chance: with recalls at the same K.
+    """
+    figure = _figure("Recall@K", title, 7, 3.6)
+    axes = figure.subplots(1, 2, sharey=True)
+    for panel, (way, name) in zip(axes, WAYS.items(), strict=True):
+        for figures, label, colour, dashes in (
+            (ceiling, "ceiling: a perfect model, since captions repeat", GREEN, "--"),
+            (scores, "this model", BLUE, "-"),
+            (chance, "chance", GREY, ":"),
+        ):
+            recall = getattr(figures, way).recall
+            panel.plot(list(recall), list(recall.values()), dashes, color=colour, label=label)
+        recall = getattr(scores, way).recall
+        for k in RECALL_AT:
+            panel.plot(k, recall[k], "o", color=BLUE, markersize=4)
+            # above and left of the curve, which rises to the right
+            beside, side = ((0, 5), "center") if k == 1 else ((-3, 3), "right")
+            label = f"{recall[k]:.1f}"
+            panel.annotate(label, (k, recall[k]), beside, textcoords="offset points", ha=side, color=BLUE)
+        last = max(recall)
+        panel.set(title=name, xlabel="K, results looked at", ylim=(0, 101), xlim=(0.8, last * 1.1))
+        panel.set_xscale("log")
+        ticks = [k for k in (1, 2, 5, 10, 20, 50, 100) if k <= last]
+        panel.xaxis.set_major_locator(FixedLocator(ticks))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xticklabels(map(str, ticks))
+        panel.grid()
+    axes[0].set(ylabel="recall@K (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------
+# scenes
+
+
+def scene_confusion_matrix(confusion: SceneConfusion, title: str) -> Figure:
+    """The scene of the best image, for the captions of each scene, in percent.
+
+    Cells under 0.5 % stay empty. Results without a scene get a column when there are any.
+    """
+    share = 100 * confusion.share
+    without = np.nansum(share[:, -1]) > 0
+    names = [_shortened(name) for name in confusion.names]
+    columns = [*names, "no scene"] if without else names
+    share = share[:, : len(columns)]
+    side = max(4.5, 2.6 + 0.27 * len(names))
+    figure = _figure("Scene of the best image, for the captions of each scene", title, side + 0.6, side)
+    panel = figure.subplots()
+    image = panel.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="equal")
+    for row, column in np.argwhere(np.nan_to_num(share) >= 0.5):
+        value = share[row, column]
+        colour = "white" if value > 55 else INK
+        panel.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    panel.set_xticks(range(len(columns)), columns, rotation=90)
+    panel.set_yticks(range(len(names)), names)
+    panel.set(xlabel="scene of the best image", ylabel="scene of the caption")
+    panel.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    panel.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    panel.grid(which="minor")
+    panel.tick_params(which="both", length=0)
+    panel.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=panel, shrink=0.5, aspect=30, pad=0.02)
+    bar.set_label("captions of the row (%)")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _shortened(name: str, length: int = 24) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def embedding_map(
+    image: np.ndarray,
+    caption: np.ndarray,
+    image_scene: np.ndarray,
+    caption_scene: np.ndarray,
+    title: str,
+) -> Figure:
+    """Images and captions as points of a plane; a scene has a colour and a marker, and a name on the map.
+
+    Args:
+        image: (N, 2) and caption: (M, 2), places on the map.
+        image_scene, caption_scene: object (N,) and (M,) of str, None for an item without a scene.
+    """
+    names = sorted({name for name in (*image_scene, *caption_scene) if name is not None})
+    height = max(6.9, 1.5 + 0.19 * len(names))  # the legend's, if it is long
+    figure = _figure("Images and captions by likeness (t-SNE of the embeddings)", title, 8.6, height)
+    panel = figure.subplots()
+    looks = {None: {"color": "#999999", "marker": "o"}}
+    for place, name in enumerate(names):
+        turn, colour = divmod(place, len(SCENE_COLOURS))
+        looks[name] = {"color": SCENE_COLOURS[colour], "marker": SCENE_MARKERS[turn % len(SCENE_MARKERS)]}
+    for name, look in looks.items():
+        own = [scene == name for scene in caption_scene]
+        panel.scatter(*caption[own].T, s=7, alpha=0.5, linewidths=0, **look)
+        own = [scene == name for scene in image_scene]
+        panel.scatter(*image[own].T, s=30, edgecolors=INK, linewidths=0.6, zorder=3, **look)
+    panel.set(xticks=[], yticks=[], aspect="equal")
+    panel.spines[:].set_visible(False)
+    small, large = ({**looks[None], "linestyle": "", "markersize": size} for size in (2.7, 5.5))
+    kinds = [
+        Line2D([], [], label="image", markeredgecolor=INK, markeredgewidth=0.6, **large),
+        Line2D([], [], label="caption", markeredgewidth=0, **small),
+    ]
+    scenes = [
+        Line2D([], [], label=_shortened(name), linestyle="", markersize=5.5, markeredgewidth=0, **looks[name])
+        for name in names
+    ]
+    figure.legend(handles=kinds + scenes, loc="outside right center", fontsize=8)
+    _name_on_map(figure, panel, {name: caption[caption_scene == name] for name in names}, image)
+    return figure
+
+
+def _name_on_map(figure: Figure, panel: Axes, groups: dict[str, np.ndarray], taken: np.ndarray) -> None:
+    """Writes each name beside the middle one of its points (n, 2), where it covers the fewest points.
+
+    Args:
+        taken: (N, 2), further points to keep clear of.
+    """
+    figure.draw_without_rendering()  # settles where things are
+    points = panel.transData.transform(np.concatenate([*groups.values(), taken]))
+    boxes: list[Bbox] = []
+    turns = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    offsets = [(far * 1.6 * np.cos(turn), far * np.sin(turn)) for far in (9, 16, 26, 40) for turn in turns]
+    for name, places in groups.items():
+        if not len(places):
+            continue
+        distances = np.hypot(*(places[:, None] - places[None]).T)
+        middle = places[np.median(distances, axis=0).argmin()]
+        label = panel.annotate(
+            _shortened(name),
+            middle,
+            (0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            zorder=4,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0},
+        )
+        box = label.get_window_extent()
+        moved = [box.translated(*(np.array(offset) * figure.dpi / 72)) for offset in offsets]
+        costs = [
+            there.count_contains(points) + 20 * there.count_overlaps(boxes) + np.hypot(*offset) / 10
+            for there, offset in zip(moved, offsets, strict=True)
+        ]
+        best = int(np.argmin(costs))
+        label.set_position(offsets[best])
+        boxes.append(moved[best])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# mistakes
+
+
+@dataclass(frozen=True)
+class Result:
+    """An image on the sheet: uint8 (H, W, 3) pixels, its scene, and whether it bears the caption as well."""
+
+    pixels: np.ndarray
+    scene: str | None
+    same_caption: bool
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A caption, its image with file name and rank, from 1, and the images that came before it."""
+
+    text: str
+    filename: str
+    rank: float
+    image: Result
+    preferred: Sequence[Result]
+
+
+def mistakes_sheet(mistakes: Sequence[Mistake], candidates: int, title: str) -> Figure:
+    """A row a caption: its text, its own image, framed, with the rank, and beside it what was preferred.
+
+    Scenes that are not the caption's stand out in colour.
+
+    Args:
+        candidates: how many images were ranked.
+    """
+    columns = 2 + max(len(mistake.preferred) for mistake in mistakes)
+    what = f"Captions whose own image ranks worst among {candidates:,}"
+    figure = _figure(what, title, 2 + 1.3 * (columns - 1), 0.9 + 1.7 * len(mistakes))
+    widths = [1.5] + [1] * (columns - 1)
+    grid = figure.subplots(len(mistakes), columns, squeeze=False, width_ratios=widths)
+    for row, mistake in zip(grid, mistakes, strict=True):
+        for panel in row:
+            panel.set_axis_off()
+        row[0].set_box_aspect(1 / widths[0])  # as high as a square image beside it
+        text, name = _wrapped(mistake.text, 26, 6), _shortened(mistake.filename, 28)
+        row[0].text(0, 1, text, va="top", fontsize=9, transform=row[0].transAxes)
+        row[0].text(0, 0, name, va="bottom", fontsize=7, color=GREY, transform=row[0].transAxes)
+        scene = mistake.image.scene
+        _picture(row[1], mistake.image, scene, f"own, rank {mistake.rank:g}", BLUE)
+        for place, (panel, result) in enumerate(zip(row[2:], mistake.preferred, strict=False), start=1):
+            above = f"{place}, same caption" if result.same_caption else f"{place}"
+            _picture(panel, result, scene, above, GREY)
+    return figure
+
+
+def _picture(panel: Axes, result: Result, scene: str | None, above: str, colour: str) -> None:
+    panel.set_axis_on()
+    panel.imshow(result.pixels)
+    panel.set(xticks=[], yticks=[])
+    panel.set_title(above, color=colour, pad=3, fontsize=8, loc="left")
+    differs = ORANGE if result.scene != scene else INK
+    panel.set_xlabel(_shortened(result.scene or "", 20), fontsize=8, labelpad=2, color=differs)
+    panel.spines[:].set(visible=True, color=colour, linewidth=1.5 if colour == BLUE else 0.6)

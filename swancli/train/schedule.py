@@ -1,0 +1,23 @@
+"""How the learning rate runs through a training, as shares of its highest value."""
+
+from __future__ import annotations
+
+import math
+
+# Section 4.1 and the published options file.
+DECAY = 0.7
+DECAY_EPOCHS = 20
+
+
+def stepped(epoch: int) -> float:
+    """The paper's: x0.7 from epoch 20 on, again from 40 and so on (epoch indices 19, 39, ...)."""
+    return DECAY ** (epoch // DECAY_EPOCHS)
+
+
+def warmed_cosine(step: int, steps: int, warm_up: int) -> float:
+    """Rises linearly over the first `warm_up` steps, and follows half a cosine to 0 after the last of `steps`.
+
+    Args:
+        step: from 1.
+    """
+    return min(1.0, step / max(1, warm_up)) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
