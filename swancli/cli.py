@@ -35,7 +35,7 @@ from swancli.console import (
     warn,
 )
 from swancli.errors import SwanError
-from swancli.workspace import Workspace
+from swancli.workspace import SHIPPED, Workspace, named_checkpoint, shipped_checkpoint
 
 if TYPE_CHECKING:
     from swancli.evaluate.report import GroupReport, Report
@@ -73,7 +73,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU when there is one.")]
 DatasetName = Annotated[str | None, typer.Option(help="Name of the data set. Default: the newest one.")]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: the newest one.")]
-CheckpointFile = Annotated[Path | None, typer.Option(help="A checkpoint file, in place of a run.")]
+CheckpointFile = Annotated[
+    Path | None,
+    typer.Option(help="A checkpoint file, in place of a run; `shipped` is the one that comes with swan."),
+]
 Format = Annotated[SourceFormat | None, typer.Option(help="Layout of the source. Default: recognised.")]
 CheckpointVocab = Annotated[
     Path | None,
@@ -167,7 +170,7 @@ def prepare(
     ] = 256,
     augmentation: Annotated[
         Augmentation, typer.Option(help="How views vary, as for train.", rich_help_panel=FEATURES)
-    ] = "paper",
+    ] = "overhead",
     views: Annotated[
         int, typer.Option(min=1, help="Views of each training image.", rich_help_panel=FEATURES)
     ] = 4,
@@ -368,7 +371,15 @@ def train(
     ] = 5,
     lr: Annotated[
         float, typer.Option(min=0.0, help="Adam's learning rate (paper: 2e-4).", rich_help_panel=RECIPE)
-    ] = 2e-4,
+    ] = 1e-3,
+    backbone_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Share of --lr for a backbone that is trained. Default: 1 from random weights, else 0.2.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
     variant: Annotated[
         Variant,
         typer.Option(
@@ -417,10 +428,10 @@ def train(
     schedule: Annotated[
         Schedule,
         typer.Option(
-            help="step: x0.7 every 20 epochs, as the paper. cosine: down to 0 at the end.",
+            help="step: x0.7 every 20 epochs, as the paper. cosine: up in the first epoch, then down to 0.",
             rich_help_panel=RECIPE,
         ),
-    ] = "step",
+    ] = "cosine",
     backbone: Annotated[
         BackboneName, typer.Option(help="Convolutional network (paper: resnet50).", rich_help_panel=MODEL)
     ] = "resnet18",
@@ -454,7 +465,7 @@ def train(
             help="paper: rotation up to 90 degrees, crop. overhead: flips, quarter turns, crops, colour.",
             rich_help_panel=RECIPE,
         ),
-    ] = "paper",
+    ] = "overhead",
     loss: Annotated[
         Loss,
         typer.Option(
@@ -542,6 +553,7 @@ def train(
             "batch_size": batch_size,
             "captions_per_image": captions_per_image,
             "lr": lr,
+            "backbone_rate": backbone_rate,
             "schedule": schedule,
             "loss": loss,
             "margin": margin,
@@ -649,7 +661,9 @@ def evaluate(
             if group:
                 report = evaluate_group(workspace, group, dataset, **options)
             else:
-                path = checkpoint or workspace.find_run_for(run, dataset).best
+                path = (
+                    named_checkpoint(checkpoint) if checkpoint else workspace.find_run_for(run, dataset).best
+                )
                 report = evaluate_checkpoint(workspace, path, dataset, **options)
     for warning in report.warnings:
         warn(warning)
@@ -703,11 +717,16 @@ def embed(
     _exclusive(dataset=dataset, images=images, texts=texts)
     workspace, display = Workspace(root), Display(quiet)
     target = choose_device(device)
-    model = load_checkpoint(checkpoint or workspace.find_run_for(run, dataset).best, vocab)
+    encoder = named_checkpoint(checkpoint) if checkpoint else workspace.find_encoder(run, dataset)
+    model = load_checkpoint(encoder, vocab)
+    if encoder == shipped_checkpoint() and not checkpoint:
+        warn(
+            f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
+        )
     name = dataset or model.origin["dataset"]
     if not (name or images or texts):
         name = workspace.newest_dataset()
-    path = output or _embeddings_path(model, name, images, texts)
+    path = output or _embeddings_path(workspace, model, name, images, texts)
     display.note(f"embedding with {model.path} on {describe_device(target)}")
     with display.progress() as progress:
         options = {"batch_size": batch_size, "device": target, "precision": precision, "progress": progress}
@@ -761,7 +780,7 @@ def query(
     searcher = open_search(
         path,
         device,
-        checkpoint=checkpoint,
+        checkpoint=named_checkpoint(checkpoint) if checkpoint else None,
         vocab=vocab,
         scenes=scene or (),
         split=split,
@@ -851,15 +870,21 @@ def _captions(
         return stored.catalogue.select(rows)[0].text
 
 
-def _embeddings_path(checkpoint: Checkpoint, dataset: str, images: Path | None, texts: Path | None) -> Path:
-    """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set."""
+def _embeddings_path(
+    workspace: Workspace, checkpoint: Checkpoint, dataset: str, images: Path | None, texts: Path | None
+) -> Path:
+    """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set.
+
+    What the shipped checkpoint makes does not stand beside it, in the package, but under the root.
+    """
     if images:
         name = f"embeddings-{images.resolve().name}"
     elif texts:  # no image in it to search, so not under the name that `query` looks for
         name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
     else:
         name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
-    return checkpoint.path.parent / f"{name}.h5"
+    shipped = checkpoint.path == shipped_checkpoint()
+    return (workspace.root / SHIPPED if shipped else checkpoint.path.parent) / f"{name}.h5"
 
 
 def _exclusive(**given: object) -> None:

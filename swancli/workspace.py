@@ -3,6 +3,7 @@
 <root>/<dataset>/dataset.h5  vocab.h5
 <root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  figures/
 <root>/<dataset>/runs/<group>/ group.json      names its runs, which stand beside it
+<root>/shipped/ embeddings-NAME.h5             made with the checkpoint that comes with the package
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ from typing import Any
 from swancli.errors import SwanError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SHIPPED = "shipped"
+
+
+def shipped_checkpoint() -> Path:
+    """The trained checkpoint that comes with swan: in the package, or in the `assets/` of a checkout."""
+    package = Path(__file__).parent
+    inside = package / "assets" / "shipped.pt"
+    return inside if inside.exists() else package.parent / "assets" / "shipped.pt"
 
 
 @dataclass(frozen=True)
@@ -158,6 +167,16 @@ class Workspace:
         own = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/best.pt"
         return self.find_run(name, dataset if _newest(self.root, own) else None)
 
+    def find_encoder(self, name: str | None = None, dataset: str | None = None) -> Path:
+        """The checkpoint to encode with: of the run to use on a data set, else the shipped one.
+
+        Raises:
+            SwanError: there is no run of that name.
+        """
+        if not name and not _newest(self.root, "*/runs/*/best.pt") and shipped_checkpoint().exists():
+            return shipped_checkpoint()
+        return self.find_run_for(name, dataset).best
+
     def find_group(
         self, name: str | None = None, dataset: str | None = None, folds: bool = False
     ) -> Group | None:
@@ -172,12 +191,12 @@ class Workspace:
         return next(wanted, None)
 
     def find_checkpoint(self, run_or_file: str) -> Path:
-        """The checkpoint that a file, a run's folder or a run's name stands for.
+        """The checkpoint that a file, a run's folder, a run's name or `shipped` stands for.
 
         Raises:
             SwanError: there is none.
         """
-        path = Path(run_or_file)
+        path = named_checkpoint(Path(run_or_file))
         if path.is_file():
             return path
         if (path / "best.pt").is_file():
@@ -192,10 +211,16 @@ class Workspace:
         Raises:
             SwanError: there is none.
         """
-        found = _newest(self.root, "*/runs/*/embeddings*.h5")
+        patterns = "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5"
+        found = _newest(self.root, *patterns)
         if not found:
             raise SwanError(f"{self.root}: no embeddings.h5 below it", "make one: swan embed")
         return found
+
+
+def named_checkpoint(path: Path) -> Path:
+    """The file itself, or the shipped checkpoint when it is called `shipped` and no such file is there."""
+    return shipped_checkpoint() if str(path) == SHIPPED and not path.is_file() else path
 
 
 def checked_name(name: str, option: str) -> str:
@@ -213,9 +238,10 @@ def _only(name: str | None, option: str) -> str:
     return checked_name(name, option) if name else "*"
 
 
-def _newest(root: Path, pattern: str) -> Path | None:
-    return next(iter(_newest_first(root, pattern)), None)
+def _newest(root: Path, *patterns: str) -> Path | None:
+    return next(iter(_newest_first(root, *patterns)), None)
 
 
-def _newest_first(root: Path, pattern: str) -> list[Path]:
-    return sorted(root.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)
+def _newest_first(root: Path, *patterns: str) -> list[Path]:
+    found = [path for pattern in patterns for path in root.glob(pattern)]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)

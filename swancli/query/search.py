@@ -19,6 +19,7 @@ from swancli.images import decode_image, read_bytes
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.store import Catalogue, Embeddings, names_in, read_embeddings
 from swancli.vocab import tokenize
+from swancli.workspace import shipped_checkpoint
 
 CELLS = 2**24  # similarities at a time, at most (but one question's at least): 64 MB
 
@@ -208,6 +209,8 @@ def open_search(
         raise SwanError(f"{path}: holds no images to search", "embed some: swan embed --images DIR")
     vocab = vocab or (Path(embeddings.vocab) if embeddings.vocab else None)
     made_by = checkpoint or Path(embeddings.checkpoint)
+    if not made_by.exists() and made_by.name == shipped_checkpoint().name:
+        made_by = shipped_checkpoint()  # where this installation has it
     with ThreadPoolExecutor(1) as pool:
         # Reading and hashing leave the interpreter free, which meanwhile imports the tokenizer.
         loading = pool.submit(load_checkpoint, made_by, vocab, captions_only=texts_only)

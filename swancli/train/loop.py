@@ -5,7 +5,6 @@ swan train --dataset ucm
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -38,13 +37,12 @@ from swancli.train.batches import (
     stored_size,
 )
 from swancli.train.losses import hinge_loss
+from swancli.train.schedule import stepped, warmed_cosine
 from swancli.vocab import Vocabulary
 from swancli.workspace import Run
 
 # Section 4.1 and the published options file.
 LEARNING_RATE = 2e-4
-DECAY = 0.7
-DECAY_EPOCHS = 20
 MARGIN = 0.2
 
 SHOWN_STEPS = 10  # of a GPU: the display's loss is read once in so many steps
@@ -54,6 +52,8 @@ SHOWN_STEPS = 10  # of a GPU: the display's loss is read once in so many steps
 class TrainSettings:
     """How a run is trained; written to its `config.json` beside the model's settings.
 
+    backbone_rate: share of the learning rate at which a backbone that is not frozen learns.
+    schedule: "step", the paper's, or "cosine", with a first epoch in which the rate rises (see `schedule`).
     clip_norm: largest norm of all gradients together, larger ones are scaled down to it; 0 leaves them.
     own_captions_only: other captions of the same image count as negatives, as in the published code.
     compiled: torch.compile makes the backbone's kernels.
@@ -62,13 +62,14 @@ class TrainSettings:
     epochs: int = 30
     batch_size: int = 100
     captions_per_image: int = 5
-    lr: float = LEARNING_RATE
-    schedule: str = "step"
+    lr: float = 1e-3
+    backbone_rate: float = 1.0
+    schedule: str = "cosine"
     loss: str = "sum"
     margin: float = MARGIN
     clip_norm: float = 0.0
     own_captions_only: bool = False
-    augmentation: str = "paper"
+    augmentation: str = "overhead"
     precision: str = "fp32"
     compiled: bool = False
     seed: int = 0
@@ -84,6 +85,7 @@ PUBLISHED_RECIPE = {
     "batch_size": 100,
     "captions_per_image": 1,
     "lr": LEARNING_RATE,
+    "backbone_rate": 1.0,
     "schedule": "step",
     "loss": "sum",
     "margin": MARGIN,
@@ -107,15 +109,11 @@ class Epoch:
     best: bool
 
 
-def learning_rate(settings: TrainSettings, epoch: int) -> float:
-    """The learning rate of an epoch, counted from 1.
-
-    `step`, as in the paper: x0.7 from epoch 20 on, again from 40 and so on (epoch indices 19, 39, ...).
-    `cosine`: half a cosine from the full rate towards 0 after the last epoch.
-    """
+def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
+    """Share of the learning rate at a step of an epoch, both counted from 1; steps: in an epoch."""
     if settings.schedule == "step":
-        return settings.lr * DECAY ** (epoch // DECAY_EPOCHS)
-    return settings.lr * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs)) / 2
+        return stepped(epoch)
+    return warmed_cosine((epoch - 1) * steps + step, settings.epochs * steps, steps)
 
 
 class Watch:
@@ -168,8 +166,7 @@ def train(
     tokens = [vocabulary.encode(text) for text in training.text]
 
     model.to(device, memory_format=torch.channels_last)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=settings.lr)
+    optimizer = _optimizer(model, settings)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
     fingerprint = dataset.catalogue.fingerprint()
     events = _tensorboard(run, len(history) + 1)
@@ -187,16 +184,14 @@ def train(
             tokens,
             own_captions_only=settings.own_captions_only,
         )
-        lr = learning_rate(settings, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        share = partial(rate_share, settings, epoch, steps=len(groups))
         show = partial(watch.step, epoch)
-        loss, rate = _train_epoch(model, batches, len(groups), optimizer, settings, device, show)
+        loss, rate = _train_epoch(model, batches, len(groups), optimizer, share, settings, device, show)
         scores = _validate(model, dataset, features, vocabulary, device, settings.precision, watch.validation)
 
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
-        history.append(_metrics_row(report, lr))
+        history.append(_metrics_row(report, settings.lr * share(len(groups))))
         origin = {
             "dataset": dataset.name,
             "fingerprint": fingerprint,
@@ -219,6 +214,17 @@ def train(
         watch.epoch(report)
     if events:
         events.close()
+
+
+def _optimizer(model: Swan, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Adam, with the backbone in a group of its own; each group keeps its highest rate as `highest`."""
+    parts = {"heads": [], "backbone": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts["backbone" if name.startswith("backbone.") else "heads"].append(parameter)
+    rates = {"heads": settings.lr, "backbone": settings.lr * settings.backbone_rate}
+    groups = [{"params": part, "highest": rates[name]} for name, part in parts.items() if part]
+    return torch.optim.Adam(groups, lr=settings.lr)
 
 
 def _image_reader(
@@ -250,17 +256,24 @@ def _train_epoch(
     batches: Iterator[Batch],
     steps: int,
     optimizer: torch.optim.Optimizer,
+    rate_share: Callable[[int], float],
     settings: TrainSettings,
     device: torch.device,
     on_step: Callable[[int, int, float, float], None],
 ) -> tuple[float, float]:
-    """Mean loss over the pairs of one epoch, and pairs a second."""
+    """Mean loss over the pairs of one epoch, and pairs a second.
+
+    Args:
+        rate_share: of the highest learning rates, from a step's number.
+    """
     model.train()
     total = torch.zeros((), device=device)
     pairs, started, shown = 0, time.perf_counter(), 0.0
     ready = (batch.moved(lambda tensor: pinned(tensor, device)) for batch in batches)
     for step, batch in enumerate(read_ahead(ready), start=1):
         batch = batch.moved(lambda tensor: move(tensor, device))
+        for group in optimizer.param_groups:
+            group["lr"] = group["highest"] * rate_share(step)
         loss = _train_step(model, batch, optimizer, settings, device)
         total += loss
         pairs += len(batch.lengths)
@@ -319,7 +332,11 @@ def _validate(
 
 
 def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
-    """One row of `metrics.csv`; recalls and mR in percent on the validation split."""
+    """One row of `metrics.csv`; recalls and mR in percent on the validation split.
+
+    Args:
+        lr: of the heads, at the epoch's last step.
+    """
     row = {"epoch": report.epoch, "lr": lr, "loss": report.loss}
     for name, direction in (("i2t", report.scores.image_to_text), ("t2i", report.scores.text_to_image)):
         row |= {f"{name}_R@{k}": value for k, value in direction.recall.items()}

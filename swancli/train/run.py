@@ -31,6 +31,8 @@ from swancli.workspace import Run, Workspace
 WORD_VECTORS = "text_tower.word_vectors.weight"
 # What a run that starts from another one takes over from it, where its own options do not say otherwise.
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
+# Share of the learning rate for a backbone that has learnt something already.
+TRAINED_BACKBONE_RATE = 0.2
 # What a run that trains on features takes over from them, where it does not start from another run.
 FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 
@@ -69,7 +71,8 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
 
     Args:
         options: by name, as in `RunConfig` and `TrainSettings`, and `freeze` (None: frozen when there are
-            weights); paths as text, also of `features`.
+            weights); paths as text, also of `features`; backbone_rate: None for 1 where the backbone starts
+            from random weights, else `TRAINED_BACKBONE_RATE`.
         given: the names that the user set.
 
     Raises:
@@ -96,6 +99,9 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
         options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in given}
         if "freeze" not in given:
             options["freeze"] = True
+    if options["backbone_rate"] is None:
+        started = options["weights"] or options["init_from"]
+        options["backbone_rate"] = TRAINED_BACKBONE_RATE if started else 1.0
     options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
     frozen = options["freeze"]
     training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
@@ -149,7 +155,7 @@ def lengthened(config: RunConfig, epochs: int | None, source: Path) -> RunConfig
     if config.training.schedule == "cosine":
         raise SwanError(
             f"{source}: its cosine schedule ends after {config.training.epochs} epochs, not {epochs}",
-            "leave --epochs out, or start a new run",
+            "leave --epochs out, or start a new run from it: --init-from RUN",
         )
     return replace(config, training=replace(config.training, epochs=epochs))
 

@@ -6,7 +6,6 @@ swan train --dataset rsicd --weights swan-data/rsicd/backbone-resnet18.pt
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from swancli.model.backbone import Backbone
 from swancli.store import Dataset, atomic_path
 from swancli.threads import in_order, read_ahead
 from swancli.train.batches import augment, draw_views, normalise, stack_images, stored_size
+from swancli.train.schedule import warmed_cosine
 
 # Usual for a ResNet that is trained from random weights.
 MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 5e-4, 0.1
@@ -116,7 +116,7 @@ def train_on_scenes(
         for step, (batch, pixels) in enumerate(batches, start=1):
             done = (epoch - 1) * steps + step
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * rate_at(done, steps * settings.epochs, steps * WARM_UP)
+                group["lr"] = settings.lr * warmed_cosine(done, steps * settings.epochs, steps * WARM_UP)
             wanted = move(torch.tensor([label[scene[row]] for row in batch]), device)
             with autocast(device, settings.precision):
                 scores = model(pixels)
@@ -138,11 +138,6 @@ def train_on_scenes(
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
     return accuracy
-
-
-def rate_at(step: int, steps: int, warm_up: int) -> float:
-    """Share of the highest learning rate at a step, from 1: it rises linearly, then follows half a cosine."""
-    return min(1.0, step / max(1, warm_up)) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
 
 
 def _with_scene(dataset: Dataset, split: str) -> np.ndarray:

@@ -15,7 +15,7 @@ def stepped(epoch: int) -> float:
 
 
 def warmed_cosine(step: int, steps: int, warm_up: int) -> float:
-    """Rises linearly over the first `warm_up` steps, and follows half a cosine to 0 after the last of `steps`.
+    """Rises linearly over the first `warm_up` steps, and follows half a cosine to 0 after all `steps`.
 
     Args:
         step: from 1.

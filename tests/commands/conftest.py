@@ -14,6 +14,7 @@ from swancli.cli import app
 from swancli.prepare.demo import generate_demo
 
 SMALL = ["--image-size", "32", "--embed-dim", "32", "--augmentation", "none", "--lr", "1e-3"]
+SMALL += ["--schedule", "step"]  # whose runs can be resumed for more epochs
 
 
 def write_source(folder, images=60):

@@ -32,7 +32,7 @@ def figures(root, run):
 
 
 def test_run_on_features_takes_over_what_they_were_made_with_and_resumes(root, finished):
-    options = ["--dataset", "small", "--features", "--embed-dim", "32"]
+    options = ["--dataset", "small", "--features", "--embed-dim", "32", "--schedule", "step"]
     straight = invoke("train", *options, "--epochs", "2", "--run", "straight", root=root)
     assert straight.returncode == 0, straight.stderr
     assert invoke("train", *options, "--epochs", "1", "--run", "halted", root=root).returncode == 0
@@ -90,7 +90,8 @@ def test_contradicting_options_are_refused(root):
 
 
 def test_features_made_again_do_not_pass_for_those_that_a_run_began_with(root, finished):
-    begun = invoke("train", "--dataset", "small", "--features", "--epochs", "1", "--run", "begun", root=root)
+    options = ["--dataset", "small", "--features", "--schedule", "step", "--epochs", "1", "--run", "begun"]
+    begun = invoke("train", *options, root=root)
     assert begun.returncode == 0, begun.stderr
     kept = shutil.copy(root / "small/features.h5", root / "small/kept.h5")
     made = ["--dataset", "small", "--features", "--weights", finished.run / "best.pt", *VIEWS, "--seed", "1"]
@@ -102,7 +103,7 @@ def test_features_made_again_do_not_pass_for_those_that_a_run_began_with(root, f
 
 
 def test_run_on_features_goes_on_after_the_root_has_moved(root, tmp_path):
-    options = ["--dataset", "small", "--features", "--epochs", "1", "--run", "moving"]
+    options = ["--dataset", "small", "--features", "--schedule", "step", "--epochs", "1", "--run", "moving"]
     assert invoke("train", *options, root=root).returncode == 0
     moved = tmp_path / "elsewhere"
     shutil.copytree(root, moved)

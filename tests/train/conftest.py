@@ -46,7 +46,9 @@ def tiny_config(workspace):
     """Makes the configuration of a small run; training settings by `training` or only `epochs`."""
 
     def make(epochs=2, training=None, **changes):
-        training = training or TrainSettings(epochs=epochs, batch_size=4, captions_per_image=1, lr=1e-3)
+        training = training or TrainSettings(
+            epochs=epochs, batch_size=4, captions_per_image=1, lr=1e-3, schedule="step"
+        )
         settings = {
             "dataset": "tiny",
             "vocab": str(workspace.vocab("tiny")),

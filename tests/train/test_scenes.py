@@ -8,7 +8,7 @@ import torch
 from swancli.errors import SwanError
 from swancli.model.backbone import Backbone
 from swancli.store import Dataset
-from swancli.train.scenes import SceneSettings, rate_at, train_on_scenes
+from swancli.train.scenes import SceneSettings, train_on_scenes
 
 SETTINGS = SceneSettings(image_size=32, epochs=6, batch_size=2, lr=0.02)
 CPU = torch.device("cpu")
@@ -73,9 +73,3 @@ def test_one_scene_cannot_be_told_apart(trained, workspace):
     with pytest.raises(SwanError, match="of 1 scenes"):
         trained()
     assert not (workspace.root / "backbone.pt").exists()
-
-
-def test_learning_rate_rises_then_follows_half_a_cosine():
-    assert rate_at(1, 100, 4) == pytest.approx(0.25)
-    assert rate_at(51, 100, 4) == pytest.approx(0.5)
-    assert 0 < rate_at(100, 100, 4) < 0.001
