@@ -614,6 +614,12 @@ def evaluate(
             help="Also draw PNG files into this folder: training, recall, scene confusion, a map, mistakes.",
         ),
     ] = None,
+    new_captions: Annotated[
+        bool,
+        typer.Option(
+            "--new-captions", help="Also with only those captions whose text occurs in no training caption."
+        ),
+    ] = False,
     min_mr: Annotated[
         float | None, typer.Option(help="Exit with code 3 when mR, in percent, is below.")
     ] = None,
@@ -642,6 +648,7 @@ def evaluate(
         "ties": ties,
         "ceiling": ceiling,
         "scenes": scene_recall,
+        "new_captions": new_captions,
     }
     group = None
     if folds or run:  # a group of this data set, else one of another, as for single runs

@@ -250,6 +250,11 @@ def show_report(report: Report) -> None:
     table.add_row("recall", *_recall_cells(report.scores), style="bold")
     if report.ceiling:
         table.add_row("ceiling", *_recall_cells(report.ceiling))
+    if report.new:
+        table.add_row("new captions", *_recall_cells(report.new))
+        notes.append(
+            f"new captions: recall with the {report.new_captions} whose text no training caption has"
+        )
     if report.scenes:
         table.add_row("scene recall", *(f"{way.share[k]:.2f}" for way in ways for k in RECALL_AT), "")
     console = output()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from swancli.device import choose_device
 from swancli.embed import Progress, embed_dataset, open_dataset, quiet
@@ -23,7 +25,7 @@ from swancli.evaluate.metrics import (
     scene_recall,
 )
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
-from swancli.store import Dataset, Embeddings, names_in, read_embeddings
+from swancli.store import Catalogue, Dataset, Embeddings, names_in, read_embeddings
 from swancli.workspace import Group, Run, Workspace
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
@@ -35,7 +37,9 @@ class Report:
 
     source: what was evaluated, plain values (data set, run, checkpoint). images, captions: how many.
     embeddings: of the split alone, what the figures were counted from.
-    ceiling and scenes are None unless asked for. warning: what makes the figures doubtful, "" for nothing.
+    ceiling, scenes and new are None unless asked for. new: recalls with only those captions whose text no
+    training caption has; images without such a caption are no queries, but still found. new_captions: how
+    many they are. warning: what makes the figures doubtful, "" for nothing.
     """
 
     source: dict[str, str]
@@ -47,6 +51,8 @@ class Report:
     embeddings: Embeddings = field(repr=False, compare=False)
     ceiling: Scores | None = None
     scenes: SceneRecall | None = None
+    new: Scores | None = None
+    new_captions: int = 0
     warning: str = ""
 
     def record(self) -> dict[str, Any]:
@@ -61,6 +67,8 @@ class Report:
         }
         if self.ceiling:
             record["ceiling"] = scores_record(self.ceiling)
+        if self.new:
+            record["new_captions"] = {"captions": self.new_captions, **scores_record(self.new)}
         if self.scenes:
             record["scene_recall"] = {
                 short: {
@@ -207,11 +215,16 @@ def evaluate(
     ties: str = "expected",
     ceiling: bool = False,
     scenes: bool = False,
+    known: Collection[str] | None = None,
 ) -> Report:
     """The figures of embeddings, on one split of them or on all (None).
 
+    Args:
+        known: texts of the training captions, to count the captions of another text apart; None not to.
+
     Raises:
-        SwanError: the split has no images with captions, or no image has a scene when `scenes` asks for it.
+        SwanError: the split has no images with captions, no image has a scene when `scenes` asks for it, or
+            every caption is known.
     """
     rows = embeddings.catalogue.image_rows(split)
     part, captions = embeddings.catalogue.select(rows)
@@ -222,6 +235,12 @@ def evaluate(
             "choose another with --split, or --split all",
         )
     image, caption = embeddings.image[rows], embeddings.caption[captions]
+    new = np.array([text not in known for text in part.text]) if known is not None else np.zeros(0, bool)
+    if known is not None and not new.any():
+        raise SwanError(
+            f"--new-captions: every caption of split {split!r} has the text of a training caption",
+            "leave it out, or choose another with --split",
+        )
     return Report(
         source=source,
         split=split or "all",
@@ -232,7 +251,21 @@ def evaluate(
         embeddings=replace(embeddings, image=image, caption=caption, catalogue=part),
         ceiling=ceiling_scores(part.text, part.image, len(rows), ties=ties) if ceiling else None,
         scenes=scene_recall(image, caption, part.image, part.scene, ties=ties) if scenes else None,
+        new=retrieval_scores(image, caption[new], part.image[new], ties=ties) if new.any() else None,
+        new_captions=int(new.sum()),
     )
+
+
+def training_texts(catalogue: Catalogue) -> set[str]:
+    """The texts of the training captions.
+
+    Raises:
+        SwanError: there is none.
+    """
+    texts = set(catalogue.select(catalogue.image_rows("train"))[0].text)
+    if not texts:
+        raise SwanError("--new-captions: no training captions to compare with", "evaluate with the data set")
+    return texts
 
 
 def evaluate_checkpoint(
@@ -245,6 +278,7 @@ def evaluate_checkpoint(
     device: str = "auto",
     batch_size: int | None = None,
     progress: Progress = quiet,
+    new_captions: bool = False,
     **options: Any,
 ) -> Report:
     """Encodes a split with a checkpoint and evaluates it.
@@ -252,6 +286,7 @@ def evaluate_checkpoint(
     Args:
         dataset: name of the data set; None for the one that the checkpoint was trained on, or the newest one.
         vocab: vocabulary of a published checkpoint.
+        new_captions: also count the captions apart whose text no training caption of the data set has.
         options: `ties`, `ceiling` and `scenes` of `evaluate`.
 
     Raises:
@@ -269,6 +304,7 @@ def evaluate_checkpoint(
             progress=progress,
         )
         warning = _changed_since_training(checkpoint, stored)
+        options["known"] = training_texts(stored.catalogue) if new_captions else None
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(path)}
     return replace(evaluate(embeddings, source, split=split, **options), warning=warning)
 
@@ -314,8 +350,11 @@ def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
     return f"{dataset.path} was prepared again after the training; its splits may overlap what was trained on"
 
 
-def evaluate_file(path: Path, *, split: str | None = "test", **options: Any) -> Report:
+def evaluate_file(
+    path: Path, *, split: str | None = "test", new_captions: bool = False, **options: Any
+) -> Report:
     """Evaluates an `embeddings.h5` as it is; options as in `evaluate_checkpoint`."""
     embeddings = read_embeddings(path)
+    options["known"] = training_texts(embeddings.catalogue) if new_captions else None
     source = {"dataset": embeddings.dataset, "embeddings": str(path)}
     return evaluate(embeddings, source, split=split, **options)
