@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from swancli.device import move
 from swancli.images import resize_image
 from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
+from swancli.vocab import UNKNOWN, Vocabulary
 
 # Section 4.1: training images are resized to 278 and cropped to 256.
 CROP_MARGIN = 278 / 256
 MAX_ROTATION = math.pi / 2
+HIDDEN = 0.25
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,29 @@ def pair_batches(
     size = max(2, batch_size // captions_per_image)
     batches = [groups[start : start + size] for start in range(0, len(groups), size)]
     return [batch for batch in batches if len(batch) > 1]
+
+
+def number_wordings(tokens: Sequence[Sequence[int]]) -> np.ndarray:
+    """int64 (M,): a number for each caption, equal where the words are."""
+    number: dict[tuple[int, ...], int] = {}
+    return np.array([number.setdefault(tuple(caption), len(number)) for caption in tokens])
+
+
+def hide_rare_words(
+    tokens: Sequence[Sequence[int]], vocabulary: Vocabulary, generator: np.random.Generator
+) -> list[list[int]]:
+    """The captions with rare words made unknown at random, so that the unknown word is learnt too.
+
+    A word seen n times in training is hidden with probability 0.25 / (0.25 + n), after Kiperwasser and
+    Goldberg (TACL 2016); never one whose count is not known.
+    """
+    counts = np.array([0, *vocabulary.counts])
+    rate = np.where(counts > 0, HIDDEN / (HIDDEN + counts), 0.0)
+    unknown = vocabulary.words.index(UNKNOWN) + 1
+    lengths = [len(caption) for caption in tokens]
+    flat = np.concatenate([np.asarray(caption, dtype=np.int64) for caption in tokens])
+    hidden = np.where(generator.random(len(flat)) < rate[flat], unknown, flat)
+    return [part.tolist() for part in np.split(hidden, np.cumsum(lengths)[:-1])]
 
 
 def pad_tokens(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,6 +202,7 @@ def load_batches(
     read_images: Callable[[np.ndarray], tuple[torch.Tensor, Views | None, dict[str, torch.Tensor] | None]],
     caption_image: np.ndarray,
     tokens: Sequence[Sequence[int]],
+    wording: np.ndarray,
     *,
     own_captions_only: bool = False,
 ) -> Iterator[Batch]:
@@ -184,15 +210,13 @@ def load_batches(
 
     Args:
         read_images: from images' rows to `pixels`, `views` and `deep` of `Batch`.
-        tokens: word numbers of every caption.
+        tokens: word numbers of every caption, as the model is shown them.
+        wording: int64 (M,), equal for captions of the same words.
         own_captions_only: as in `TrainSettings`.
     """
-    number: dict[tuple[int, ...], int] = {}
-    words = np.array([number.setdefault(tuple(caption), len(number)) for caption in tokens])
     order = np.argsort(caption_image, kind="stable")
-    words_of = np.split(
-        words[order], np.searchsorted(caption_image[order], np.arange(1, caption_image.max() + 1))
-    )
+    starts = np.searchsorted(caption_image[order], np.arange(1, caption_image.max() + 1))
+    wordings_of = np.split(wording[order], starts)
     for batch in groups:
         rows = caption_image[[group[0] for group in batch]]
         captions = np.concatenate(batch)
@@ -203,7 +227,7 @@ def load_batches(
             negative = ~positive
         else:
             positive = caption_image[captions] == rows[:, None]
-            negative = np.stack([~np.isin(words[captions], words_of[row]) for row in rows])
+            negative = np.stack([~np.isin(wording[captions], wordings_of[row]) for row in rows])
         masks = torch.from_numpy(positive), torch.from_numpy(negative)
         yield Batch(*read_images(rows), padded, lengths, *masks, rows)
 

@@ -30,8 +30,10 @@ from swancli.train.batches import (
     Batch,
     augment,
     draw_views,
+    hide_rare_words,
     load_batches,
     normalise,
+    number_wordings,
     pair_batches,
     stack_images,
     stored_size,
@@ -56,6 +58,7 @@ class TrainSettings:
     schedule: "step", the paper's, or "cosine", with a first epoch in which the rate rises (see `schedule`).
     clip_norm: largest norm of all gradients together, larger ones are scaled down to it; 0 leaves them.
     own_captions_only: other captions of the same image count as negatives, as in the published code.
+    hide_rare_words: rare words are shown as unknown at random, which the published code does not do.
     compiled: torch.compile makes the backbone's kernels.
     """
 
@@ -69,6 +72,7 @@ class TrainSettings:
     margin: float = MARGIN
     clip_norm: float = 0.0
     own_captions_only: bool = False
+    hide_rare_words: bool = True
     augmentation: str = "overhead"
     precision: str = "fp32"
     compiled: bool = False
@@ -164,6 +168,7 @@ def train(
     if len(set(training.image)) < 2:
         raise SwanError(f"{dataset.path}: one training image leaves nothing to tell apart", "add images")
     tokens = [vocabulary.encode(text) for text in training.text]
+    wording = number_wordings(tokens)
 
     model.to(device, memory_format=torch.channels_last)
     optimizer = _optimizer(model, settings)
@@ -181,7 +186,8 @@ def train(
             groups,
             lambda rows, read=read: read(training_rows[rows]),
             training.image,
-            tokens,
+            hide_rare_words(tokens, vocabulary, generator) if settings.hide_rare_words else tokens,
+            wording,
             own_captions_only=settings.own_captions_only,
         )
         share = partial(rate_share, settings, epoch, steps=len(groups))

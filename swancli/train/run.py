@@ -89,7 +89,7 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
             options["freeze"] = shape.frozen
     if options["variant"] == "published":
         options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
-        options["own_captions_only"] = True
+        options |= {"own_captions_only": True, "hide_rare_words": False}
     if options["features"]:
         with Features(Path(options["features"])) as features:
             made_with = asdict(features.settings)

@@ -13,12 +13,15 @@ from torchvision.transforms.functional import rotate
 from swancli.train.batches import (
     augment,
     draw_views,
+    hide_rare_words,
     load_batches,
     normalise,
+    number_wordings,
     pad_tokens,
     pair_batches,
     stack_images,
 )
+from swancli.vocab import UNKNOWN, Vocabulary
 
 
 @given(
@@ -64,7 +67,7 @@ def test_batch_says_which_caption_describes_which_image():
     images = [np.full((8, 8, 3), 10 * row, np.uint8) for row in range(3)]
     tokens = [[10 + caption] for caption in range(5)]
     groups = [[np.array([3, 0]), np.array([2])]]
-    (batch,) = load_batches(groups, reader(images), caption_image, tokens)
+    (batch,) = load_batches(groups, reader(images), caption_image, tokens, number_wordings(tokens))
     assert batch.images.tolist() == [2, 1]
     assert batch.tokens.tolist() == [[13], [10], [12]]
     assert batch.positive.tolist() == [[True, True, False], [False, False, True]]
@@ -77,7 +80,7 @@ def test_caption_in_the_words_of_an_images_own_is_no_negative_of_it():
     tokens = [[5, 6], [7], [5, 6], [5]]
     images = [np.zeros((8, 8, 3), np.uint8)] * 3
     groups = [[np.array([0]), np.array([1]), np.array([3])]]
-    (batch,) = load_batches(groups, reader(images), caption_image, tokens)
+    (batch,) = load_batches(groups, reader(images), caption_image, tokens, number_wordings(tokens))
     # Image 0 has the words of caption 0 in its caption 2, though that one is not in the batch.
     assert batch.positive.tolist() == [[True, False, False], [False, True, False], [False, False, True]]
     assert batch.negative.tolist() == [[False, True, True], [False, False, True], [True, True, False]]
@@ -89,12 +92,32 @@ def test_published_batches_take_other_captions_of_the_same_image_as_negatives():
     groups = [[np.array([0]), np.array([2]), np.array([1])]]
     tokens = [[1], [2], [3]]
     shared, own = (
-        next(load_batches(groups, reader(images), caption_image, tokens, own_captions_only=published))
+        next(
+            load_batches(
+                groups,
+                reader(images),
+                caption_image,
+                tokens,
+                number_wordings(tokens),
+                own_captions_only=published,
+            )
+        )
         for published in (False, True)
     )
     assert shared.positive.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
     assert own.positive.tolist() == np.eye(3, dtype=bool).tolist()
     assert torch.equal(own.negative, ~own.positive)
+
+
+def test_rare_words_are_hidden_at_a_rate_that_falls_with_their_count():
+    vocabulary = Vocabulary(("rare", "common", "new", UNKNOWN), (1, 1000, 0, 0), 1, "keep", "")
+    tokens = [[1, 2], [3], [1]] * 2000
+    hidden = hide_rare_words(tokens, vocabulary, np.random.default_rng(0))
+    assert [len(caption) for caption in hidden] == [2, 1, 1] * 2000
+    shares = [np.mean([words[0] == 4 for words in hidden[start::3]]) for start in range(3)]
+    assert shares == pytest.approx([0.2, 0, 0.2], abs=0.03)  # 0.25 / 1.25; never where no count is known
+    assert np.mean([words[1] == 4 for words in hidden[::3]]) < 0.01
+    assert tokens[0] == [1, 2]
 
 
 def test_tokens_are_padded_with_zero_and_cut_at_47():

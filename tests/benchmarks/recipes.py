@@ -1,0 +1,237 @@
+"""What a recipe is worth: the default of `swan train` beside the published one, from the same weights.
+
+python tests/benchmarks/recipes.py --data FOLDER --root DIR         # hours on two cores; goes on
+python tests/benchmarks/recipes.py --data FOLDER --root DIR --gpu    # resnet50 at 256 px
+python tests/benchmarks/recipes.py --show                            # the tables of recipes.json
+
+FOLDER holds `ucm/` and `rsicd/`. RSICD's validation split is what is reported, so it stands as the test split
+here, and a tenth of the training images, drawn within each scene, validates in its place. All weights come
+from RSICD's training images: a backbone that tells their scenes apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RECIPES = Path(__file__).with_name("recipes.json")
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
+SEEDS = (0, 1, 2)
+SETTINGS = {"frozen": "--freeze", "fine-tuned": "--fine-tune"}
+VARIANTS = {"default": "repaired", "published": "published"}
+WAYS = {"i2t": "image-to-text", "t2i": "text-to-image"}
+AT = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a machine can bear. pretrain, epochs: by data set and setting."""
+
+    backbone: str
+    image_size: int
+    embed_dim: int
+    pretrain: int
+    epochs: dict[tuple[str, str], int]
+    workers: int
+
+    @property
+    def shape(self) -> list[str]:
+        """The options that every training shares."""
+        return [
+            f"--backbone={self.backbone}",
+            f"--image-size={self.image_size}",
+            f"--embed-dim={self.embed_dim}",
+            "--precision=bf16",
+        ]
+
+
+CPU = Size(
+    backbone="resnet18",
+    image_size=96,
+    embed_dim=256,
+    pretrain=30,
+    epochs={
+        ("ucm", "frozen"): 8,
+        ("ucm", "fine-tuned"): 8,
+        ("rsicd", "frozen"): 5,
+        ("rsicd", "fine-tuned"): 5,
+    },
+    workers=2,
+)
+GPU = Size(
+    backbone="resnet50",
+    image_size=256,
+    embed_dim=512,
+    pretrain=60,
+    epochs={(dataset, setting): 30 for dataset in ("ucm", "rsicd") for setting in SETTINGS},
+    workers=2,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=SHARED)
+    parser.add_argument("--root", type=Path, default=Path("recipes"))
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--only", action="append", help="a data set: ucm or rsicd")
+    parser.add_argument("--setting", action="append", choices=list(SETTINGS))
+    parser.add_argument("--seed", action="append", type=int, help="one of them; default: 0, 1 and 2")
+    parser.add_argument("--show", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    if not options.show:
+        size, machine = (GPU, "gpu") if options.gpu else (CPU, "cpu")
+        weights = prepare(options.data, options.root, size)
+        planned = [
+            (dataset, setting, recipe, seed)
+            for seed in options.seed or SEEDS
+            for dataset in options.only or ("ucm", "rsicd")
+            for setting in options.setting or SETTINGS
+            for recipe in ("published", "default")
+        ]
+        with ThreadPoolExecutor(size.workers) as pool:
+            for row in pool.map(lambda plan: measure(options.root, size, weights, machine, *plan), planned):
+                keep(row)
+    print(table(json.loads(RECIPES.read_text())))
+
+
+def swan(root: Path, *arguments: str, workers: int = 1) -> str:
+    """Standard output of a command; ends the script with what it said when it fails."""
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    done = subprocess.run(
+        [sys.executable, "-m", "swancli", *arguments],
+        env={**os.environ, "SWAN_ROOT": str(root), "OMP_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"swan {' '.join(arguments)}\n{done.stderr}")
+    return done.stdout
+
+
+def prepare(data: Path, root: Path, size: Size) -> Path:
+    """Both data sets and their vocabularies, and a backbone trained on RSICD's scenes; returns its path."""
+    root.mkdir(parents=True, exist_ok=True)
+    listed = json.loads((data / "rsicd" / "dataset_rsicd.json").read_text())
+    for image in listed["images"]:
+        image["split"] = "test" if image["split"] == "val" else image["split"]
+    source = root / "rsicd.json"
+    source.write_text(json.dumps(listed))
+    drawn = ["--split=stratified", "--val-fraction=0.1", "--missing=skip"]
+    for name, options in {
+        "ucm": [f"--source={data / 'ucm'}"],
+        "rsicd": [f"--source={source}", f"--images={data / 'rsicd' / 'images'}", *drawn],
+    }.items():
+        if not (root / name / "dataset.h5").exists():
+            swan(root, "prepare", f"--dataset={name}", *options)
+            swan(root, "vocab", f"--dataset={name}")
+    weights = root / "rsicd" / f"backbone-{size.backbone}.pt"
+    if not weights.exists():
+        shape = [option for option in size.shape if "embed-dim" not in option]
+        print(swan(root, "pretrain", "--dataset=rsicd", f"--epochs={size.pretrain}", *shape), flush=True)
+    return weights
+
+
+def measure(
+    root: Path, size: Size, weights: Path, machine: str, dataset: str, setting: str, recipe: str, seed: int
+) -> dict[str, Any]:
+    """Trains a run to its end, or goes on with it, and evaluates it; one row of the results."""
+    name, epochs = f"{setting}-{recipe}-{seed}", size.epochs[dataset, setting]
+    folder, began = root / dataset / "runs" / name, time.perf_counter()
+    if folder.joinpath("config.json").exists():
+        swan(root, "train", "--resume", f"--dataset={dataset}", f"--run={name}", workers=size.workers)
+    else:
+        recipe_options = [f"--variant={VARIANTS[recipe]}", f"--epochs={epochs}", f"--seed={seed}"]
+        start = [f"--weights={weights}", SETTINGS[setting]]
+        options = [f"--dataset={dataset}", f"--run={name}", *recipe_options, *start, *size.shape]
+        swan(root, "train", *options, workers=size.workers)
+    evaluated = ["--json", "--scene-recall", "--ceiling", "--new-captions"]
+    printed = swan(root, "eval", f"--dataset={dataset}", f"--run={name}", *evaluated, workers=size.workers)
+    record = json.loads(printed)
+    for key in ("checkpoint", "run"):
+        del record[key]
+    lines = folder.joinpath("metrics.csv").read_text().splitlines()
+    seconds = sum(float(line.split(",")[-1]) for line in lines[1:])
+    print(f"{dataset} {name}: mR {record['mR']:.2f} ({time.perf_counter() - began:.0f} s)", flush=True)
+    made = {"machine": machine, "setting": setting, "recipe": recipe, "seed": seed, "epochs": epochs}
+    return {**made, "minutes": round(seconds / 60, 1), **record}
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Puts a row into the results, in place of an older one of the same run."""
+    names = ("machine", "dataset", "setting", "recipe", "seed")
+    rows = json.loads(RECIPES.read_text()) if RECIPES.exists() else []
+    rows = [other for other in rows if any(other[name] != row[name] for name in names)] + [row]
+    RECIPES.write_text(
+        json.dumps(sorted(rows, key=lambda r: [str(r[name]) for name in names]), indent=1) + "\n"
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line a data set, setting and recipe, means over the seeds; mR with its spread."""
+    heads = ["data set", "backbone", "recipe", "seeds", "epochs", "minutes a run"]
+    heads += [f"{way} R@{k}" for way in WAYS for k in AT]
+    heads += ["mR", "scene recall@10 i2t", "t2i", "mR of new captions", "times published"]
+    lines = [heads, ["---"] * len(heads)]
+    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["machine"], row["dataset"], row["setting"], row["recipe"]), []).append(row)
+    for (machine, dataset, setting, recipe), runs in groups.items():
+        published = groups.get((machine, dataset, setting, "published"))
+        ratio = mean(runs, "mR") / mean(published, "mR") if published and recipe == "default" else None
+        lines.append(
+            [
+                dataset,
+                setting,
+                recipe,
+                ", ".join(str(run["seed"]) for run in runs),
+                str(runs[0]["epochs"]),
+                f"{mean(runs, 'minutes'):.0f}",
+                *(f"{mean(runs, way, f'R@{k}'):.2f}" for way in WAYS for k in AT),
+                f"**{mean(runs, 'mR'):.2f}** ± {spread(runs, 'mR'):.2f}",
+                *(f"{mean(runs, 'scene_recall', way, 'SR@10'):.1f}" for way in WAYS),
+                f"{mean(runs, 'new_captions', 'mR'):.2f}",
+                f"{ratio:.2f}" if ratio else "",
+            ]
+        )
+        if recipe == "default":
+            ceiling = [f"{runs[0]['ceiling'][way][f'R@{k}']:.2f}" for way in WAYS for k in AT]
+            lines.append(
+                [dataset, "", "ceiling", "", "", "", *ceiling, f"{runs[0]['ceiling']['mR']:.2f}", *[""] * 4]
+            )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def figures(rows: list[dict[str, Any]], *path: str) -> list[float]:
+    """One figure of each row, found by its keys."""
+    found = []
+    for row in rows:
+        value: Any = row
+        for key in path:
+            value = value[key]
+        found.append(float(value))
+    return found
+
+
+def mean(rows: list[dict[str, Any]], *path: str) -> float:
+    """Over the seeds."""
+    return statistics.fmean(figures(rows, *path))
+
+
+def spread(rows: list[dict[str, Any]], *path: str) -> float:
+    """The standard deviation over the seeds (n - 1); 0 for one."""
+    values = figures(rows, *path)
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
