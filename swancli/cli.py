@@ -620,6 +620,9 @@ def evaluate(
             "--new-captions", help="Also with only those captions whose text occurs in no training caption."
         ),
     ] = False,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Also after re-ranking, which looks at all queries together.")
+    ] = False,
     min_mr: Annotated[
         float | None, typer.Option(help="Exit with code 3 when mR, in percent, is below.")
     ] = None,
@@ -648,6 +651,7 @@ def evaluate(
         "ties": ties,
         "ceiling": ceiling,
         "scenes": scene_recall,
+        "rerank": rerank,
         "new_captions": new_captions,
     }
     group = None

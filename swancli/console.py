@@ -250,6 +250,9 @@ def show_report(report: Report) -> None:
     table.add_row("recall", *_recall_cells(report.scores), style="bold")
     if report.ceiling:
         table.add_row("ceiling", *_recall_cells(report.ceiling))
+    if report.reranked:
+        table.add_row("re-ranked", *_recall_cells(report.reranked))
+        notes.append("re-ranked: each score weighed by those of all other queries; a search cannot do that")
     if report.new:
         table.add_row("new captions", *_recall_cells(report.new))
         notes.append(

@@ -23,7 +23,9 @@ from swancli.evaluate.metrics import (
     ceiling_scores,
     retrieval_scores,
     scene_recall,
+    scores_from_similarity,
 )
+from swancli.evaluate.reranking import reranked_similarity
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.store import Catalogue, Dataset, Embeddings, names_in, read_embeddings
 from swancli.workspace import Group, Run, Workspace
@@ -37,9 +39,10 @@ class Report:
 
     source: what was evaluated, plain values (data set, run, checkpoint). images, captions: how many.
     embeddings: of the split alone, what the figures were counted from.
-    ceiling, scenes and new are None unless asked for. new: recalls with only those captions whose text no
-    training caption has; images without such a caption are no queries, but still found. new_captions: how
-    many they are. warning: what makes the figures doubtful, "" for nothing.
+    ceiling, scenes, reranked and new are None unless asked for. reranked: recalls after re-ranking. new:
+    recalls with only those captions whose text no training caption has; images without such a caption are no
+    queries, but still found. new_captions: how many they are. warning: what makes the figures doubtful, ""
+    for nothing.
     """
 
     source: dict[str, str]
@@ -51,6 +54,7 @@ class Report:
     embeddings: Embeddings = field(repr=False, compare=False)
     ceiling: Scores | None = None
     scenes: SceneRecall | None = None
+    reranked: Scores | None = None
     new: Scores | None = None
     new_captions: int = 0
     warning: str = ""
@@ -67,6 +71,8 @@ class Report:
         }
         if self.ceiling:
             record["ceiling"] = scores_record(self.ceiling)
+        if self.reranked:
+            record["reranked"] = scores_record(self.reranked)
         if self.new:
             record["new_captions"] = {"captions": self.new_captions, **scores_record(self.new)}
         if self.scenes:
@@ -215,6 +221,7 @@ def evaluate(
     ties: str = "expected",
     ceiling: bool = False,
     scenes: bool = False,
+    rerank: bool = False,
     known: Collection[str] | None = None,
 ) -> Report:
     """The figures of embeddings, on one split of them or on all (None).
@@ -241,6 +248,7 @@ def evaluate(
             f"--new-captions: every caption of split {split!r} has the text of a training caption",
             "leave it out, or choose another with --split",
         )
+    reranked = reranked_similarity(image, caption) if rerank else None
     return Report(
         source=source,
         split=split or "all",
@@ -251,6 +259,7 @@ def evaluate(
         embeddings=replace(embeddings, image=image, caption=caption, catalogue=part),
         ceiling=ceiling_scores(part.text, part.image, len(rows), ties=ties) if ceiling else None,
         scenes=scene_recall(image, caption, part.image, part.scene, ties=ties) if scenes else None,
+        reranked=scores_from_similarity(reranked, part.image, ties=ties) if rerank else None,
         new=retrieval_scores(image, caption[new], part.image[new], ties=ties) if new.any() else None,
         new_captions=int(new.sum()),
     )
@@ -287,7 +296,7 @@ def evaluate_checkpoint(
         dataset: name of the data set; None for the one that the checkpoint was trained on, or the newest one.
         vocab: vocabulary of a published checkpoint.
         new_captions: also count the captions apart whose text no training caption of the data set has.
-        options: `ties`, `ceiling` and `scenes` of `evaluate`.
+        options: `ties`, `ceiling`, `scenes` and `rerank` of `evaluate`.
 
     Raises:
         SwanError: no such checkpoint or data set, or the split has no captions.
