@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,7 +36,7 @@ from swancli.console import (
     warn,
 )
 from swancli.errors import SwanError
-from swancli.workspace import SHIPPED, Workspace, named_checkpoint, shipped_checkpoint
+from swancli.workspace import SHIPPED, Workspace, is_shipped, named_checkpoint
 
 if TYPE_CHECKING:
     from swancli.evaluate.report import GroupReport, Report
@@ -320,6 +321,7 @@ def pretrain(
     precision: Annotated[Precision, typer.Option(help="bf16: bfloat16, as for train.")] = "fp32",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and views.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
@@ -333,7 +335,7 @@ def pretrain(
     path = output or workspace.backbone(name, backbone)
     settings = SceneSettings(
         backbone=backbone,
-        weights=str(weights or ""),
+        weights=str(named_checkpoint(weights)) if weights else "",
         image_size=image_size,
         epochs=epochs,
         batch_size=batch_size,
@@ -343,7 +345,10 @@ def pretrain(
     )
     with Dataset(workspace.dataset(name)) as stored, display.pretraining() as (progress, on_epoch):
         outcome = train_on_scenes(stored, settings, path, choose_device(device), progress, on_epoch)
-    show_pretrained(name, path, outcome)
+    if json_:
+        print(json.dumps({"dataset": name, "file": str(path), **asdict(outcome)}))
+    else:
+        show_pretrained(name, path, outcome)
     display.note(f"next: swan train --dataset {name} --backbone {backbone} --weights {path}")
 
 
@@ -376,7 +381,8 @@ def train(
         float | None,
         typer.Option(
             min=0.0,
-            help="Share of --lr for a backbone that is trained. Default: 1 from random weights, else 0.2.",
+            help="Share of --lr for a backbone that is trained (paper: frozen). Default: 1 from random "
+            "weights, else 0.2.",
             rich_help_panel=RECIPE,
         ),
     ] = None,
@@ -421,7 +427,7 @@ def train(
     init_from: Annotated[
         str,
         typer.Option(
-            help="Start from the weights of a run or a checkpoint file, also a published one.",
+            help="Start from the weights of a run or a checkpoint file, also a published one; or `shipped`.",
             rich_help_panel=MODEL,
         ),
     ] = "",
@@ -438,7 +444,7 @@ def train(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Starting weights of the backbone: a torchvision or AID file, or a checkpoint.",
+            help="Starting weights of the backbone: of torchvision, AID, `swan pretrain` or a checkpoint.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -462,7 +468,8 @@ def train(
     augmentation: Annotated[
         Augmentation,
         typer.Option(
-            help="paper: rotation up to 90 degrees, crop. overhead: flips, quarter turns, crops, colour.",
+            help="paper: rotation up to 90 degrees, crop. overhead: flips, quarter turns, crops, colour; "
+            "none, where captions say left or upper.",
             rich_help_panel=RECIPE,
         ),
     ] = "overhead",
@@ -510,7 +517,10 @@ def train(
     ] = 0,
     run: Annotated[str | None, typer.Option(help="Name of the run. Default: date and time.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with --run, or the newest run; only --epochs may change.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with --run, or the newest run; with --schedule step --epochs may change."
+        ),
     ] = False,
     export_published: Annotated[
         Path | None,
@@ -541,7 +551,7 @@ def train(
         options = {
             "dataset": name,
             "vocab": str(vocab or workspace.vocab(name)),
-            "weights": str(weights or ""),
+            "weights": str(named_checkpoint(weights)) if weights else "",
             "init_from": str(workspace.find_checkpoint(init_from)) if init_from else "",
             "freeze": freeze,
             "backbone": backbone,
@@ -617,7 +627,8 @@ def evaluate(
     new_captions: Annotated[
         bool,
         typer.Option(
-            "--new-captions", help="Also with only those captions whose text occurs in no training caption."
+            "--new-captions",
+            help="Also with only those captions whose text no training caption of the data set has.",
         ),
     ] = False,
     rerank: Annotated[
@@ -728,15 +739,18 @@ def embed(
     _exclusive(dataset=dataset, images=images, texts=texts)
     workspace, display = Workspace(root), Display(quiet)
     target = choose_device(device)
-    encoder = named_checkpoint(checkpoint) if checkpoint else workspace.find_encoder(run, dataset)
+    if checkpoint:
+        encoder = named_checkpoint(checkpoint)
+    else:
+        encoder = workspace.find_encoder(run, dataset, foreign=bool(images or texts))
     model = load_checkpoint(encoder, vocab)
-    if encoder == shipped_checkpoint() and not checkpoint:
-        warn(
-            f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
-        )
     name = dataset or model.origin["dataset"]
     if not (name or images or texts):
         name = workspace.newest_dataset()
+    if is_shipped(encoder) and not checkpoint:
+        warn(
+            f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
+        )
     path = output or _embeddings_path(workspace, model, name, images, texts)
     display.note(f"embedding with {model.path} on {describe_device(target)}")
     with display.progress() as progress:
@@ -894,8 +908,8 @@ def _embeddings_path(
         name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
     else:
         name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
-    shipped = checkpoint.path == shipped_checkpoint()
-    return (workspace.root / SHIPPED if shipped else checkpoint.path.parent) / f"{name}.h5"
+    folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
+    return folder / f"{name}.h5"
 
 
 def _exclusive(**given: object) -> None:

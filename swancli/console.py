@@ -255,9 +255,10 @@ def show_report(report: Report) -> None:
         notes.append("re-ranked: each score weighed by those of all other queries; a search cannot do that")
     if report.new:
         table.add_row("new captions", *_recall_cells(report.new))
-        notes.append(
-            f"new captions: recall with the {report.new_captions} whose text no training caption has"
-        )
+        whose = f"the {report.new_captions} whose text no training caption of the data set has"
+        notes.append(f"new captions: recall with {whose}")
+    if report.new_ceiling:
+        table.add_row("  their ceiling", *_recall_cells(report.new_ceiling))
     if report.scenes:
         table.add_row("scene recall", *(f"{way.share[k]:.2f}" for way in ways for k in RECALL_AT), "")
     console = output()
@@ -297,6 +298,9 @@ def _figure_rows(name: str, record: Mapping[str, Any], scenes: bool) -> Iterator
     """The cells of a record's recalls, and of its scene recalls when asked for."""
     recalls = [f"{record[way][f'R@{k}']:.2f}" for way in ("i2t", "t2i") for k in RECALL_AT]
     yield [escape(name), *recalls, f"{record['mR']:.2f}"]
+    for key in ("ceiling", "reranked", "new_captions"):
+        if key in record:
+            yield from _figure_rows(f"  {name}: {key.replace('_', ' ')}", record[key], scenes=False)
     if scenes:
         shares = [record["scene_recall"][way][f"SR@{k}"] for way in ("i2t", "t2i") for k in RECALL_AT]
         yield [f"  {escape(name)}: scene recall", *(f"{share:.2f}" for share in shares), ""]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from swancli.evaluate.metrics import Scores, chance_scores, retrieval_scores, scene_oracle_scores
 from swancli.store import read_embeddings
+from swancli.workspace import DEMO
 
-DATASET = "demo"
+DATASET = DEMO
 QUERIES = (
     "five white planes in the upper left of the airport",
     "three black boats in the center of the harbor",

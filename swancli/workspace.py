@@ -1,6 +1,6 @@
 """Where data sets and runs live under the root, and which of them a command means when none is named.
 
-<root>/<dataset>/dataset.h5  vocab.h5
+<root>/<dataset>/dataset.h5  vocab.h5  features.h5  backbone-NAME.pt
 <root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  figures/
 <root>/<dataset>/runs/<group>/ group.json      names its runs, which stand beside it
 <root>/shipped/ embeddings-NAME.h5             made with the checkpoint that comes with the package
@@ -17,7 +17,8 @@ from typing import Any
 from swancli.errors import SwanError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-SHIPPED = "shipped"
+SHIPPED = "shipped"  # also the folder of what the shipped checkpoint makes, so no data set's or run's name
+DEMO = "demo"
 
 
 def shipped_checkpoint() -> Path:
@@ -167,14 +168,28 @@ class Workspace:
         own = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/best.pt"
         return self.find_run(name, dataset if _newest(self.root, own) else None)
 
-    def find_encoder(self, name: str | None = None, dataset: str | None = None) -> Path:
+    def find_encoder(
+        self, name: str | None = None, dataset: str | None = None, foreign: bool = False
+    ) -> Path:
         """The checkpoint to encode with: of the run to use on a data set, else the shipped one.
+
+        Args:
+            foreign: what is encoded is no data set of the root, so runs on generated images do not count.
 
         Raises:
             SwanError: there is no run of that name.
         """
-        if not name and not _newest(self.root, "*/runs/*/best.pt") and shipped_checkpoint().exists():
-            return shipped_checkpoint()
+        if not name:
+            checkpoints = _newest_first(self.root, "*/runs/*/best.pt")
+            runs = [
+                run
+                for run in map(Run, (path.parent for path in checkpoints))
+                if not foreign or run.dataset != DEMO
+            ]
+            if not runs and shipped_checkpoint().exists():
+                return shipped_checkpoint()
+            if foreign and runs:
+                return runs[0].best
         return self.find_run_for(name, dataset).best
 
     def find_group(
@@ -214,8 +229,16 @@ class Workspace:
         patterns = "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5"
         found = _newest(self.root, *patterns)
         if not found:
-            raise SwanError(f"{self.root}: no embeddings.h5 below it", "make one: swan embed")
+            raise SwanError(
+                f"{self.root}: no embeddings.h5 below it",
+                "make one: swan embed, or swan embed --images DIR for a folder of images",
+            )
         return found
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether a file is the shipped checkpoint, by whatever path."""
+    return path.resolve() == shipped_checkpoint().resolve()
 
 
 def named_checkpoint(path: Path) -> Path:
@@ -229,6 +252,8 @@ def checked_name(name: str, option: str) -> str:
     Raises:
         SwanError: it holds something other than letters, digits, `.`, `_` and `-`.
     """
+    if name == SHIPPED:
+        raise SwanError(f"{option} {SHIPPED}: is the checkpoint that comes with swan", "choose another name")
     if not NAME.fullmatch(name):
         raise SwanError(f"{option} {name!r}: letters, digits, '.', '_' and '-' only, no path")
     return name

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from swancli.errors import SwanError
-from swancli.workspace import Workspace
+from swancli.workspace import Workspace, shipped_checkpoint
 
 
 @pytest.fixture
@@ -93,3 +93,26 @@ def test_checkpoint_is_found_by_file_folder_or_run(workspace):
     for name in ("nothing.pt", "no/such/file", "zebra"):
         with pytest.raises(SwanError, match=name):
             workspace.find_checkpoint(name)
+
+
+def test_shipped_checkpoint_encodes_where_no_run_can(workspace, tmp_path):
+    assert Workspace(tmp_path / "empty").find_encoder() == shipped_checkpoint()
+    assert workspace.find_encoder().parent.name == "b"
+    with pytest.raises(SwanError, match="no run 'c'"):
+        workspace.find_encoder("c")
+
+
+def test_run_on_generated_images_does_not_encode_pictures_of_ones_own(tmp_path):
+    folder = tmp_path / "demo" / "runs" / "first"
+    folder.mkdir(parents=True)
+    (folder / "best.pt").touch()
+    workspace = Workspace(tmp_path)
+    assert workspace.find_encoder() == folder / "best.pt"
+    assert workspace.find_encoder(foreign=True) == shipped_checkpoint()
+
+
+def test_nothing_of_ones_own_may_be_called_shipped(workspace):
+    for make in (lambda: workspace.dataset("shipped"), lambda: workspace.run("ucm", "shipped")):
+        with pytest.raises(SwanError, match="comes with swan"):
+            make()
+    assert workspace.find_checkpoint("shipped") == shipped_checkpoint()

@@ -41,8 +41,8 @@ class Report:
     embeddings: of the split alone, what the figures were counted from.
     ceiling, scenes, reranked and new are None unless asked for. reranked: recalls after re-ranking. new:
     recalls with only those captions whose text no training caption has; images without such a caption are no
-    queries, but still found. new_captions: how many they are. warning: what makes the figures doubtful, ""
-    for nothing.
+    queries, but still found; new_ceiling is theirs. new_captions: how many they are.
+    warning: what makes the figures doubtful, "" for nothing.
     """
 
     source: dict[str, str]
@@ -56,6 +56,7 @@ class Report:
     scenes: SceneRecall | None = None
     reranked: Scores | None = None
     new: Scores | None = None
+    new_ceiling: Scores | None = None
     new_captions: int = 0
     warning: str = ""
 
@@ -75,6 +76,8 @@ class Report:
             record["reranked"] = scores_record(self.reranked)
         if self.new:
             record["new_captions"] = {"captions": self.new_captions, **scores_record(self.new)}
+            if self.new_ceiling:
+                record["new_captions"]["ceiling"] = scores_record(self.new_ceiling)
         if self.scenes:
             record["scene_recall"] = {
                 short: {
@@ -261,6 +264,11 @@ def evaluate(
         scenes=scene_recall(image, caption, part.image, part.scene, ties=ties) if scenes else None,
         reranked=scores_from_similarity(reranked, part.image, ties=ties) if rerank else None,
         new=retrieval_scores(image, caption[new], part.image[new], ties=ties) if new.any() else None,
+        new_ceiling=(
+            ceiling_scores(part.text[new], part.image[new], len(rows), ties=ties)
+            if ceiling and new.any()
+            else None
+        ),
         new_captions=int(new.sum()),
     )
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from swancli.errors import SwanError
+
 SHARPNESS = 10.0  # chosen on UCM's validation split
+CELLS = 10**8  # pairs, at most: 0.8 GB as float64
 
 
 def reranked_similarity(image: np.ndarray, caption: np.ndarray, sharpness: float = SHARPNESS) -> np.ndarray:
@@ -22,7 +25,15 @@ def reranked_similarity(image: np.ndarray, caption: np.ndarray, sharpness: float
 
     Returns:
         float64 (N, M); equal items have exactly equal scores.
+
+    Raises:
+        SwanError: there are more than `CELLS` pairs, which would not fit into memory.
     """
+    if len(image) * len(caption) > CELLS:
+        raise SwanError(
+            f"--rerank: {len(image)} images by {len(caption)} captions are too many to weigh together",
+            "choose a smaller --split",
+        )
     images, image_row, image_count = np.unique(image, axis=0, return_inverse=True, return_counts=True)
     captions, caption_row, caption_count = np.unique(caption, axis=0, return_inverse=True, return_counts=True)
     scores = sharpness * (images.astype(np.float64) @ captions.astype(np.float64).T)

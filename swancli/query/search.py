@@ -209,7 +209,7 @@ def open_search(
         raise SwanError(f"{path}: holds no images to search", "embed some: swan embed --images DIR")
     vocab = vocab or (Path(embeddings.vocab) if embeddings.vocab else None)
     made_by = checkpoint or Path(embeddings.checkpoint)
-    if not made_by.exists() and made_by.name == shipped_checkpoint().name:
+    if not checkpoint and not made_by.exists() and made_by.name == shipped_checkpoint().name:
         made_by = shipped_checkpoint()  # where this installation has it
     with ThreadPoolExecutor(1) as pool:
         # Reading and hashing leave the interpreter free, which meanwhile imports the tokenizer.

@@ -22,7 +22,7 @@ from swancli.vocab import UNKNOWN, Vocabulary
 # Section 4.1: training images are resized to 278 and cropped to 256.
 CROP_MARGIN = 278 / 256
 MAX_ROTATION = math.pi / 2
-HIDDEN = 0.25
+HIDDEN = 0.25  # a word seen once is hidden with 0.25 / 1.25
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from swancli.evaluate.report import GroupReport, GroupRow, Report
 from swancli.model.settings import QUIRKS, ModelSettings
 from swancli.prepare.splits import Fold
 from swancli.store import atomic_path
-from swancli.train.loop import Watch
+from swancli.train.loop import PUBLISHED_PAIRS, Watch
 from swancli.train.run import RunConfig, config_from, lengthened, raise_existing, resumed_config, train_run
 from swancli.workspace import Group, Run, Workspace
 
@@ -102,7 +102,8 @@ def _varied(config: RunConfig, entry: str) -> tuple[str, RunConfig]:
     if entry == FULL:
         return FULL, config
     if entry in QUIRKS:
-        return entry, replace(config, variant=entry)
+        shown = {name: value == (entry == "published") for name, value in PUBLISHED_PAIRS.items()}
+        return entry, replace(config, variant=entry, training=replace(config.training, **shown))
     try:
         without = ModelSettings(words=1, without=tuple(entry.split("+"))).without
     except SwanError as error:

@@ -44,7 +44,7 @@ from swancli.vocab import Vocabulary
 from swancli.workspace import Run
 
 # Section 4.1 and the published options file.
-LEARNING_RATE = 2e-4
+PAPER_RATE = 2e-4
 MARGIN = 0.2
 
 SHOWN_STEPS = 10  # of a GPU: the display's loss is read once in so many steps
@@ -79,6 +79,8 @@ class TrainSettings:
     seed: int = 0
 
 
+# How the published code shows pairs, whatever the recipe: it belongs to the variant.
+PUBLISHED_PAIRS = {"own_captions_only": True, "hide_rare_words": False}
 # What `--variant published` trains with where no other option is given: section 4.1 and the published README.
 PUBLISHED_RECIPE = {
     "backbone": "resnet50",
@@ -88,13 +90,14 @@ PUBLISHED_RECIPE = {
     "epochs": 50,
     "batch_size": 100,
     "captions_per_image": 1,
-    "lr": LEARNING_RATE,
+    "lr": PAPER_RATE,
     "backbone_rate": 1.0,
     "schedule": "step",
     "loss": "sum",
     "margin": MARGIN,
     "clip_norm": 0.0,
     "augmentation": "paper",
+    **PUBLISHED_PAIRS,
 }
 
 
@@ -262,7 +265,7 @@ def _train_epoch(
     batches: Iterator[Batch],
     steps: int,
     optimizer: torch.optim.Optimizer,
-    rate_share: Callable[[int], float],
+    share_at: Callable[[int], float],
     settings: TrainSettings,
     device: torch.device,
     on_step: Callable[[int, int, float, float], None],
@@ -270,7 +273,7 @@ def _train_epoch(
     """Mean loss over the pairs of one epoch, and pairs a second.
 
     Args:
-        rate_share: of the highest learning rates, from a step's number.
+        share_at: of the highest learning rates, from a step's number.
     """
     model.train()
     total = torch.zeros((), device=device)
@@ -279,7 +282,7 @@ def _train_epoch(
     for step, batch in enumerate(read_ahead(ready), start=1):
         batch = batch.moved(lambda tensor: move(tensor, device))
         for group in optimizer.param_groups:
-            group["lr"] = group["highest"] * rate_share(step)
+            group["lr"] = group["highest"] * share_at(step)
         loss = _train_step(model, batch, optimizer, settings, device)
         total += loss
         pairs += len(batch.lengths)
@@ -362,6 +365,11 @@ def _restore(
         raise SwanError(
             f"{dataset.path}: prepared again since the run began; its splits or captions have changed",
             "start a new run",
+        )
+    if not all("highest" in group for group in last.training["optimizer"]["param_groups"]):
+        raise SwanError(
+            f"{run.last}: begun by an earlier swan, whose recipe was another",
+            f"start a new run from it: --init-from {run.name}",
         )
     model.load_state_dict(last.model.state_dict())
     optimizer.load_state_dict(last.training["optimizer"])

@@ -89,7 +89,6 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
             options["freeze"] = shape.frozen
     if options["variant"] == "published":
         options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
-        options |= {"own_captions_only": True, "hide_rare_words": False}
     if options["features"]:
         with Features(Path(options["features"])) as features:
             made_with = asdict(features.settings)
@@ -104,6 +103,8 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
         options["backbone_rate"] = TRAINED_BACKBONE_RATE if started else 1.0
     options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
     frozen = options["freeze"]
+    if "backbone_rate" in given and (bool(options["weights"]) if frozen is None else frozen):
+        raise SwanError("--backbone-rate has nothing to act on: the backbone is frozen", "add --fine-tune")
     training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
     return RunConfig(
         **{field.name: options[field.name] for field in fields(RunConfig) if field.name in options},
@@ -122,7 +123,8 @@ def config_from(content: dict[str, Any]) -> RunConfig:
     return RunConfig(
         **content
         | {
-            "training": TrainSettings(**content["training"]),
+            # Settings of an earlier swan, which hid no words, lack the key.
+            "training": TrainSettings(**{"hide_rare_words": False} | content["training"]),
             "without": tuple(content.get("without", ())),
             "fold": Fold(**fold) if fold else None,
         }

@@ -6,6 +6,7 @@ swan train --dataset rsicd --weights swan-data/rsicd/backbone-resnet18.pt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class SceneSettings:
     """How a backbone is trained to tell scenes apart.
 
     weights: path of the weights to start from, "" for random ones. lr: of SGD with momentum, at its highest.
-    batch_size: images in a step. The rest as in `TrainSettings`.
+    batch_size: images in a step, at most. The rest as in `TrainSettings`.
     """
 
     backbone: str = "resnet18"
@@ -108,7 +109,7 @@ def train_on_scenes(
         model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
     label = {name: number for number, name in enumerate(names)}
-    steps = max(1, len(rows) // settings.batch_size)
+    steps = math.ceil(len(rows) / settings.batch_size)
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total = torch.zeros((), device=device)
@@ -141,8 +142,9 @@ def train_on_scenes(
 
 
 def _with_scene(dataset: Dataset, split: str) -> np.ndarray:
-    scene = dataset.catalogue.scene
-    return np.array([row for row in dataset.rows_of(split) if scene[row] is not None], dtype=np.int64)
+    scene, splits = dataset.catalogue.scene, dataset.catalogue.split
+    rows = np.flatnonzero(splits.astype(str) == split)
+    return np.array([row for row in rows if scene[row] is not None], dtype=np.int64)
 
 
 def _read(dataset: Dataset, rows: np.ndarray, side: int, device: torch.device) -> torch.Tensor:

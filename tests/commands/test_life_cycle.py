@@ -370,3 +370,14 @@ def test_pretrained_backbone_is_what_a_run_starts_from(source, tmp_path):
     other = invoke("train", *options, "--backbone", "resnet50", "--weights", weights, root=tmp_path)
     assert other.returncode == 2
     assert "it fits --backbone resnet18" in other.stderr
+
+
+def test_reranked_recall_and_new_captions_stand_beside_the_recall(finished):
+    options = ["--split", "val", "--rerank", "--ceiling"]
+    plain = json.loads(invoke("eval", "--split", "val", "--json", root=finished.root).stdout)
+    printed = invoke("eval", *options, root=finished.root)
+    assert printed.returncode == 0, printed.stderr
+    assert "re-ranked" in printed.stdout
+    record = json.loads(invoke("eval", *options, "--json", root=finished.root).stdout)
+    assert record["mR"] == plain["mR"]
+    assert set(record["reranked"]) == {"i2t", "t2i", "mR"}

@@ -34,7 +34,7 @@ def embeddings():
 def test_new_captions_are_counted_apart(embeddings):
     known = training_texts(embeddings.catalogue)
     assert known == {"a river"}
-    report = evaluate(embeddings, {}, split="test", known=known)
+    report = evaluate(embeddings, {}, split="test", known=known, ceiling=True)
     # Of the new ones, "a bridge" lies on the wrong image and "a road" on its own; image one finds none of its
     # own first: both are as far from it, and are in either order.
     assert (report.captions, report.new_captions) == (4, 2)
@@ -42,6 +42,8 @@ def test_new_captions_are_counted_apart(embeddings):
     assert report.new.text_to_image.recall[1] == pytest.approx(50)
     assert report.new.image_to_text.recall[1] == pytest.approx(50)
     assert report.record()["new_captions"]["captions"] == 2
+    assert report.new_ceiling.mean_recall == 100  # both are on their own, where "a river" is of both images
+    assert report.ceiling.mean_recall < 100
 
 
 def test_new_captions_are_not_counted_unasked(embeddings):

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from swancli.errors import SwanError
 from swancli.evaluate.report import evaluate_checkpoint, evaluate_group
 from swancli.model.checkpoint import load_checkpoint
 from swancli.train.group import plan_runs, resumed_runs, train_runs
-from swancli.train.loop import TrainSettings, Watch
+from swancli.train.loop import PUBLISHED_PAIRS, TrainSettings, Watch
 
 NO_CLOCK = ["pairs_per_second", "seconds"]
 
@@ -150,7 +151,10 @@ def test_each_variant_of_a_list_is_trained_with_the_same_recipe(workspace, plan)
         ("repaired", ("sfgs", "tcge")),
         ("published", ()),
     ]
-    assert len({member.config.training for member in runs.members}) == 1
+    shown = [(m.config.training.own_captions_only, m.config.training.hide_rare_words) for m in runs.members]
+    assert shown == [(False, True)] * 3 + [(True, False)]  # which belongs to the variant
+    alike = [replace(member.config.training, **PUBLISHED_PAIRS) for member in runs.members]
+    assert len(set(alike)) == 1
 
 
 def test_variants_and_folds_together_give_a_run_for_each(plan):

@@ -52,6 +52,32 @@ def test_interrupted_and_resumed_run_ends_where_the_uninterrupted_one_does(works
     assert_same_run(whole, parts)
 
 
+def test_resumed_run_of_the_default_recipe_ends_where_the_uninterrupted_one_does(run_training):
+    default = TrainSettings(epochs=3, batch_size=4, captions_per_image=1, backbone_rate=0.2)
+    whole = run_training("whole", training=default, frozen=False)
+    with pytest.raises(KeyboardInterrupt):
+        run_training("parts", training=default, frozen=False, watch=Interrupt())
+    assert_same_run(whole, run_training("parts", training=default, frozen=False, resume=True))
+
+
+def test_run_begun_by_an_earlier_swan_is_not_resumed(run_training):
+    run = run_training("old", epochs=1)
+    content = torch.load(run.last, weights_only=True)
+    for group in content["training"]["optimizer"]["param_groups"]:
+        del group["highest"]
+    torch.save(content, run.last)
+    with pytest.raises(SwanError, match="begun by an earlier swan") as error:
+        run_training("old", epochs=2, resume=True)
+    assert "--init-from old" in error.value.mend
+
+
+def test_backbone_learns_at_its_share_of_the_rate(run_training):
+    still = TrainSettings(epochs=1, batch_size=4, captions_per_image=1, backbone_rate=0.0)
+    run = run_training("still-backbone", training=still, frozen=False)
+    groups = torch.load(run.last, weights_only=True)["training"]["optimizer"]["param_groups"]
+    assert [group["highest"] for group in groups] == [1e-3, 0.0]
+
+
 class InterruptAtOnce(Watch):
     def step(self, epoch, step, steps, loss, pairs_per_second):
         raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """What a run starts with: the recipe behind its options, and the weights it takes over."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
 from swancli.store import Dataset
 from swancli.train.loop import TrainSettings
-from swancli.train.run import new_config, resumed_config
+from swancli.train.run import config_from, new_config, resumed_config
 from swancli.vocab import UNKNOWN, Vocabulary, export_json, write_vocabulary
 from swancli.word_vectors import WordVectors
 
@@ -49,6 +50,33 @@ def test_published_variant_brings_its_recipe(options):
     assert (training.lr, training.schedule, training.augmentation) == (2e-4, "step", "paper")
     assert (training.loss, training.margin, training.clip_norm) == ("sum", 0.2, 0.0)
     assert training.own_captions_only
+    assert not training.hide_rare_words
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ({}, 1.0),
+        ({"weights": "resnet18.pth", "freeze": False}, 0.2),
+        ({"weights": "resnet18.pth", "freeze": False, "backbone_rate": 0.5}, 0.5),
+        ({"variant": "published", "weights": "resnet50.pth", "freeze": False}, 1.0),
+    ],
+)
+def test_backbone_that_has_learnt_something_learns_more_slowly(options, given, rate):
+    config = new_config(options | {"backbone_rate": None} | given, set(given))
+    assert config.training.backbone_rate == rate
+
+
+def test_rate_for_a_frozen_backbone_is_refused(options):
+    given = {"weights": "resnet18.pth", "backbone_rate": 0.5}
+    with pytest.raises(SwanError, match="the backbone is frozen"):
+        new_config(options | given, set(given))
+
+
+def test_settings_of_an_earlier_swan_hide_no_words(options):
+    config = json.loads(json.dumps(dataclasses.asdict(new_config(options, set()))))
+    del config["training"]["hide_rare_words"]
+    assert not config_from(config).training.hide_rare_words
 
 
 def test_given_options_stand_above_the_published_recipe(options):

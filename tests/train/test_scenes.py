@@ -73,3 +73,13 @@ def test_one_scene_cannot_be_told_apart(trained, workspace):
     with pytest.raises(SwanError, match="of 1 scenes"):
         trained()
     assert not (workspace.root / "backbone.pt").exists()
+
+
+def test_images_without_captions_or_validation_serve_too(trained, workspace):
+    with h5py.File(workspace.dataset("tiny"), "r+") as file:
+        names = [name.decode() for name in file["images/split_names"]]
+        split = file["images/split"][:]
+        split[split == names.index("val")] = names.index("train")
+        file["images/split"][:] = split
+    _, outcome, *_ = trained(epochs=1)
+    assert (outcome.training, outcome.validation, outcome.accuracy) == (8, 0, None)
