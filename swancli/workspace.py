@@ -177,7 +177,7 @@ class Workspace:
             foreign: what is encoded is no data set of the root, so runs on generated images do not count.
 
         Raises:
-            SwanError: there is no run of that name.
+            SwanError: there is no run of that name, or nothing to encode.
         """
         if not name:
             checkpoints = _newest_first(self.root, "*/runs/*/best.pt")
@@ -186,6 +186,11 @@ class Workspace:
                 for run in map(Run, (path.parent for path in checkpoints))
                 if not foreign or run.dataset != DEMO
             ]
+            if not runs and not foreign and not _newest(self.root, "*/dataset.h5"):
+                raise SwanError(
+                    f"{self.root}: neither a run nor a data set there",
+                    "search a folder: swan embed --images DIR; or begin with swan prepare, swan train",
+                )
             if not runs and shipped_checkpoint().exists():
                 return shipped_checkpoint()
             if foreign and runs:

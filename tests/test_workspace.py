@@ -96,7 +96,13 @@ def test_checkpoint_is_found_by_file_folder_or_run(workspace):
 
 
 def test_shipped_checkpoint_encodes_where_no_run_can(workspace, tmp_path):
-    assert Workspace(tmp_path / "empty").find_encoder() == shipped_checkpoint()
+    empty = Workspace(tmp_path / "empty")
+    assert empty.find_encoder(foreign=True) == shipped_checkpoint()
+    with pytest.raises(SwanError, match="neither a run nor a data set"):
+        empty.find_encoder()
+    empty.dataset("ucm").parent.mkdir(parents=True)
+    empty.dataset("ucm").touch()
+    assert empty.find_encoder() == shipped_checkpoint()
     assert workspace.find_encoder().parent.name == "b"
     with pytest.raises(SwanError, match="no run 'c'"):
         workspace.find_encoder("c")

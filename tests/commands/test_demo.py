@@ -32,6 +32,7 @@ def embeddings(tmp_path_factory):
         captions_per_image=5,
         lr=TRAINING["lr"],
         augmentation=TRAINING["augmentation"],
+        schedule=TRAINING["schedule"],
     )
     config = RunConfig("demo", str(workspace.vocab("demo")), "", "resnet18", 48, 64, False, training)
     run = workspace.run("demo", "one")

@@ -1,0 +1,65 @@
+"""What works without any training: the checkpoint that comes with swan."""
+
+import json
+import shutil
+
+import h5py
+import pytest
+import torch
+from conftest import invoke
+
+from swancli.workspace import shipped_checkpoint
+
+
+@pytest.fixture(scope="module")
+def embedded(source, tmp_path_factory):
+    """An empty root in which a folder of images was embedded, and what was said."""
+    root = tmp_path_factory.mktemp("empty")
+    printed = invoke("embed", "--images", source / "images", root=root)
+    assert printed.returncode == 0, printed.stderr
+    return root, printed
+
+
+def test_shipped_checkpoint_is_small_half_precision_and_whole():
+    assert shipped_checkpoint().stat().st_size < 50e6
+    content = torch.load(shipped_checkpoint(), weights_only=True)
+    assert {value.dtype for value in content["model"].values()} <= {torch.float16, torch.int64}
+    assert "boats" in content["vocabulary"]["words"]
+    assert not content["training"]
+
+
+def test_embed_without_a_run_takes_the_shipped_checkpoint_and_says_so(embedded):
+    root, printed = embedded
+    assert "the checkpoint that comes with swan" in printed.stderr
+    with h5py.File(root / "shipped" / "embeddings-images.h5") as file:
+        assert file["images/embedding"].shape[0] == 60
+    answered = invoke("query", "many boats in a harbor", "--json", root=root)
+    assert answered.returncode == 0, answered.stderr
+    answer = json.loads(answered.stdout)
+    assert len(answer["results"]) == 10
+    assert answer["unknown_words"] == []
+
+
+def test_embeddings_follow_the_shipped_checkpoint_to_another_installation(embedded, tmp_path):
+    root, _ = embedded
+    moved = shutil.copytree(root, tmp_path / "root")
+    with h5py.File(moved / "shipped" / "embeddings-images.h5", "r+") as file:
+        file.attrs["checkpoint"] = "/elsewhere/site-packages/swancli/assets/shipped.pt"
+    assert invoke("query", "a harbor", root=moved).returncode == 0
+
+
+def test_shipped_checkpoint_can_be_named_beside_runs(finished, source, tmp_path):
+    root = shutil.copytree(finished.root, tmp_path / "root")
+    quiet = invoke("embed", "--images", source / "images", root=root)
+    assert "comes with swan" not in quiet.stderr
+    named = invoke("embed", "--images", source / "images", "--checkpoint", "shipped", root=root)
+    assert named.returncode == 0, named.stderr
+    assert (root / "shipped" / "embeddings-images.h5").exists()
+    evaluated = invoke("eval", "--checkpoint", "shipped", "--dataset", "small", "--json", root=root)
+    assert 0 <= json.loads(evaluated.stdout)["mR"] <= 100
+
+
+def test_run_that_is_named_is_not_replaced_by_the_shipped_checkpoint(source, tmp_path):
+    printed = invoke("embed", "--images", source / "images", "--run", "mine", root=tmp_path)
+    assert printed.returncode == 2
+    assert "mine" in printed.stderr
