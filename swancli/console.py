@@ -98,7 +98,7 @@ class Display:
     def note(self, text: str) -> None:
         """A line of information."""
         if not self.silent:
-            self.console.print(escape(text), style="dim")
+            self.console.print(escape(text), style="dim", soft_wrap=True)  # a path stays in one piece
 
     def _bars(self, *columns: TextColumn) -> Progress:
         return Progress(
