@@ -14,9 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swancli.device import move
+from swancli.device import move, reading_threads
 from swancli.images import resize_image
 from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
+from swancli.store import Dataset
+from swancli.threads import in_order
 from swancli.vocab import UNKNOWN, Vocabulary
 
 # Section 4.1: training images are resized to 278 and cropped to 256.
@@ -132,6 +134,15 @@ def stack_images(images: Iterable[np.ndarray], size: int) -> torch.Tensor:
     """uint8 (B, 3, size, size), channels last in memory, from uint8 (H, W, 3) images of any size."""
     stacked = np.stack([resize_image(image, size, size) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def read_images(dataset: Dataset, rows: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
+    """Images of a data set as `stack_images` gives them, read by as many threads as suit the device."""
+
+    def resized(row: int) -> np.ndarray:
+        return resize_image(dataset.image(row), size, size)
+
+    return stack_images(in_order(resized, rows, reading_threads(device)), size)
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:

@@ -15,17 +15,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.device import autocast, move, pinned, reading_threads
+from swancli.device import autocast, move, pinned
 from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.features import Features, encode_features
-from swancli.images import resize_image
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
 from swancli.store import Dataset, atomic_path
-from swancli.threads import in_order, read_ahead
+from swancli.threads import read_ahead
 from swancli.train.batches import (
     Batch,
     augment,
@@ -35,7 +34,7 @@ from swancli.train.batches import (
     normalise,
     number_wordings,
     pair_batches,
-    stack_images,
+    read_images,
     stored_size,
 )
 from swancli.train.losses import hinge_loss
@@ -248,13 +247,10 @@ def _image_reader(
     if features:
         return lambda rows: features.read(features.varied(rows, generator))
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
-    source, threads = stored_size(size, settings.augmentation), reading_threads(device)
-
-    def resized(row: int) -> np.ndarray:
-        return resize_image(dataset.image(row), source, source)
+    source = stored_size(size, settings.augmentation)
 
     def read(rows: np.ndarray) -> tuple:
-        pixels = stack_images(in_order(resized, rows, threads), source)
+        pixels = read_images(dataset, rows, source, device)
         return pixels, draw_views(len(rows), source, size, settings.augmentation, chance), None
 
     return read

@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from swancli import __version__
-from swancli.device import autocast, image_batch, move, pinned, reading_threads
+from swancli.device import autocast, image_batch, move, pinned
 from swancli.embed import Progress
 from swancli.errors import SwanError
-from swancli.images import resize_image
 from swancli.model.backbone import Backbone
 from swancli.store import Dataset, atomic_path
-from swancli.threads import in_order, read_ahead
-from swancli.train.batches import augment, draw_views, normalise, stack_images, stored_size
+from swancli.threads import read_ahead
+from swancli.train.batches import augment, draw_views, normalise, read_images, stored_size
 from swancli.train.schedule import warmed_cosine
 
 # Usual for a ResNet that is trained from random weights.
@@ -93,7 +92,8 @@ def train_on_scenes(
     Raises:
         SwanError: the training images have fewer than two scenes, or the weights do not fit.
     """
-    rows, scene = _with_scene(dataset, "train"), dataset.catalogue.scene
+    rows, validation = (_with_scene(dataset, split) for split in ("train", "val"))
+    scene = dataset.catalogue.scene
     names = sorted({scene[row] for row in rows})
     if len(names) < 2:
         raise SwanError(
@@ -127,7 +127,8 @@ def train_on_scenes(
             optimizer.step()
             total += loss.detach()
             progress("steps", done, steps * settings.epochs)
-        accuracy = _accuracy(dataset, model, names, settings, device)
+        share = _share_told(dataset, validation, model, names, settings, device)
+        accuracy = SceneAccuracy(len(names), len(rows), len(validation), share)
         on_epoch(epoch, float(total) / steps, accuracy)
     content = {
         "created_by": f"swancli {__version__}",
@@ -147,13 +148,6 @@ def _with_scene(dataset: Dataset, split: str) -> np.ndarray:
     return np.array([row for row in rows if scene[row] is not None], dtype=np.int64)
 
 
-def _read(dataset: Dataset, rows: np.ndarray, side: int, device: torch.device) -> torch.Tensor:
-    def resized(row: int) -> np.ndarray:
-        return resize_image(dataset.image(row), side, side)
-
-    return pinned(stack_images(in_order(resized, rows, reading_threads(device)), side), device)
-
-
 def _varied_batches(
     dataset: Dataset, settings: SceneSettings, rows: np.ndarray, steps: int, epoch: int, device: torch.device
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
@@ -163,20 +157,27 @@ def _varied_batches(
     size, kind = settings.image_size, "overhead"
     side = stored_size(size, kind)
     batches = np.array_split(generator.permutation(rows), steps)
-    for batch, pixels in read_ahead((batch, _read(dataset, batch, side, device)) for batch in batches):
+    ready = ((batch, pinned(read_images(dataset, batch, side, device), device)) for batch in batches)
+    for batch, pixels in read_ahead(ready):
         yield batch, augment(move(pixels, device), draw_views(len(batch), side, size, kind, chance))
 
 
-def _accuracy(
-    dataset: Dataset, model: SceneClassifier, names: list[str], settings: SceneSettings, device: torch.device
-) -> SceneAccuracy:
-    rows, scene, size = _with_scene(dataset, "val"), dataset.catalogue.scene, image_batch(device)
+def _share_told(
+    dataset: Dataset,
+    rows: np.ndarray,
+    model: SceneClassifier,
+    names: list[str],
+    settings: SceneSettings,
+    device: torch.device,
+) -> float | None:
+    """Share of some images, in percent, whose scene the model tells; None of none."""
+    scene, size = dataset.catalogue.scene, image_batch(device)
     model.eval()
     right = 0
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         with torch.inference_mode(), autocast(device, settings.precision):
-            told = model(move(_read(dataset, batch, settings.image_size, device), device)).argmax(dim=1)
+            pixels = move(read_images(dataset, batch, settings.image_size, device), device)
+            told = model(pixels).argmax(dim=1)
         right += sum(names[number] == scene[row] for number, row in zip(told.tolist(), batch, strict=True))
-    share = 100 * right / len(rows) if len(rows) else None
-    return SceneAccuracy(len(names), len(_with_scene(dataset, "train")), len(rows), share)
+    return 100 * right / len(rows) if len(rows) else None
