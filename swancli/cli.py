@@ -76,7 +76,10 @@ DatasetName = Annotated[str | None, typer.Option(help="Name of the data set. Def
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: the newest one.")]
 CheckpointFile = Annotated[
     Path | None,
-    typer.Option(help="A checkpoint file, in place of a run; `shipped` is the one that comes with swan."),
+    typer.Option(
+        help="A checkpoint file, in place of a run; `shipped` is the one that comes with swan.",
+        callback=lambda path: named_checkpoint(path) if path else None,
+    ),
 ]
 Format = Annotated[SourceFormat | None, typer.Option(help="Layout of the source. Default: recognised.")]
 CheckpointVocab = Annotated[
@@ -683,9 +686,7 @@ def evaluate(
             if group:
                 report = evaluate_group(workspace, group, dataset, **options)
             else:
-                path = (
-                    named_checkpoint(checkpoint) if checkpoint else workspace.find_run_for(run, dataset).best
-                )
+                path = checkpoint or workspace.find_run_for(run, dataset).best
                 report = evaluate_checkpoint(workspace, path, dataset, **options)
     for warning in report.warnings:
         warn(warning)
@@ -739,10 +740,7 @@ def embed(
     _exclusive(dataset=dataset, images=images, texts=texts)
     workspace, display = Workspace(root), Display(quiet)
     target = choose_device(device)
-    if checkpoint:
-        encoder = named_checkpoint(checkpoint)
-    else:
-        encoder = workspace.find_encoder(run, dataset, foreign=bool(images or texts))
+    encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts))
     model = load_checkpoint(encoder, vocab)
     name = dataset or model.origin["dataset"]
     if not (name or images or texts):
@@ -805,7 +803,7 @@ def query(
     searcher = open_search(
         path,
         device,
-        checkpoint=named_checkpoint(checkpoint) if checkpoint else None,
+        checkpoint=checkpoint,
         vocab=vocab,
         scenes=scene or (),
         split=split,
