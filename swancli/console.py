@@ -6,6 +6,8 @@ not met, 130 interrupted.
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -231,6 +233,23 @@ def show_scores(title: str, rows: Mapping[str, Scores]) -> None:
     for name, scores in rows.items():
         table.add_row(name, *_recall_cells(scores))
     output().print(table)
+
+
+def print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> None:
+    """A report as one JSON document, as CSV with a header, or as a table."""
+    from swancli.evaluate.report import GroupReport
+
+    if as_json:
+        print(json.dumps(report.record(), indent=1, ensure_ascii=False))
+    elif as_csv:
+        rows = report.table()
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif isinstance(report, GroupReport):
+        show_group(report)
+    else:
+        show_report(report)
 
 
 def show_report(report: Report) -> None:

@@ -1,0 +1,123 @@
+"""`swan embed`: a data set, a folder of images or lines of text -> embeddings.h5."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swancli.commands.options import (
+    DEFAULT_ROOT,
+    BatchSize,
+    CheckpointFile,
+    CheckpointVocab,
+    DatasetName,
+    Device,
+    Missing,
+    Precision,
+    Quiet,
+    Root,
+    RunName,
+    exclusive,
+)
+from swancli.console import Display, show_embedded, warn
+from swancli.errors import SwanError
+from swancli.workspace import SHIPPED, Workspace, is_shipped
+
+if TYPE_CHECKING:
+    from swancli.model.checkpoint import Checkpoint
+
+
+def embed(
+    run: RunName = None,
+    dataset: DatasetName = None,
+    checkpoint: CheckpointFile = None,
+    vocab: CheckpointVocab = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Embed a folder of images, in place of a data set.")
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="Embed lines of text, one caption a line; - reads standard input.")
+    ] = None,
+    missing: Annotated[
+        Missing, typer.Option(help="What to do about unreadable images of --images.")
+    ] = "error",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write. Default: embeddings.h5 of the run.")
+    ] = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="bf16: faster on GPUs and on CPUs that multiply it; embeddings change a little."),
+    ] = "fp32",
+    root: Root = DEFAULT_ROOT,
+    quiet: Quiet = False,
+) -> None:
+    """Encode a data set, a folder of images or lines of text into embeddings.h5."""
+    from swancli.device import choose_device, describe_device
+    from swancli.embed import embed_dataset, embed_folder, embed_texts, open_dataset
+    from swancli.model.checkpoint import load_checkpoint
+    from swancli.store import write_embeddings
+
+    exclusive(run=run, checkpoint=checkpoint)
+    exclusive(dataset=dataset, images=images, texts=texts)
+    workspace, display = Workspace(root), Display(quiet)
+    target = choose_device(device)
+    encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts))
+    model = load_checkpoint(encoder, vocab)
+    name = dataset or model.origin["dataset"]
+    if not (name or images or texts):
+        name = workspace.newest_dataset()
+    if is_shipped(encoder) and not checkpoint:
+        warn(
+            f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
+        )
+    path = output or _embeddings_path(workspace, model, name, images, texts)
+    display.note(f"embedding with {model.path} on {describe_device(target)}")
+    with display.progress() as progress:
+        options = {"batch_size": batch_size, "device": target, "precision": precision, "progress": progress}
+        if images:
+            embeddings, skipped = embed_folder(model, images, missing=missing, **options)
+        elif texts:
+            embeddings, skipped = embed_texts(model, _lines(texts), str(texts), **options), []
+        else:
+            with open_dataset(workspace.dataset(name), model) as stored:
+                embeddings, skipped = embed_dataset(model, stored, **options), []
+    write_embeddings(path, embeddings)
+    show_embedded(path, embeddings, skipped)
+    where = "" if path.is_relative_to(root) else f" --embeddings {path}"
+    display.note(f'next: swan query "what to look for"{where}')
+
+
+def _embeddings_path(
+    workspace: Workspace, checkpoint: Checkpoint, dataset: str, images: Path | None, texts: Path | None
+) -> Path:
+    """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set.
+
+    What the shipped checkpoint makes does not stand beside it, in the package, but under the root.
+    """
+    if images:
+        name = f"embeddings-{images.resolve().name}"
+    elif texts:  # no image in it to search, so not under the name that `query` looks for
+        name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
+    else:
+        name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
+    folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
+    return folder / f"{name}.h5"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, or of standard input for -, without blank ones."""
+    try:
+        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.strip():
+                    yield line.strip()
+    except OSError as error:
+        raise SwanError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SwanError(f"{path}: not UTF-8 text ({error})") from error
