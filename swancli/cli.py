@@ -18,6 +18,7 @@ from swancli.commands.evaluate import evaluate
 from swancli.commands.prepare import prepare
 from swancli.commands.pretrain import pretrain
 from swancli.commands.query import query
+from swancli.commands.serve import serve
 from swancli.commands.train import train
 from swancli.commands.vocab import vocab
 from swancli.console import Boundary
@@ -52,7 +53,7 @@ def swan(
 for command in (prepare, vocab, pretrain, train):
     app.command()(command)
 app.command(name="eval")(evaluate)
-for command in (embed, query, demo):
+for command in (embed, query, serve, demo):
     app.command()(command)
 
 

@@ -181,7 +181,7 @@ def embed_dataset(
     for captions, shard in _encoded_together(part, model):
         texts = part.text[captions]
         caption[captions] = encode_captions(model, checkpoint.vocabulary, texts, shard=shard, **options)
-    return _made_by(checkpoint, image, caption, part, dataset.name)
+    return _made_by(checkpoint, image, caption, part, dataset.name, dataset.path)
 
 
 def _encoded_together(catalogue: Catalogue, model: Swan) -> list[tuple[np.ndarray, int]]:
@@ -252,7 +252,9 @@ def embed_folder(
         [names[row] for row in kept], [source.entries[row].scene for row in kept], [None] * len(kept)
     )
     no_captions = np.empty((0, image.shape[1]), np.float32)
-    embeddings = _made_by(checkpoint, image[kept], no_captions, catalogue, folder.resolve().name)
+    embeddings = _made_by(
+        checkpoint, image[kept], no_captions, catalogue, folder.resolve().name, source.images
+    )
     return embeddings, [skipped[row] for row in sorted(skipped)]
 
 
@@ -290,7 +292,12 @@ def embed_texts(
 
 
 def _made_by(
-    checkpoint: Checkpoint, image: np.ndarray, caption: np.ndarray, catalogue: Catalogue, dataset: str
+    checkpoint: Checkpoint,
+    image: np.ndarray,
+    caption: np.ndarray,
+    catalogue: Catalogue,
+    dataset: str,
+    pictures: Path | None = None,
 ) -> Embeddings:
     return Embeddings(
         image=image,
@@ -301,4 +308,5 @@ def _made_by(
         checkpoint_sha256=checkpoint.sha256,
         variant=checkpoint.model.settings.variant,
         vocab=str(checkpoint.vocab or ""),
+        pictures=str(pictures or ""),
     )

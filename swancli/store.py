@@ -335,6 +335,7 @@ class Embeddings:
     dataset: name of the data set or folder; checkpoint: path of the checkpoint that made them, stored
     relative to the file so that both can move together; checkpoint_sha256: its digest; variant: the model's;
     vocab: path of the vocabulary where the checkpoint carries none (stored likewise), else "".
+    pictures: path of the `dataset.h5` or the folder that the images came from (stored likewise), else "".
     """
 
     image: np.ndarray
@@ -345,6 +346,10 @@ class Embeddings:
     checkpoint_sha256: str
     variant: str
     vocab: str = ""
+    pictures: str = ""
+
+
+PATHS = ("checkpoint", "vocab", "pictures")  # of `Embeddings`
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
@@ -355,7 +360,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
         file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32))
         for name in ("dataset", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
-        for name in ("checkpoint", "vocab"):
+        for name in PATHS:
             file.attrs[name] = _relative(getattr(embeddings, name), path.parent)
 
 
@@ -382,9 +387,9 @@ def read_embeddings(path: Path, captions: bool = True) -> Embeddings:
         ):
             raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
         image, caption = image[:], caption[: None if captions else 0]
-        names = ("dataset", "checkpoint", "checkpoint_sha256", "variant", "vocab")
+        names = ("dataset", "checkpoint_sha256", "variant", *PATHS)
         attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
-        for name in ("checkpoint", "vocab"):
+        for name in PATHS:
             if attributes[name]:
                 attributes[name] = os.path.normpath(path.parent / attributes[name])
         return Embeddings(image, caption, catalogue, **attributes)

@@ -46,4 +46,4 @@ def demo(
     show_scores("demo test split, recall in percent", scores)
     for question in settings.QUERIES:
         step("query", f'"{question}" --split test --top-k 3')
-        query(question, split="test", top_k=3, device=device, root=root, quiet=True)
+        query([question], split="test", top_k=3, device=device, root=root, quiet=True)

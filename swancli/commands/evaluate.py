@@ -88,7 +88,7 @@ def evaluate(
     exclusive(json=json_, csv=csv_)
     exclusive(figures=figures, folds=folds)
     if figures:
-        require_plots()
+        require_plots("--figures")
     workspace, display = Workspace(root), Display(quiet)
     options = {
         "split": None if split == "all" else split,

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swancli.commands.options import DEFAULT_ROOT, CheckpointFile, CheckpointVocab, Device, Quiet, Root
+from swancli.commands.options import (
+    DEFAULT_ROOT,
+    CheckpointFile,
+    CheckpointVocab,
+    Device,
+    Quiet,
+    Root,
+    exclusive,
+)
 from swancli.console import Display, show_answer, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from swancli.query.search import Answer
+    from swancli.query.search import Answer, Question
 
 QUESTIONS = 256  # of `query --batch` at a time
 
 
 def query(
-    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Look for images like this one.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="What to look for, in words; several texts are averaged.")
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="TEXT", help="Keep away from this; may be given several times."),
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Look for what is like this image.")] = None,
     batch: Annotated[
         bool, typer.Option("--batch", help="One query a line on standard input; answers as they come.")
+    ] = False,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Rank captions in place of images, each text once.")
     ] = False,
     embeddings: Annotated[
         Path | None, typer.Option(help="Embeddings to search. Default: the newest.")
@@ -34,51 +53,125 @@ def query(
     vocab: CheckpointVocab = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Results of a query.")] = 10,
     threshold: Annotated[
-        float, typer.Option(min=-1.0, max=1.0, help="Least score, the cosine similarity from -1 to 1.")
-    ] = -1.0,
+        str,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Least score, the cosine similarity from -1 to 1. auto: as set in training, so that a query "
+            "about what is not there finds no match.",
+        ),
+    ] = "-1",
     scene: Annotated[
         list[str] | None, typer.Option(help="Only images of this scene; may be given several times.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
+    files: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Only images of such a name, as in 'harbor_*'.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Also write a page with the images, one file that needs no other."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Also write a contact sheet, a PNG file.")
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the images for --html and --sheet are now: a folder or a dataset.h5. "
+            "Default: where they were embedded from."
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
-    """Rank the images of an embeddings file by how well a sentence, or an image, describes them."""
-    from swancli.query.search import open_search
+    """Rank images by how well a sentence, or an image, describes them; or captions, with --captions."""
+    from swancli.images import decode_image, read_bytes
+    from swancli.query.search import Scope, open_search
 
-    if sum((text is not None, image is not None, batch)) != 1:
+    if sum((bool(text), image is not None, batch)) != 1:
         raise SwanError(
             "nothing to look for" if not (text or image or batch) else "more than one way to ask",
-            "give a text, --image FILE, or --batch, one of them",
+            "give texts, --image FILE, or --batch, one of them",
         )
+    if sheet:
+        from swancli.evaluate.figures import require_plots
+
+        require_plots("--sheet")
+    exclusive(**{"not": without, "image": image})
+    exclusive(sheet=sheet, captions=captions)  # it shows no text
+    display = Display(quiet)
+    least = _least_score(threshold)
     path = embeddings or Workspace(root).find_embeddings()
     searcher = open_search(
         path,
         device,
         checkpoint=checkpoint,
         vocab=vocab,
-        scenes=scene or (),
-        split=split,
+        captions=captions or least is None,
         texts_only=image is None,
     )
-    Display(quiet).note(f"searching {len(searcher.candidates)} images of {path}")
+    if least is None:
+        match = searcher.match_threshold()
+        least = match.threshold
+        display.note(
+            f"a match from {least:.3f} on; on {match.images} validation images {match.false_alarm:.0f} % of "
+            f"the queries about what is not there found one, and {match.miss:.0f} % of the others found none"
+        )
+    scope = Scope("captions" if captions else "images", top_k, least, tuple(scene or ()), split, files)
+    display.note(f"searching {searcher.count(scope)} {scope.find} of {path}")
     if image:
-        _print_answer(searcher.ask_image(image, top_k, threshold), json_)
-    for questions in _question_blocks() if batch else [[text]] if text is not None else []:
-        for answer in searcher.ask_texts(questions, top_k, threshold):
-            if answer.error:
-                problem = f"query {answer.question!r}: {answer.error.problem}"
-                if not batch:
-                    raise SwanError(problem, answer.error.mend)
-                warn(problem)  # and an answer a line, so that answers and lines stay side by side
-            if answer.unknown:
-                warn(f"words that the model does not know: {', '.join(answer.unknown)}")
-            _print_answer(answer, json_)
+        answers = iter([searcher.ask_image(decode_image(read_bytes(image), str(image)), str(image), scope)])
+    else:
+        blocks = _questions(text or (), batch, tuple(without or ()))
+        answers = chain.from_iterable(searcher.ask_texts(block, scope) for block in blocks)
+    if html or sheet:
+        from swancli.pictures import Pictures
+
+        shown = Pictures(pictures or Path(searcher.pictures), searcher.catalogue)
+    kept = []
+    for answer in answers:
+        _print_answer(answer, json_, lenient=batch)
+        if html or sheet:
+            kept.append(answer)
+    if html:
+        from swancli.query.page import write_page
+
+        write_page(html, kept, shown)
+        display.note(f"wrote {html}")
+    if sheet:
+        from swancli.query.sheet import write_sheet
+
+        write_sheet(sheet, kept, shown)
+        display.note(f"wrote {sheet}")
 
 
-def _question_blocks() -> Iterator[list[str]]:
+def _least_score(threshold: str) -> float | None:
+    """The number that --threshold gives; None for auto."""
+    if threshold == "auto":
+        return None
+    try:
+        least = float(threshold)
+    except ValueError:
+        least = math.nan
+    if not -1 <= least <= 1:
+        raise SwanError(f"--threshold {threshold}: a number from -1 to 1, or auto")
+    return least
+
+
+def _questions(text: Sequence[str], batch: bool, without: tuple[str, ...]) -> Iterator[list[Question]]:
+    """What is asked, in blocks that are answered together."""
+    from swancli.query.search import Question
+
+    if not batch:
+        yield [Question(tuple(text), without)]
+        return
+    for lines in _line_blocks():
+        yield [Question((line,), without) for line in lines]
+
+
+def _line_blocks() -> Iterator[list[str]]:
     """The lines of standard input, as many at a time as have come, up to `QUESTIONS`.
 
     So whoever waits for each answer gets it at once, and a whole file of questions is answered in blocks.
@@ -111,7 +204,15 @@ def _decoded(lines: list[bytes], before: int) -> Iterator[list[str]]:
         yield questions
 
 
-def _print_answer(answer: Answer, as_json: bool) -> None:
+def _print_answer(answer: Answer, as_json: bool, lenient: bool = False) -> None:
+    """Prints an answer; one that could not be asked ends the command, unless it is one of many."""
+    if answer.error:
+        problem = f"query {answer.question!r}: {answer.error.problem}"
+        if not lenient:
+            raise SwanError(problem, answer.error.mend)
+        warn(problem)  # and an answer a line, so that answers and lines stay side by side
+    if answer.unknown:
+        warn(f"words that the model does not know: {', '.join(answer.unknown)}")
     if as_json:
         print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
     else:

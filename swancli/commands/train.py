@@ -55,14 +55,22 @@ def train(
         int, typer.Option(min=2, help="Captions in a step (paper: 100).", rich_help_panel=RECIPE)
     ] = 100,
     captions_per_image: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="Captions that share one pass of their image (paper: 1).", rich_help_panel=RECIPE
+            min=1,
+            help="Captions that share one pass of their image (paper: 1). Default: 5 from random weights, "
+            "else 1.",
+            rich_help_panel=RECIPE,
         ),
-    ] = 5,
+    ] = None,
     lr: Annotated[
-        float, typer.Option(min=0.0, help="Adam's learning rate (paper: 2e-4).", rich_help_panel=RECIPE)
-    ] = 1e-3,
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Adam's learning rate (paper: 2e-4). Default: 1e-3 from random weights, else 5e-4.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
     backbone_rate: Annotated[
         float | None,
         typer.Option(

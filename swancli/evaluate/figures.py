@@ -24,7 +24,8 @@ from swancli.evaluate.metrics import (
     scene_confusion,
 )
 from swancli.evaluate.report import Report
-from swancli.store import Catalogue, Dataset, Embeddings, atomic_path
+from swancli.pictures import Pictures
+from swancli.store import Embeddings, atomic_path
 from swancli.workspace import Run, Workspace
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Drawn:
     left_out: dict[str, str]
 
 
-def require_plots() -> None:
-    """Checks for what figures need, before anything long begins.
+def require_plots(option: str) -> None:
+    """Checks for what the figures of an option need, before anything long begins.
 
     Raises:
         SwanError: the extra `plots` is not installed.
@@ -55,7 +56,7 @@ def require_plots() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise SwanError(
-            "--figures needs matplotlib", "install the extra: pip install 'swancli[plots]'"
+            f"{option} needs matplotlib", "install the extra: pip install 'swancli[plots]'"
         ) from error
 
 
@@ -158,8 +159,8 @@ def _mistakes(report: Report, workspace: Workspace) -> Figure:
     worst = worst_captions(report.embeddings, MISTAKES)
     if not worst:
         raise SwanError("every caption finds its own image first")
-    with Dataset(workspace.dataset(report.source["dataset"])) as dataset:
-        mistakes = [_mistake(report.embeddings, dataset, *found) for found in worst]
+    pictures = Pictures(workspace.dataset(report.source["dataset"]), report.embeddings.catalogue)
+    mistakes = [_mistake(report.embeddings, pictures, *found) for found in worst]
     return plots.mistakes_sheet(mistakes, report.images, report.title)
 
 
@@ -183,7 +184,7 @@ def worst_captions(embeddings: Embeddings, count: int) -> list[tuple[int, float]
     return list(found.items())
 
 
-def _mistake(embeddings: Embeddings, dataset: Dataset, caption: int, rank: float) -> Mistake:
+def _mistake(embeddings: Embeddings, pictures: Pictures, caption: int, rank: float) -> Mistake:
     """A caption with its image and the images that score as high or higher, equal ones in row order."""
     from swancli.evaluate.plots import Mistake, Result
 
@@ -195,14 +196,6 @@ def _mistake(embeddings: Embeddings, dataset: Dataset, caption: int, rank: float
     alike = set(part.image[part.text == text])
 
     def result(row: int) -> Result:
-        return Result(_pixels(dataset, part, row), part.scene[row], same_caption=row in alike)
+        return Result(pictures.pixels(row), part.scene[row], same_caption=row in alike)
 
     return Mistake(text, part.filename[own], rank, result(own), [result(row) for row in preferred])
-
-
-def _pixels(dataset: Dataset, part: Catalogue, row: int) -> np.ndarray:
-    """An image of the catalogue, by its file name: the data set may be in another order by now."""
-    (found,) = np.nonzero(dataset.catalogue.filename == part.filename[row])
-    if not len(found):
-        raise SwanError(f"{dataset.path}: has no image {part.filename[row]}")
-    return dataset.image(int(found[0]))

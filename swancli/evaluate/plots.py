@@ -277,7 +277,7 @@ class Result:
 
     pixels: np.ndarray
     scene: str | None
-    same_caption: bool
+    same_caption: bool = False
 
 
 @dataclass(frozen=True)
@@ -316,6 +316,30 @@ def mistakes_sheet(mistakes: Sequence[Mistake], candidates: int, title: str) -> 
         for place, (panel, result) in enumerate(zip(row[2:], mistake.preferred, strict=False), start=1):
             above = f"{place}, same caption" if result.same_caption else f"{place}"
             _picture(panel, result, scene, above, GREY)
+    return figure
+
+
+def contact_sheet(questions: Sequence[tuple[str, Sequence[tuple[Result, str]]]]) -> Figure:
+    """The results of each question in rows of five, each with a text above it and its scene below.
+
+    Args:
+        questions: for each one its text, and its results with the text above each.
+    """
+    columns = 5
+    blocks = [(text, results, max(1, -(-len(results) // columns))) for text, results in questions]
+    heights = [0.45 + 1.75 * rows for _, _, rows in blocks]
+    figure = Figure(figsize=(1.6 * columns, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = np.atleast_1d(figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=True))
+    for part, (text, results, rows) in zip(parts, blocks, strict=True):
+        part.suptitle(_wrapped(text, 90, 2), x=0.01, ha="left", fontsize=10)
+        panels = part.subplots(rows, columns, squeeze=False).flat
+        for panel in panels:
+            panel.set_axis_off()
+        for panel, (result, above) in zip(part.axes, results, strict=False):
+            _picture(panel, result, result.scene, above, GREY)
+        if not results:
+            part.axes[0].text(0, 1, "no match", va="top", color=GREY)
     return figure
 
 

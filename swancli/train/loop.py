@@ -18,6 +18,7 @@ import torch
 from swancli.device import autocast, move, pinned
 from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
 from swancli.errors import SwanError
+from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.features import Features, encode_features
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
@@ -195,7 +196,9 @@ def train(
         share = partial(rate_share, settings, epoch, steps=len(groups))
         show = partial(watch.step, epoch)
         loss, rate = _train_epoch(model, batches, len(groups), optimizer, share, settings, device, show)
-        scores = _validate(model, dataset, features, vocabulary, device, settings.precision, watch.validation)
+        scores, match = _validate(
+            model, dataset, features, vocabulary, device, settings.precision, watch.validation
+        )
 
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
@@ -208,6 +211,7 @@ def train(
             "epoch": epoch,
             "steps": epoch * len(groups),
             "val_mR": scores.mean_recall,
+            "match": asdict(match) if match else None,
         }
         if best:
             save_checkpoint(run.best, model, vocabulary, origin)
@@ -322,8 +326,8 @@ def _validate(
     device: torch.device,
     precision: str,
     progress: Progress,
-) -> Scores:
-    """Recalls on the validation split, ties at their expected value."""
+) -> tuple[Scores, MatchThreshold | None]:
+    """Recalls on the validation split, ties at their expected value, and the score of a match there."""
     rows = dataset.rows_of("val")
     part, _ = dataset.catalogue.select(rows)
     options = {"device": device, "precision": precision, "progress": progress}
@@ -333,7 +337,8 @@ def _validate(
     else:
         images = encode_images(model, dataset.image, rows, digests=digests, **options)
     captions = encode_captions(model, vocabulary, part.text, shard=VALIDATION_SHARD, **options)
-    return retrieval_scores(images, captions, part.image)
+    match = match_threshold(images, captions, part.image, part.scene)
+    return retrieval_scores(images, captions, part.image), match
 
 
 def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:

@@ -31,8 +31,11 @@ from swancli.workspace import Run, Workspace
 WORD_VECTORS = "text_tower.word_vectors.weight"
 # What a run that starts from another one takes over from it, where its own options do not say otherwise.
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
-# Share of the learning rate for a backbone that has learnt something already.
-TRAINED_BACKBONE_RATE = 0.2
+# What stands where an option says nothing. A backbone from random weights is what takes the time, so captions
+# share its passes, and it learns as fast as the heads. From trained weights an epoch is worth more with a
+# pass, and another view, for each caption (README, the recipe).
+FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
+FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.2}
 # What a run that trains on features takes over from them, where it does not start from another run.
 FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 
@@ -71,8 +74,8 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
 
     Args:
         options: by name, as in `RunConfig` and `TrainSettings`, and `freeze` (None: frozen when there are
-            weights); paths as text, also of `features`; backbone_rate: None for 1 where the backbone starts
-            from random weights, else `TRAINED_BACKBONE_RATE`.
+            weights); paths as text, also of `features`. None for what depends on where the backbone starts:
+            see `FROM_RANDOM_WEIGHTS` and `FROM_TRAINED_WEIGHTS`.
         given: the names that the user set.
 
     Raises:
@@ -98,9 +101,9 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
         options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in given}
         if "freeze" not in given:
             options["freeze"] = True
-    if options["backbone_rate"] is None:
-        started = options["weights"] or options["init_from"]
-        options["backbone_rate"] = TRAINED_BACKBONE_RATE if started else 1.0
+    trained = options["weights"] or options["init_from"]
+    start = FROM_TRAINED_WEIGHTS if trained else FROM_RANDOM_WEIGHTS
+    options |= {name: value for name, value in start.items() if options[name] is None}
     options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
     frozen = options["freeze"]
     if "backbone_rate" in given and (bool(options["weights"]) if frozen is None else frozen):

@@ -54,17 +54,19 @@ def test_published_variant_brings_its_recipe(options):
 
 
 @pytest.mark.parametrize(
-    ("given", "rate"),
+    ("given", "recipe"),
     [
-        ({}, 1.0),
-        ({"weights": "resnet18.pth", "freeze": False}, 0.2),
-        ({"weights": "resnet18.pth", "freeze": False, "backbone_rate": 0.5}, 0.5),
-        ({"variant": "published", "weights": "resnet50.pth", "freeze": False}, 1.0),
+        ({}, (5, 1e-3, 1.0)),
+        ({"weights": "resnet18.pth"}, (1, 5e-4, 0.2)),
+        ({"weights": "resnet18.pth", "freeze": False}, (1, 5e-4, 0.2)),
+        ({"weights": "resnet18.pth", "freeze": False, "backbone_rate": 0.5, "lr": 1e-2}, (1, 1e-2, 0.5)),
+        ({"variant": "published", "weights": "resnet50.pth", "freeze": False}, (1, 2e-4, 1.0)),
     ],
 )
-def test_backbone_that_has_learnt_something_learns_more_slowly(options, given, rate):
-    config = new_config(options | {"backbone_rate": None} | given, set(given))
-    assert config.training.backbone_rate == rate
+def test_recipe_depends_on_whether_the_backbone_has_learnt_something(options, given, recipe):
+    unsaid = {"backbone_rate": None, "lr": None, "captions_per_image": None}
+    training = new_config(options | unsaid | given, set(given)).training
+    assert (training.captions_per_image, training.lr, training.backbone_rate) == recipe
 
 
 def test_rate_for_a_frozen_backbone_is_refused(options):

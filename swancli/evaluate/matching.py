@@ -1,0 +1,78 @@
+"""From which score on an image matches a caption: what tells "not there" from "there".
+
+swan query "a stadium" --threshold auto
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BLOCK = 256  # captions at a time
+
+
+@dataclass(frozen=True)
+class MatchThreshold:
+    """The score above which a best image counts as a match, and how often that goes wrong.
+
+    threshold: a cosine similarity. false_alarm: share of questions about what is not there, in percent, that
+    find a match all the same. miss: share of those about what is there that find none. images, captions: of
+    the split that it was set on.
+    """
+
+    threshold: float
+    false_alarm: float
+    miss: float
+    images: int
+    captions: int
+
+
+def match_threshold(
+    image: np.ndarray, caption: np.ndarray, caption_image: np.ndarray, scene: np.ndarray
+) -> MatchThreshold | None:
+    """The threshold at which both errors are equally frequent.
+
+    Each caption is asked twice: of all images, and of those of other scenes, where what it describes is not
+    there; the best score of each counts.
+
+    Args:
+        image: float32 (N, D) and caption: float32 (M, D), L2-normalised. caption_image: int64 (M,), the row
+            of each caption's image, -1 for none. scene: object (N,) of str or None.
+
+    Returns:
+        None when the images have fewer than two scenes, or no caption has an image of a scene.
+    """
+    names = sorted({name for name in scene if name is not None})
+    number = {name: place for place, name in enumerate(names)}
+    code = np.array([number.get(name, -1) for name in scene], dtype=np.int64)
+    captions = np.flatnonzero(caption_image >= 0)
+    captions = captions[code[caption_image[captions]] >= 0]
+    if len(names) < 2 or not len(captions):
+        return None
+    there, not_there = [], []
+    for start in range(0, len(captions), BLOCK):
+        rows = captions[start : start + BLOCK]
+        scores = caption[rows] @ image.T
+        own = code[caption_image[rows]]
+        there.append(scores.max(axis=1))
+        not_there.append(np.where(own[:, None] == code, -np.inf, scores).max(axis=1))
+    threshold, false_alarm, miss = equal_errors(np.concatenate(there), np.concatenate(not_there))
+    return MatchThreshold(threshold, 100 * false_alarm, 100 * miss, len(image), len(captions))
+
+
+def equal_errors(there: np.ndarray, not_there: np.ndarray) -> tuple[float, float, float]:
+    """The threshold at which as large a share of `there` is missed as of `not_there` is taken.
+
+    Args:
+        there, not_there: float (n,), best scores; a score equal to the threshold is a match.
+
+    Returns:
+        The threshold, one of the scores; the share of `not_there` at or above it; that of `there` below it.
+        Of several that come as near the lowest.
+    """
+    thresholds = np.unique(np.concatenate([there, not_there]))
+    miss = np.searchsorted(np.sort(there), thresholds, side="left") / len(there)
+    false_alarm = 1 - np.searchsorted(np.sort(not_there), thresholds, side="left") / len(not_there)
+    best = int(np.argmin(np.abs(miss - false_alarm)))
+    return float(thresholds[best]), float(false_alarm[best]), float(miss[best])

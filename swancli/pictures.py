@@ -1,0 +1,76 @@
+"""The pictures behind embeddings: read again from the data set or the folder that was embedded.
+
+swan query "a harbor" --html hits.html
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from PIL import Image
+
+from swancli.errors import SwanError
+from swancli.images import decode_image, read_bytes
+from swancli.store import Catalogue, Dataset
+
+QUALITY = 85  # of JPEG files made here
+
+
+class Pictures:
+    """The images of an embeddings file by row. Several threads may ask at once.
+
+    Args:
+        source: a `dataset.h5`, or the folder that the file names are below.
+        catalogue: whose rows are asked for.
+
+    Raises:
+        SwanError: the source is not there any more.
+    """
+
+    def __init__(self, source: Path, catalogue: Catalogue) -> None:
+        self._filename = catalogue.filename
+        self._folder, self._dataset = source, None
+        self._lock = Lock()  # h5py's files are not for several threads
+        if source.is_file():
+            self._dataset = Dataset(source)
+            self._place = {name: row for row, name in enumerate(self._dataset.catalogue.filename)}
+        elif not source.is_dir():
+            raise SwanError(
+                f"{source}: the images were there when they were embedded, and are not now",
+                "say where they are: --pictures FOLDER (or a dataset.h5)",
+            )
+
+    def pixels(self, row: int) -> np.ndarray:
+        """uint8 (H, W, 3), RGB.
+
+        Raises:
+            SwanError: there is none for the row, it is gone, unreadable, or its name leads out of the folder.
+        """
+        if row < 0:
+            raise SwanError("a text without an image")
+        name = self._filename[row]
+        if self._dataset:
+            if name not in self._place:
+                raise SwanError(f"{self._folder}: has no image {name!r} any more")
+            with self._lock:
+                return self._dataset.image(self._place[name])
+        path = (self._folder / name).resolve()
+        if not path.is_relative_to(self._folder.resolve()):
+            raise SwanError(f"{name!r}: leads out of {self._folder}")
+        return decode_image(read_bytes(path), str(path))
+
+    def jpeg(self, row: int, side: int) -> bytes:
+        """A picture as a JPEG file, its longer side at most `side` pixels; raises as `pixels` does."""
+        return jpeg(self.pixels(row), side)
+
+
+def jpeg(pixels: np.ndarray, side: int) -> bytes:
+    """A JPEG file of uint8 (H, W, 3) pixels, scaled down so that the longer side is at most `side`."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    written = io.BytesIO()
+    image.save(written, "JPEG", quality=QUALITY)
+    return written.getvalue()

@@ -1,0 +1,135 @@
+"""Answers as a page: one HTML file with its images in it, or what `swan serve` shows.
+
+swan query "many boats in a harbor" --html hits.html
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, Template
+from markupsafe import Markup
+
+from swancli.errors import SwanError
+from swancli.pictures import Pictures
+from swancli.query.search import Answer, Hit
+from swancli.store import atomic_path
+
+SIDE = 384  # pixels, of a picture on a page
+
+
+@dataclass(frozen=True)
+class Card:
+    """One result on a page.
+
+    id: unique on the page. picture: address of the image; "" for none, and `absent` tells why. whole: address
+    of a larger one. similar: address of a search for images like it.
+    """
+
+    id: str
+    hit: Hit
+    picture: str = ""
+    absent: str = ""
+    whole: str = ""
+    similar: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """An answer on a page. picture: address of the image that was asked with, "" for none."""
+
+    answer: Answer
+    cards: Sequence[Card]
+    picture: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said beside the results."""
+        answer = self.answer
+        notes = [answer.error.problem] if answer.error else []
+        if answer.unknown:
+            notes.append(f"words that the model does not know: {', '.join(answer.unknown)}")
+        if not (answer.hits or answer.error):
+            notes.append("no match")
+        return notes
+
+
+def write_page(path: Path, answers: Sequence[Answer], pictures: Pictures) -> None:
+    """Writes a page of answers, one file that needs no other; a picture that is gone is told in its place."""
+    sections = [
+        Section(answer, [_embedded(f"q{number}-{hit.rank}", hit, pictures) for hit in answer.hits])
+        for number, answer in enumerate(answers, start=1)
+    ]
+    title = answers[0].question if len(answers) == 1 else f"{len(answers)} queries"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render_page(title, sections), encoding="utf-8")
+
+
+def _embedded(identity: str, hit: Hit, pictures: Pictures) -> Card:
+    try:
+        data = base64.b64encode(pictures.jpeg(hit.row, SIDE)).decode()
+    except SwanError as error:
+        return Card(identity, hit, absent=error.problem)
+    return Card(identity, hit, f"data:image/jpeg;base64,{data}")
+
+
+def render_page(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    form: Mapping[str, Any] | None = None,
+    message: str = "",
+) -> str:
+    """HTML text; every text in it is escaped, and its policy lets nothing load from elsewhere.
+
+    Args:
+        form: what the search form shows, on a page that can be asked; None leaves the form out.
+        message: a line above the results.
+    """
+    style, script = _part("page.css"), _part("page.js")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src {_source(style)}",
+            f"script-src {_source(script)}",
+            f"img-src {'data:' if form is None else 'data: blob: ' + OWN}",
+            *([f"connect-src {OWN}", f"form-action {OWN}"] if form is not None else []),
+            "base-uri 'none'",
+        ]
+    )
+    return _template().render(
+        title=title,
+        sections=sections,
+        form=form,
+        message=message,
+        policy=policy,
+        style=Markup(style),
+        script=Markup(script),
+    )
+
+
+OWN = "'self'"
+
+
+@cache
+def _part(name: str) -> str:
+    return files("swancli.query").joinpath(name).read_text(encoding="utf-8")
+
+
+def _source(text: str) -> str:
+    """What a content security policy calls an inline text that it allows."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_part("page.html"))

@@ -1,0 +1,245 @@
+"""`swan serve`: the JSON API, the page in a real browser, and what it refuses."""
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from conftest import invoke
+
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+BROWSER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+BROWSER += ["--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def served(finished):
+    """The address of a server on the finished root, in a process of its own."""
+    command = [sys.executable, "-m", "swancli", "serve", "--port", "0"]
+    environment = {**os.environ, "SWAN_ROOT": str(finished.root), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        yield SimpleNamespace(address=server.stdout.readline().strip(), process=server)
+        server.terminate()
+
+
+def request(served, path, method="GET", body=None, headers=None):
+    """Status, content type and body of an answer; the path goes out as it is given."""
+    connection = http.client.HTTPConnection(urlsplit(served.address).netloc, timeout=60)
+    connection.request(method, path, body=body, headers=headers or {})
+    answer = connection.getresponse()
+    return answer.status, answer.headers.get("Content-Type", ""), answer.read()
+
+
+def search(served, **parameters):
+    status, _, body = request(served, "/api/search?" + urlencode(parameters, doseq=True))
+    return status, json.loads(body)
+
+
+def test_it_listens_on_loopback_alone(served):
+    assert served.address.startswith("http://127.0.0.1:")
+
+
+def test_api_answers_what_the_command_does(served, finished):
+    status, found = search(served, text="boats in the harbor", top_k=5)
+    assert status == 200
+    printed = invoke("query", "boats in the harbor", "-k", "5", "--json", root=finished.root)
+    wanted = json.loads(printed.stdout)
+    assert [hit["filename"] for hit in found["results"]] == [hit["filename"] for hit in wanted["results"]]
+    assert [hit["score"] for hit in found["results"]] == pytest.approx(
+        [hit["score"] for hit in wanted["results"]], abs=1e-5
+    )
+    status, kind, picture = request(served, found["results"][0]["image"])
+    assert (status, kind) == (200, "image/jpeg")
+    assert picture.startswith(b"\xff\xd8")
+
+
+def test_api_filters_excludes_and_averages(served):
+    _, found = search(served, text=["boats", "a harbor"], **{"not": "planes"}, scene="harbor", split="train")
+    assert found["query"] == "boats + a harbor - planes"
+    assert {hit["scene"] for hit in found["results"]} == {"harbor"}
+    _, captions = search(served, text="boats", find="captions", files="harbor_*", top_k=3)
+    assert [len(hit["captions"]) for hit in captions["results"]] == [1, 1, 1]
+
+
+def test_image_is_uploaded_and_searched_by(served, source):
+    data = (source / "images" / "harbor_2.png").read_bytes()
+    status, _, body = request(served, "/api/image?name=mine.png", "POST", data)
+    assert status == 200
+    _, found = search(served, image=json.loads(body)["image"])
+    assert found["query"] == "mine.png"
+    assert found["results"][0]["filename"] == "harbor_2.png"
+    _, again = search(served, like=urlsplit(found["results"][0]["image"]).path.split("/")[-1])
+    assert again["results"][0]["filename"] == "harbor_2.png"
+
+
+def test_open_api_document_describes_it(served):
+    document = json.loads(request(served, "/api/openapi.json")[2])
+    names = {parameter["name"] for parameter in document["paths"]["/api/search"]["get"]["parameters"]}
+    assert {"text", "not", "scene", "split", "files", "top_k", "threshold", "find"} <= names
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "said"),
+    [
+        ({}, 400, "nothing to look for"),
+        ({"text": "???"}, 400, "no word"),
+        ({"text": "boats", "scene": "moon"}, 400, "moon"),
+        ({"like": "9999"}, 400, "no image 9999"),
+        ({"image": "0" * 32}, 400, "upload it again"),
+        ({"text": "x" * 2001}, 422, "2000"),
+        ({"text": "boats", "top_k": "0"}, 422, "top_k"),
+    ],
+)
+def test_wrong_request_is_told_in_a_line(served, parameters, status, said):
+    answered, body = search(served, **parameters)
+    assert answered == status
+    assert said in body["error"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/image/../../../../etc/passwd",
+        "/image/..%2f..%2f..%2fetc%2fpasswd",
+        "/image/%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "/upload/../../etc/passwd",
+        "/upload/..%2f..%2fetc%2fpasswd",
+        "/image/harbor_1.png",
+        "/image/-1",
+        "/image/99999999999999999999",
+        "/dataset.h5",
+    ],
+)
+def test_no_path_escapes(served, path):
+    status, _, body = request(served, path)
+    assert 400 <= status < 500
+    assert b"root:" not in body
+
+
+def test_upload_that_is_too_large_is_cut_off(served):
+    """It is refused while it is read: the server holds no more than the limit of it."""
+    status, _, body = request(served, "/api/image", "POST", iter([b"x" * 2**20] * 30))
+    assert status == 413
+    assert "20 MB" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"GIF89a"])
+def test_upload_that_is_no_image_is_refused(served, data):
+    status, _, body = request(served, "/api/image", "POST", data)
+    assert status == 400
+    assert json.loads(body)["error"]
+
+
+def test_other_host_names_are_not_answered_to(served):
+    """So that a page from elsewhere cannot ask under a name that its owner points here."""
+    assert request(served, "/", headers={"Host": "evil.example"})[0] == 400
+
+
+def test_twenty_clients_at_once_are_all_answered(served):
+    questions = [f"{number} boats in the harbor" for number in ("one", "two", "three", "four")] * 25
+    with ThreadPoolExecutor(20) as clients:
+        answers = list(clients.map(lambda question: search(served, text=question, top_k=3), questions))
+    assert {status for status, _ in answers} == {200}
+    alone = {question: search(served, text=question, top_k=3)[1] for question in set(questions)}
+    assert [answer for _, answer in answers] == [alone[question] for question in questions]
+
+
+def test_markup_in_a_question_is_shown_as_text(served):
+    _, _, body = request(served, "/?" + urlencode({"text": '"><script>alert(1)</script>'}))
+    assert body.count(b"<script") == 1
+
+
+def test_port_that_is_taken_is_told(served, finished):
+    port = urlsplit(served.address).port
+    refused = invoke("serve", "--port", port, root=finished.root)
+    assert refused.returncode == 2
+    assert "--port 0" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    if not program:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=BROWSER)
+        yield chromium
+        chromium.close()
+
+
+def test_a_person_searches_opens_goes_back_and_uploads(served, source, browser):
+    page = browser.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(served.address)
+    page.keyboard.press("/")
+    page.keyboard.type("boats in the harbor")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("li img")
+    page.wait_for_function(
+        "[...document.querySelectorAll('li img')].slice(0, 4).every(i => i.naturalWidth > 0)"
+    )
+    assert page.locator("li").count() == 24
+    assert page.locator("h2").inner_text() == "boats in the harbor"
+
+    page.locator("li a").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    second = page.locator("li .file").nth(1).inner_text()
+    assert page.locator("dialog .file").inner_text() == second
+    assert page.locator("dialog .caption").count() == 5
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.hash === '#r3'")
+    page.go_back()
+    page.wait_for_selector("dialog:not([open])", state="attached")
+    assert page.locator("h2").inner_text() == "boats in the harbor"
+
+    page.locator("li a").nth(2).click()
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog:not([open])", state="attached")
+
+    page.set_input_files("input[type=file]", source / "images" / "harbor_2.png")
+    page.wait_for_url("**/?image=*")
+    page.wait_for_selector("li img")
+    assert page.locator("h2").inner_text() == "harbor_2.png"
+    assert page.locator("li .file").first.inner_text() == "harbor_2.png"
+    page.go_back()
+    assert page.locator("input[type=search]").input_value() == "boats in the harbor"
+
+    page.locator("summary").click()
+    page.locator("select[name=scene]").select_option("harbor")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**scene=harbor**")
+    assert set(page.locator("li .scene").all_inner_texts()) == {"harbor"}
+    assert errors == []
+    page.close()
+
+
+def test_written_page_opens_without_a_server_and_without_errors(finished, browser, tmp_path):
+    written = tmp_path / "hits.html"
+    invoke("query", "boats", "--html", written, root=finished.root)
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    errors, asked = [], []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda asking: asked.append(asking.url))
+    page.goto(written.as_uri())
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert {address.split(":")[0] for address in asked} <= {"file", "data"}
+    assert errors == []
+    page.close()

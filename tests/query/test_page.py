@@ -1,0 +1,94 @@
+"""The page of answers: one file, everything in it escaped, nothing loaded from elsewhere."""
+
+import base64
+import hashlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swancli.errors import SwanError
+from swancli.pictures import Pictures
+from swancli.query.page import write_page
+from swancli.query.search import Answer, Hit
+from swancli.store import Catalogue
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&amp;"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "pictures" / name)
+    return tmp_path / "pictures"
+
+
+def written(folder, answers, filenames=("a.png", "b.png")):
+    path = folder.parent / "page.html"
+    write_page(path, answers, Pictures(folder, Catalogue.of(filename=filenames)))
+    return path.read_text(encoding="utf-8")
+
+
+def hits(*captions):
+    return (Hit(1, 0, 0.75, "a.png", "harbor", captions), Hit(2, 1, -0.5, "b.png", None, ()))
+
+
+def test_page_holds_pictures_scores_scenes_and_captions(folder):
+    page = written(folder, [Answer("two boats", ("blimp",), hits("boats in a harbor"))])
+    assert page.count("data:image/jpeg;base64,") == 4  # in the grid, and for the opened one
+    for shown in ("two boats", "0.750", "-0.500", "harbor", "boats in a harbor", "does not know: blimp"):
+        assert shown in page
+
+
+def test_every_text_is_escaped(folder):
+    answer = Answer(EVIL, (EVIL,), (Hit(1, 0, 0.5, EVIL, EVIL, (EVIL,)),))
+    page = written(folder, [answer, answer])
+    assert page.count("<script") == 1
+    assert "<img src=x" not in page
+    assert "onerror='" not in page
+
+
+def test_nothing_is_loaded_from_elsewhere_and_the_policy_allows_the_script_that_is_there(folder):
+    page = written(folder, [Answer("boats", (), hits())])
+    addresses = re.findall(r"(?:src|href|action|data-whole)=\"([^\"]*)\"", page)
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(" not in page
+    assert "@import" not in page
+    policy = re.search(r"Content-Security-Policy\" content=\"([^\"]*)\"", page)[1].replace("&#39;", "'")
+    assert policy.startswith("default-src 'none'")
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_picture_that_is_gone_is_told_in_its_place(folder):
+    (folder / "b.png").unlink()
+    page = written(folder, [Answer("boats", (), hits())])
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "b.png: No such file" in page
+
+
+def test_name_that_leads_out_of_the_folder_is_not_read(folder):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder.parent / "secret.png")
+    (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    pictures = Pictures(
+        folder, Catalogue.of(filename=["../secret.png", "link.png", str(folder / "../secret.png")])
+    )
+    for row in range(3):
+        with pytest.raises(SwanError, match="leads out of"):
+            pictures.pixels(row)
+
+
+def test_no_match_and_a_question_that_could_not_be_asked_are_told(folder):
+    answers = [Answer("boats", (), ()), Answer("???", (), (), SwanError("there is no word in it"))]
+    page = written(folder, answers)
+    assert "no match" in page
+    assert "there is no word in it" in page
+
+
+def test_folder_that_is_gone_is_told_with_the_way_out(tmp_path):
+    with pytest.raises(SwanError, match="--pictures"):
+        Pictures(tmp_path / "gone", Catalogue.of())
