@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -243,3 +244,23 @@ def test_written_page_opens_without_a_server_and_without_errors(finished, browse
     assert {address.split(":")[0] for address in asked} <= {"file", "data"}
     assert errors == []
     page.close()
+
+
+def test_missing_extra_is_named(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "swancli.query.serve", raising=False)
+    refused = invoke("serve", root=finished.root)
+    assert refused.returncode == 2
+    assert "swancli[serve]" in refused.stderr
+
+
+def test_interrupted_server_ends_with_its_exit_code(finished):
+    command = [sys.executable, "-m", "swancli", "serve", "--port", "0"]
+    environment = {**os.environ, "SWAN_ROOT": str(finished.root), "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as server:
+        address = server.stdout.readline().strip()
+        assert request(SimpleNamespace(address=address), "/")[0] == 200
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 130
+        assert "Traceback" not in server.stderr.read()
