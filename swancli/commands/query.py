@@ -40,6 +40,12 @@ def query(
         list[str] | None, typer.Option(help="Only images of this scene; may be given several times.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
+    files: Annotated[
+        str | None, typer.Option(help="Only images whose whole file name fits a pattern, as 'harbor_*'.")
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare all images, also where there is an index.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
@@ -61,11 +67,16 @@ def query(
         vocab=vocab,
         scenes=scene or (),
         split=split,
+        files=files,
+        exact=exact,
         texts_only=image is None,
     )
-    Display(quiet).note(f"searching {len(searcher.candidates)} images of {path}")
+    display, searched = Display(quiet), searcher.ranking.searched(top_k)
+    display.note(f"searching {len(searcher.candidates)} images of {path}")
+    if note := searcher.ranking.note(top_k):
+        display.note(note)
     if image:
-        _print_answer(searcher.ask_image(image, top_k, threshold), json_)
+        _print_answer(searcher.ask_image(image, top_k, threshold), json_, searched)
     for questions in _question_blocks() if batch else [[text]] if text is not None else []:
         for answer in searcher.ask_texts(questions, top_k, threshold):
             if answer.error:
@@ -75,7 +86,7 @@ def query(
                 warn(problem)  # and an answer a line, so that answers and lines stay side by side
             if answer.unknown:
                 warn(f"words that the model does not know: {', '.join(answer.unknown)}")
-            _print_answer(answer, json_)
+            _print_answer(answer, json_, searched)
 
 
 def _question_blocks() -> Iterator[list[str]]:
@@ -111,8 +122,8 @@ def _decoded(lines: list[bytes], before: int) -> Iterator[list[str]]:
         yield questions
 
 
-def _print_answer(answer: Answer, as_json: bool) -> None:
+def _print_answer(answer: Answer, as_json: bool, searched: str) -> None:
     if as_json:
-        print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
+        print(json.dumps({**answer.record(), "search": searched}, ensure_ascii=False), flush=True)
     else:
         show_answer(answer)

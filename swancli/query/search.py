@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,11 +19,11 @@ from swancli.embed import encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.images import decode_image, read_bytes
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
-from swancli.store import Catalogue, Embeddings, names_in, read_embeddings
+from swancli.query.index import open_index
+from swancli.query.ranking import Ranking, exact_ranking
+from swancli.store import Catalogue, names_in, open_embeddings
 from swancli.vocab import tokenize
 from swancli.workspace import shipped_checkpoint
-
-CELLS = 2**24  # similarities at a time, at most (but one question's at least): 64 MB
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,28 @@ class Answer:
 
 
 class Searcher:
-    """The images of an embeddings file with their checkpoint, ready to answer; it holds both in memory."""
+    """The images of an embeddings file with their checkpoint, ready to answer.
+
+    Args:
+        candidates: int64 (n,), rows of the images that are searched. ranking: finds the best of them.
+    """
 
     def __init__(
-        self, embeddings: Embeddings, checkpoint: Checkpoint, device: torch.device, candidates: np.ndarray
+        self,
+        catalogue: Catalogue,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        candidates: np.ndarray,
+        ranking: Ranking,
     ) -> None:
-        self.catalogue = embeddings.catalogue
+        self.catalogue = catalogue
         self.checkpoint = checkpoint
         self.device = device
         self.candidates = candidates
+        self.ranking = ranking
         self._model = checkpoint.model.to(device)
-        image, all_of_them = embeddings.image, len(candidates) == len(embeddings.image)
-        # Dimensions first: one vector against many is then three times as fast on a CPU.
-        self._searched = (
-            torch.from_numpy(image if all_of_them else image[candidates]).to(device).T.contiguous()
-        )
-        self._captions = _captions_of_images(embeddings.catalogue)
+        self._by_image = np.argsort(catalogue.image, kind="stable")  # captions, image by image
+        self._described = catalogue.image[self._by_image]
 
     def ask_texts(self, questions: Sequence[str], top_k: int, threshold: float) -> Iterator[Answer]:
         """The images that each sentence describes best; many at a time cost less each than one by one.
@@ -120,50 +128,33 @@ class Searcher:
 
     def _best(self, vectors: np.ndarray, top_k: int, threshold: float) -> Iterator[tuple[Hit, ...]]:
         catalogue = self.catalogue
-        for places, scores in best_rows(self._searched, vectors, top_k, threshold):
+        for rows, scores in self.ranking.best(vectors, top_k, threshold):
             yield tuple(
                 Hit(
                     rank=rank,
                     score=score,
                     filename=catalogue.filename[row],
                     scene=catalogue.scene[row],
-                    captions=tuple(catalogue.text[self._captions.get(row, [])]),
+                    captions=self._captions_of(row),
                 )
-                for rank, (row, score) in enumerate(
-                    zip(self.candidates[places].tolist(), scores.tolist(), strict=True), start=1
-                )
+                for rank, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True), start=1)
             )
 
+    def _captions_of(self, row: int) -> tuple[str, ...]:
+        first, last = np.searchsorted(self._described, (row, row + 1))
+        return tuple(self.catalogue.text[self._by_image[first:last]])
 
-def best_rows(
-    image: torch.Tensor, vectors: np.ndarray, top_k: int, threshold: float = -1.0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each vector the rows most similar to it, best first; equal scores keep the order of the rows.
+
+def candidate_rows(
+    catalogue: Catalogue, scenes: Sequence[str] = (), split: str | None = None, files: str | None = None
+) -> np.ndarray:
+    """int64 (n,), ascending: the image rows of some scenes, a split and a pattern; of all for none.
 
     Args:
-        image: float32 (D, N), L2-normalised. vectors: float32 (Q, D).
-        threshold: the least cosine similarity.
-
-    Yields:
-        Rows int64 and their scores float32, at most `top_k`.
-    """
-    block = max(1, CELLS // max(1, image.shape[1]))
-    for start in range(0, len(vectors), block):
-        asked = torch.from_numpy(vectors[start : start + block]).to(image.device)
-        for scores in (asked @ image).cpu().numpy():
-            rows = np.arange(len(scores))
-            if top_k < len(scores):
-                rows = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
-            rows = rows[np.argsort(-scores[rows], kind="stable")][:top_k]
-            rows = rows[scores[rows] >= threshold]
-            yield rows, scores[rows]
-
-
-def candidate_rows(catalogue: Catalogue, scenes: Sequence[str] = (), split: str | None = None) -> np.ndarray:
-    """int64 (n,): the image rows of some scenes and a split; of all for none.
+        files: a shell pattern, with `*`, `?` and `[...]`, of whole file names as they are stored.
 
     Raises:
-        SwanError: no image has such a scene or split.
+        SwanError: no image has such a scene or split, or none that has them such a name.
     """
     rows = catalogue.image_rows(split)
     if split and not len(rows):
@@ -171,18 +162,23 @@ def candidate_rows(catalogue: Catalogue, scenes: Sequence[str] = (), split: str 
     for scene in scenes:
         if scene not in catalogue.scene:
             raise SwanError(f"--scene {scene!r}: no image has it", _there_are(catalogue.scene))
-    return rows[np.isin(catalogue.scene[rows].astype(str), list(scenes))] if scenes else rows
+    if scenes:
+        rows = rows[np.isin(catalogue.scene[rows].astype(str), list(scenes))]
+    if files:
+        matches = re.compile(fnmatch.translate(files)).match
+        others = rows
+        rows = rows[[bool(matches(name)) for name in catalogue.filename[rows]]]
+        if len(others) and not len(rows):
+            first = catalogue.filename[others[0]]
+            raise SwanError(
+                f"--files {files!r}: none of {len(others)} images has such a name",
+                f"it is to match whole names as they are stored, such as {first}",
+            )
+    return rows
 
 
 def _there_are(column: np.ndarray) -> str:
     return f"there are: {names_in(column) or 'none'}"
-
-
-def _captions_of_images(catalogue: Catalogue) -> dict[int, list[int]]:
-    captions: dict[int, list[int]] = {}
-    for caption, image in enumerate(catalogue.image.tolist()):
-        captions.setdefault(image, []).append(caption)
-    return captions
 
 
 def open_search(
@@ -193,20 +189,30 @@ def open_search(
     vocab: Path | None = None,
     scenes: Sequence[str] = (),
     split: str | None = None,
+    files: str | None = None,
+    exact: bool = False,
     texts_only: bool = False,
 ) -> Searcher:
     """Opens an embeddings file and the checkpoint that made it.
 
+    All images are searched by the index beside the file, when there is one; a part of them exactly.
+
     Args:
+        scenes, split, files: what to search, see `candidate_rows`. exact: use no index.
         texts_only: it will be asked with texts alone, so the model's image side can stay in its file.
         checkpoint, vocab: where they are now; None for where they were when the embeddings were made.
 
     Raises:
-        SwanError: the file holds no images, its checkpoint is not there, or is not the one that made it.
+        SwanError: the file holds no images, its checkpoint is not there, or is not the one that made it; its
+            index does not belong to it or cannot be read.
     """
-    embeddings = read_embeddings(path, captions=False)
+    embeddings = open_embeddings(path)
     if not len(embeddings.image):
         raise SwanError(f"{path}: holds no images to search", "embed some: swan embed --images DIR")
+    catalogue, target = embeddings.catalogue, choose_device(device)
+    candidates = candidate_rows(catalogue, scenes, split, files)
+    whole = len(candidates) == len(embeddings.image)
+    indexed = open_index(path, embeddings, target) if whole and not exact else None
     vocab = vocab or (Path(embeddings.vocab) if embeddings.vocab else None)
     made_by = checkpoint or Path(embeddings.checkpoint)
     if not checkpoint and not made_by.exists() and made_by.name == shipped_checkpoint().name:
@@ -221,6 +227,5 @@ def open_search(
             f"{path}: its embeddings were made by another checkpoint than {model.path}",
             "make them again: swan embed",
         )
-    return Searcher(
-        embeddings, model, choose_device(device), candidate_rows(embeddings.catalogue, scenes, split)
-    )
+    ranking = indexed or exact_ranking(embeddings.image, candidates, target)
+    return Searcher(catalogue, model, target, candidates, ranking)
