@@ -8,9 +8,9 @@ python tests/benchmarks/indices.py --show
 FILEs are embeddings of `swan embed`. Their images are repeated, each repetition moved by seeded noise of the
 covariance that images have around the mean of their scene, until there are enough; so they cluster as
 embeddings do. They are brought to 512 dimensions by a seeded random orthonormal map, which leaves every
-similarity as it is. The questions are the files' own captions; encoding them is not measured here. Every figure
-is taken in a process of its own, memory as its largest resident size above what its imports take. Pages of
-files that are searched where they lie count in it, although the system may take them back.
+similarity as it is. The questions are the files' own captions; encoding them is not measured here. Every
+figure is taken in a process of its own, memory as its largest resident size above what its imports take. The
+pages of files that are searched where they lie count in it, although the system may take them back.
 """
 
 from __future__ import annotations

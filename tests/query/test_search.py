@@ -1,34 +1,42 @@
-"""Ranking: exact, in order, equal scores by row, whatever the number of questions and of results."""
+"""Which images a query searches."""
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from swancli.query import search
-from swancli.query.search import best_rows
+from swancli.errors import SwanError
+from swancli.query.search import candidate_rows
+from swancli.store import Catalogue
 
-
-@given(
-    scores=st.lists(st.integers(-3, 3), min_size=1, max_size=30),
-    top_k=st.integers(1, 40),
-    threshold=st.integers(-4, 4),
+CATALOGUE = Catalogue.of(
+    ["harbor_1.png", "harbor_12.png", "Harbor_3.png", "pond/harbor_4.png", "pond_[1].png"],
+    ["harbor", "harbor", "harbor", "pond", "pond"],
+    ["train", "test", "train", "train", "test"],
 )
-def test_best_rows_are_those_of_a_full_stable_sort(scores, top_k, threshold):
-    """With one dimension a row's score is the row itself, so ties are exact."""
-    image = torch.tensor(scores, dtype=torch.float32)[None]
-    ((rows, found),) = best_rows(image, np.ones((1, 1), np.float32), top_k, threshold)
-    ordered = sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:top_k]
-    assert rows.tolist() == [row for row in ordered if scores[row] >= threshold]
-    assert found.tolist() == [scores[row] for row in rows]
 
 
-@pytest.mark.parametrize("cells", [1, 25, 2**24])
-def test_blocks_of_questions_give_what_each_gives_alone(monkeypatch, cells):
-    monkeypatch.setattr(search, "CELLS", cells)
-    rng = np.random.default_rng(0)
-    image = torch.from_numpy(rng.integers(-5, 5, (4, 10)).astype(np.float32))
-    questions = rng.integers(-5, 5, (7, 4)).astype(np.float32)
-    together = [rows.tolist() for rows, _ in best_rows(image, questions, 3)]
-    assert together == [next(best_rows(image, question[None], 3))[0].tolist() for question in questions]
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("harbor_*", [0, 1]),
+        ("harbor_?.png", [0]),
+        ("[hH]arbor_*", [0, 1, 2]),
+        ("*harbor*", [0, 1, 3]),
+        ("pond/*", [3]),
+        ("pond_[[]1].png", [4]),
+        ("*", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_files_is_a_shell_pattern_of_whole_names_in_their_case(pattern, expected):
+    assert candidate_rows(CATALOGUE, files=pattern).tolist() == expected
+
+
+def test_filters_are_joined():
+    assert candidate_rows(CATALOGUE, ["harbor", "pond"], "train", "*harbor_*").tolist() == [0, 3]
+
+
+def test_pattern_that_no_image_fits_is_named_beside_a_name_that_is_there():
+    with pytest.raises(SwanError) as caught:
+        candidate_rows(CATALOGUE, ["pond"], files="harbor_*")
+    assert str(caught.value) == (
+        "--files 'harbor_*': none of 2 images has such a name\n"
+        "it is to match whole names as they are stored, such as pond/harbor_4.png"
+    )
