@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from swancli.evaluate.report import GroupReport, Report
     from swancli.features import FeatureCost
     from swancli.prepare.build import Summary
+    from swancli.query.index import IndexCard
     from swancli.query.search import Answer
     from swancli.store import Embeddings
     from swancli.train.loop import Epoch
@@ -390,6 +391,18 @@ def show_embedded(path: Path, embeddings: Embeddings, skipped: Sequence[tuple[st
     output().print(table)
     for name, reason in skipped:
         warn(f"left out {name}: {reason}")
+
+
+def show_indexed(path: Path, card: IndexCard) -> None:
+    """What `swan embed --index` wrote."""
+    heads = ["images", "dimensions", "recall@10", "built in", "size", "file"]
+    table = _table(
+        f"{card.kind} index", heads, f"recall against exact search, of {card.questions} {card.asked}"
+    )
+    size, seconds = f"{path.stat().st_size / 1e6:.1f} MB", f"{card.seconds:.1f} s"
+    figures = (str(card.rows), str(card.dimensions), f"{card.recall:.3f}", seconds, size)
+    table.add_row(*figures, escape(str(path)))
+    output().print(table)
 
 
 def show_answer(answer: Answer) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from swancli.errors import SwanError
 from swancli.images import decode_image, read_bytes
-from swancli.store import Catalogue, Dataset
+from swancli.store import Catalogue, Dataset, Embeddings
 
 QUALITY = 85  # of JPEG files made here
 
@@ -65,6 +65,22 @@ class Pictures:
     def jpeg(self, row: int, side: int) -> bytes:
         """A picture as a JPEG file, its longer side at most `side` pixels; raises as `pixels` does."""
         return jpeg(self.pixels(row), side)
+
+
+def pictures_of(embeddings: Embeddings, moved: Path | None = None) -> Pictures:
+    """The pictures behind embeddings.
+
+    Args:
+        moved: where they are now; None for where they were embedded from.
+
+    Raises:
+        SwanError: they are not there, or it is not known where they were.
+    """
+    if not (moved or embeddings.pictures):
+        raise SwanError(
+            "the embeddings do not say where their images are", "say it: --pictures FOLDER (or a dataset.h5)"
+        )
+    return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue)
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,17 @@ from swancli.images import decode_image
 VERSION = 1
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
 FEATURES = "swan-features"  # see `features`
+INDEX = "swan-index"  # see `query.index`
 MADE_BY = {
     DATASET: "swan prepare",
     VOCABULARY: "swan vocab",
     EMBEDDINGS: "swan embed",
     FEATURES: "swan prepare --features",
+    INDEX: "swan embed --index",
 }
 SPLITS = ("train", "val", "test")
 TEXT = h5py.string_dtype(encoding="utf-8")
+BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dimensions
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -329,17 +332,18 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """An `embeddings.h5` in memory.
+    """An `embeddings.h5`, in memory or, by `open_embeddings`, with its vectors still in the file.
 
     image: float32 (N, D) and caption: float32 (M, D), L2-normalised rows; catalogue: the same N and M rows.
     dataset: name of the data set or folder; checkpoint: path of the checkpoint that made them, stored
     relative to the file so that both can move together; checkpoint_sha256: its digest; variant: the model's;
     vocab: path of the vocabulary where the checkpoint carries none (stored likewise), else "".
     pictures: path of the `dataset.h5` or the folder that the images came from (stored likewise), else "".
+    digest: of `image`, as `write_embeddings` stored it; "" before that, and in files of an earlier swan.
     """
 
-    image: np.ndarray
-    caption: np.ndarray
+    image: np.ndarray | h5py.Dataset
+    caption: np.ndarray | h5py.Dataset
     catalogue: Catalogue
     dataset: str
     checkpoint: str
@@ -347,49 +351,89 @@ class Embeddings:
     variant: str
     vocab: str = ""
     pictures: str = ""
+    digest: str = ""
 
 
 PATHS = ("checkpoint", "vocab", "pictures")  # of `Embeddings`
 
 
-def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Writes an `embeddings.h5`."""
+def write_embeddings(path: Path, embeddings: Embeddings) -> str:
+    """Writes an `embeddings.h5`.
+
+    Returns:
+        The digest of its image embeddings, by which an index knows that it belongs to them.
+    """
+    digest = hashlib.blake2b(f"{embeddings.image.shape}".encode(), digest_size=16)
     with create_store(path, EMBEDDINGS) as file:
         write_catalogue(file, embeddings.catalogue)
-        file.create_dataset("images/embedding", data=embeddings.image.astype(np.float32))
-        file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32))
+        file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32, copy=False))
+        image = file.create_dataset("images/embedding", embeddings.image.shape, np.float32)
+        for start in range(0, len(image), BLOCK):
+            block = np.ascontiguousarray(embeddings.image[start : start + BLOCK], np.float32)
+            image[start : start + BLOCK] = block
+            digest.update(block)
         for name in ("dataset", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
         for name in PATHS:
             file.attrs[name] = _relative(getattr(embeddings, name), path.parent)
+        file.attrs["digest"] = digest.hexdigest()
+    return digest.hexdigest()
 
 
 def _relative(path: str, folder: Path) -> str:
     return os.path.relpath(path, folder) if path else ""
 
 
-def read_embeddings(path: Path, captions: bool = True) -> Embeddings:
-    """Reads an `embeddings.h5`; without the captions' embeddings, (0, D) then, when they are not needed.
+def open_embeddings(path: Path) -> Embeddings:
+    """An `embeddings.h5` whose vectors stay in the file until slices of them are read.
+
+    It stays open as long as they are held; `with embeddings.image.file:` closes it.
 
     Raises:
         StoreError: see `open_store`; also when rows and embeddings differ in number or in width.
     """
-    with open_store(path, EMBEDDINGS) as file:
+    file = open_store(path, EMBEDDINGS)
+    try:
         catalogue = read_catalogue(file)
-        try:
-            image, caption = file["images/embedding"], file["captions/embedding"]
-        except KeyError as error:
-            raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[EMBEDDINGS]}") from error
+        image, caption = file["images/embedding"], file["captions/embedding"]
         if (
             len(image) != len(catalogue.filename)
             or len(caption) != len(catalogue.text)
             or image.shape[1] != caption.shape[1]
         ):
             raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
-        image, caption = image[:], caption[: None if captions else 0]
-        names = ("dataset", "checkpoint_sha256", "variant", *PATHS)
-        attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
-        for name in PATHS:
-            if attributes[name]:
-                attributes[name] = os.path.normpath(path.parent / attributes[name])
-        return Embeddings(image, caption, catalogue, **attributes)
+    except KeyError as error:
+        file.close()
+        raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[EMBEDDINGS]}") from error
+    except StoreError:
+        file.close()
+        raise
+    names = ("dataset", "checkpoint_sha256", "variant", "digest", *PATHS)
+    attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
+    for name in PATHS:
+        if attributes[name]:
+            attributes[name] = os.path.normpath(path.parent / attributes[name])
+    return Embeddings(image, caption, catalogue, **attributes)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Reads an `embeddings.h5` into memory.
+
+    Raises:
+        StoreError: see `open_embeddings`.
+    """
+    stored = open_embeddings(path)
+    with stored.image.file:
+        return replace(stored, image=stored.image[:], caption=stored.caption[:])
+
+
+def mapped(column: h5py.Dataset) -> np.ndarray:
+    """A column of a store as an array whose values the system fetches from the file where they are touched.
+
+    So a few rows of many cost nothing else. A column that does not lie in the file in one piece, as no swan
+    writes it, is read.
+    """
+    start = column.id.get_offset()
+    if start is None or not column.size:
+        return column[:]
+    return np.memmap(column.file.filename, column.dtype, "r", offset=start, shape=column.shape)

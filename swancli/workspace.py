@@ -1,7 +1,7 @@
 """Where data sets and runs live under the root, and which of them a command means when none is named.
 
 <root>/<dataset>/dataset.h5  vocab.h5  features.h5  backbone-NAME.pt
-<root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  figures/
+<root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  embeddings.index
 <root>/<dataset>/runs/<group>/ group.json      names its runs, which stand beside it
 <root>/shipped/ embeddings-NAME.h5             made with the checkpoint that comes with the package
 """

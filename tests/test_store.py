@@ -18,6 +18,8 @@ from swancli.store import (
     atomic_path,
     create_dataset,
     create_store,
+    mapped,
+    open_embeddings,
     open_store,
     read_catalogue,
     read_embeddings,
@@ -210,6 +212,52 @@ def test_embeddings_read_back(tmp_path):
     assert (read.caption == caption).all()
     assert columns(read.catalogue) == columns(catalogue)
     assert (read.dataset, read.checkpoint_sha256, read.variant) == ("tiny", "0" * 64, "swan")
+
+
+def small_embeddings(image, caption):
+    nothing = [None] * len(image)
+    catalogue = Catalogue.of(["a"] * len(image), nothing, nothing, ["c"] * len(caption), [0] * len(caption))
+    return Embeddings(image, caption, catalogue, "tiny", "best.pt", "", "swan")
+
+
+def test_digest_is_of_the_image_embeddings_alone_however_they_lie_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    image, caption = rng.random((50, 4), np.float32), rng.random((3, 4), np.float32)
+    path = tmp_path / "embeddings.h5"
+    digest = write_embeddings(path, small_embeddings(image, caption))
+    assert read_embeddings(path).digest == digest
+    for same in (image.astype(np.float64), np.asfortranarray(image)):
+        assert write_embeddings(path, small_embeddings(same, caption[:1])) == digest
+    for other in (image[::-1], image[:-1], image + np.float32(1e-6), image.reshape(25, 8)[:, :4]):
+        assert write_embeddings(path, small_embeddings(other, caption)) != digest
+
+
+def test_embeddings_of_an_earlier_swan_are_read_without_a_digest(tmp_path):
+    path = tmp_path / "embeddings.h5"
+    write_embeddings(path, small_embeddings(np.eye(2, 4), np.eye(1, 4)))
+    with h5py.File(path, "r+") as file:
+        del file.attrs["digest"]
+    assert read_embeddings(path).digest == ""
+
+
+def test_opened_embeddings_stay_in_the_file_until_they_are_read(tmp_path):
+    image = np.random.default_rng(0).random((20, 4), np.float32)
+    path = tmp_path / "embeddings.h5"
+    write_embeddings(path, small_embeddings(image, np.eye(1, 4)))
+    opened = open_embeddings(path)
+    assert isinstance(opened.image, h5py.Dataset)
+    assert (opened.image[5:7] == image[5:7]).all()
+    there = mapped(opened.image)
+    opened.image.file.close()
+    assert isinstance(there, np.memmap)
+    assert (there[[3, 19]] == image[[3, 19]]).all()
+
+
+def test_column_that_is_not_in_one_piece_is_read(tmp_path):
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        column = file.create_dataset("column", data=np.arange(10), chunks=(3,), compression="gzip")
+        assert mapped(column).tolist() == list(range(10))
+        assert mapped(file.create_dataset("empty", (0, 4), np.float32)).shape == (0, 4)
 
 
 def test_checkpoint_is_found_after_it_moved_with_its_embeddings(tmp_path):

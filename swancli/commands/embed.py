@@ -16,6 +16,7 @@ from swancli.commands.options import (
     CheckpointVocab,
     DatasetName,
     Device,
+    IndexKind,
     Missing,
     Precision,
     Quiet,
@@ -23,7 +24,7 @@ from swancli.commands.options import (
     RunName,
     exclusive,
 )
-from swancli.console import Display, show_embedded, warn
+from swancli.console import Display, show_embedded, show_indexed, warn
 from swancli.errors import SwanError
 from swancli.workspace import SHIPPED, Workspace, is_shipped
 
@@ -48,6 +49,13 @@ def embed(
     output: Annotated[
         Path | None, typer.Option(help="File to write. Default: embeddings.h5 of the run.")
     ] = None,
+    index: Annotated[
+        IndexKind | None,
+        typer.Option(help="Also write a FAISS index, which `query` then asks (extra `search`)."),
+    ] = None,
+    standing: Annotated[
+        Path | None, typer.Option("--embeddings", help="With --index: index this file, encode nothing.")
+    ] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Annotated[
@@ -61,11 +69,24 @@ def embed(
     from swancli.device import choose_device, describe_device
     from swancli.embed import embed_dataset, embed_folder, embed_texts, open_dataset
     from swancli.model.checkpoint import load_checkpoint
+    from swancli.query.index import index_path, load_faiss, remove_stale_index
     from swancli.store import write_embeddings
 
     exclusive(run=run, checkpoint=checkpoint)
     exclusive(dataset=dataset, images=images, texts=texts)
+    exclusive(texts=texts, index=index)
     workspace, display = Workspace(root), Display(quiet)
+    if index:
+        load_faiss()  # now, not after an hour of encoding
+    if standing:
+        exclusive(embeddings=standing, run=run, checkpoint=checkpoint, vocab=vocab, output=output)
+        exclusive(embeddings=standing, dataset=dataset, images=images)
+        if not index:
+            raise SwanError(
+                f"--embeddings {standing}: nothing to do with it", "say which index: --index hnsw"
+            )
+        _write_index(standing, index, display)
+        return
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts))
     model = load_checkpoint(encoder, vocab)
@@ -87,10 +108,24 @@ def embed(
         else:
             with open_dataset(workspace.dataset(name), model) as stored:
                 embeddings, skipped = embed_dataset(model, stored, **options), []
-    write_embeddings(path, embeddings)
+    digest = write_embeddings(path, embeddings)
     show_embedded(path, embeddings, skipped)
+    stale = remove_stale_index(path, digest)
+    if index:
+        _write_index(path, index, display)
+    elif stale:
+        again = f"make another: swan embed --index {stale.kind} --embeddings {path}"
+        warn(f"{index_path(path)}: removed, it was made for other embeddings; {again}")
     where = "" if path.is_relative_to(root) else f" --embeddings {path}"
     display.note(f'next: swan query "what to look for"{where}')
+
+
+def _write_index(path: Path, kind: str, display: Display) -> None:
+    from swancli.query.index import build_index, index_path
+
+    with display.progress() as progress:
+        card = build_index(path, kind, progress)
+    show_indexed(index_path(path), card)
 
 
 def _embeddings_path(

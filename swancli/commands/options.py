@@ -14,6 +14,7 @@ Missing = Literal["error", "skip"]
 BackboneName = Literal["resnet18", "resnet34", "resnet50"]
 Augmentation = Literal["paper", "overhead", "none"]
 Precision = Literal["fp32", "bf16"]
+IndexKind = Literal["flat", "hnsw", "ivf-pq"]
 SourceFormat = Literal["karpathy", "precomp", "ucm", "nwpu", "table", "folder"]
 
 Root = Annotated[

@@ -81,6 +81,9 @@ def query(
             "Default: where they were embedded from."
         ),
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare all images, also where there is an index.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
@@ -109,7 +112,7 @@ def query(
         device,
         checkpoint=checkpoint,
         vocab=vocab,
-        captions=captions or least is None,
+        exact=exact,
         texts_only=image is None,
     )
     if least is None:
@@ -120,19 +123,22 @@ def query(
             f"the queries about what is not there found one, and {match.miss:.0f} % of the others found none"
         )
     scope = Scope("captions" if captions else "images", top_k, least, tuple(scene or ()), split, files)
-    display.note(f"searching {searcher.count(scope)} {scope.find} of {path}")
+    ranking = searcher.ranking(scope)
+    display.note(f"searching {ranking.size} {scope.find} of {path}")
+    if note := ranking.note(top_k):
+        display.note(note)
     if image:
         answers = iter([searcher.ask_image(decode_image(read_bytes(image), str(image)), str(image), scope)])
     else:
         blocks = _questions(text or (), batch, tuple(without or ()))
         answers = chain.from_iterable(searcher.ask_texts(block, scope) for block in blocks)
     if html or sheet:
-        from swancli.pictures import Pictures
+        from swancli.pictures import pictures_of
 
-        shown = Pictures(pictures or Path(searcher.pictures), searcher.catalogue)
+        shown = pictures_of(searcher.embeddings, pictures)
     kept = []
     for answer in answers:
-        _print_answer(answer, json_, lenient=batch)
+        _print_answer(answer, json_, ranking.searched(top_k), lenient=batch)
         if html or sheet:
             kept.append(answer)
     if html:
@@ -204,7 +210,7 @@ def _decoded(lines: list[bytes], before: int) -> Iterator[list[str]]:
         yield questions
 
 
-def _print_answer(answer: Answer, as_json: bool, lenient: bool = False) -> None:
+def _print_answer(answer: Answer, as_json: bool, searched: str, lenient: bool = False) -> None:
     """Prints an answer; one that could not be asked ends the command, unless it is one of many."""
     if answer.error:
         problem = f"query {answer.question!r}: {answer.error.problem}"
@@ -214,6 +220,6 @@ def _print_answer(answer: Answer, as_json: bool, lenient: bool = False) -> None:
     if answer.unknown:
         warn(f"words that the model does not know: {', '.join(answer.unknown)}")
     if as_json:
-        print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
+        print(json.dumps({**answer.record(), "search": searched}, ensure_ascii=False), flush=True)
     else:
         show_answer(answer)

@@ -40,13 +40,13 @@ def serve(
         raise SwanError(
             f"serving needs {error.name}", "install the extra: pip install 'swancli[serve]'"
         ) from error
-    from swancli.pictures import Pictures
+    from swancli.pictures import pictures_of
     from swancli.query.search import open_search
 
     display = Display(quiet)
     path = embeddings or Workspace(root).find_embeddings()
-    searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab, captions=True)
-    shown = Pictures(pictures or Path(searcher.pictures), searcher.catalogue)
+    searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab)
+    shown = pictures_of(searcher.embeddings, pictures)
     listening = web.listen(host, port)
     if host not in web.LOOPBACK:
         warn(f"--host {host}: whoever can reach it can search, and see the images")

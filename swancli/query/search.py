@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, compress
 from pathlib import Path
@@ -19,11 +20,13 @@ from swancli.embed import encode_captions, encode_images
 from swancli.errors import SwanError
 from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
-from swancli.store import Catalogue, Embeddings, names_in, read_embeddings
+from swancli.query.index import open_index
+from swancli.query.ranking import Ranking, exact_ranking
+from swancli.store import Catalogue, Embeddings, names_in, open_embeddings
 from swancli.vocab import tokenize
 from swancli.workspace import shipped_checkpoint
 
-CELLS = 2**24  # similarities at a time, at most (but one question's at least): 64 MB
+HELD_RANKINGS = 4  # scopes whose vectors are kept in memory, at most: the newest
 
 # What an excluded text takes from a question. On the validation splits of UCM and RSICD 0.3 halved the share
 # of the excluded scene among the first ten and kept the asked one's; from 0.5 on that fell too.
@@ -109,21 +112,28 @@ class Answer:
 
 
 class Searcher:
-    """An embeddings file with its checkpoint, ready to answer; it holds both in memory."""
+    """An open embeddings file with its checkpoint, ready to answer.
 
-    def __init__(self, embeddings: Embeddings, checkpoint: Checkpoint, device: torch.device) -> None:
-        self.catalogue = embeddings.catalogue
+    Args:
+        index: finds the best of all images; None for exact search.
+    """
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        index: Ranking | None = None,
+    ) -> None:
+        self.embeddings = embeddings
+        self.catalogue = catalogue = embeddings.catalogue
         self.checkpoint = checkpoint
-        self.device = device
+        self._device = device
+        self._index = index
         self._model = checkpoint.model.to(device)
-        self._vectors = {
-            # Dimensions first: one vector against many is then three times as fast on a CPU.
-            "images": torch.from_numpy(embeddings.image).to(device).T.contiguous(),
-            "captions": torch.from_numpy(embeddings.caption).to(device).T.contiguous(),
-        }
-        self._captions = _captions_of_images(embeddings.catalogue)
-        self.pictures = embeddings.pictures
-        self.candidates = lru_cache(maxsize=64)(self._candidates)
+        self._by_image = np.argsort(catalogue.image, kind="stable")  # captions, image by image
+        self._described = catalogue.image[self._by_image]
+        self._ranking = lru_cache(HELD_RANKINGS)(self._new_ranking)
 
     def ask_texts(self, questions: Sequence[Question], scope: Scope) -> Iterator[Answer]:
         """What each question describes best; many at a time cost less each than one by one.
@@ -157,7 +167,7 @@ class Searcher:
     def _question_vectors(self, questions: Sequence[Question]) -> np.ndarray:
         """float32 (Q, D), L2-normalised."""
         texts = [text for question in questions for text in question.words]
-        encoded = encode_captions(self._model, self.checkpoint.vocabulary, texts, device=self.device)
+        encoded = encode_captions(self._model, self.checkpoint.vocabulary, texts, device=self._device)
         vectors = np.empty((len(questions), encoded.shape[1]), np.float32)
         start = 0
         for vector, question in zip(vectors, questions, strict=True):
@@ -179,7 +189,7 @@ class Searcher:
 
     def image_vector(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (1, D), L2-normalised: the embedding of uint8 (H, W, 3) pixels."""
-        return encode_images(self._model, lambda row: pixels, [0], device=self.device)
+        return encode_images(self._model, lambda row: pixels, [0], device=self._device)
 
     def ask_vector(self, vector: np.ndarray, name: str, scope: Scope) -> Answer:
         """What is most like an embedding, float32 (1, D); raises as `ask_image` does."""
@@ -187,8 +197,7 @@ class Searcher:
 
     def ask_row(self, row: int, scope: Scope) -> Answer:
         """What is most like one of the images that are searched; raises as `ask_image` does."""
-        vector = self._vectors["images"][:, row : row + 1].T.cpu().numpy()
-        return self.ask_vector(vector, self.catalogue.filename[row], scope)
+        return self.ask_vector(self.embeddings.image[row : row + 1], self.catalogue.filename[row], scope)
 
     def match_threshold(self) -> MatchThreshold:
         """From which score on a query matches: as set in training, else on the validation split at hand.
@@ -213,39 +222,44 @@ class Searcher:
             )
         return found
 
-    def count(self, scope: Scope) -> int:
-        """How many images or captions a scope leaves to rank; raises as `ask_image` does."""
-        rows = self.candidates(scope)
-        return self._vectors[scope.find].shape[1] if rows is None else len(rows)
+    def ranking(self, scope: Scope) -> Ranking:
+        """What finds the best in a scope; raises as `ask_image` does."""
+        return self._ranking(replace(scope, top_k=0, threshold=0.0))
 
-    def _candidates(self, scope: Scope) -> np.ndarray | None:
-        """int64 (n,): the rows that a scope leaves to rank, rising; None for all.
+    def _new_ranking(self, scope: Scope) -> Ranking:
+        images = image_rows(self.catalogue, scope)
+        if scope.find == "captions":
+            return exact_ranking(self.embeddings.caption, self._caption_rows(images), self._device)
+        if images is None and self._index:
+            return self._index
+        rows = np.arange(len(self.embeddings.image)) if images is None else images
+        return exact_ranking(self.embeddings.image, rows, self._device)
+
+    def _caption_rows(self, images: np.ndarray | None) -> np.ndarray:
+        """int64 (n,), ascending: the first caption of each different text, of some images or of all.
 
         Raises:
-            SwanError: it leaves none.
+            SwanError: there is none.
         """
-        images = image_rows(self.catalogue, scope)
-        if scope.find == "images":
-            return images
         text, image = self.catalogue.text, self.catalogue.image
         rows = np.arange(len(text)) if images is None else np.flatnonzero(np.isin(image, images))
         if not len(rows):
             raise SwanError(
                 "there are no captions to rank",
-                "embed a data set that has them, or lines: swan embed --texts",
+                "embed a data set that has some, or lines of text: swan embed --texts FILE",
             )
         return np.sort(rows[np.unique(text[rows].astype(str), return_index=True)[1]])
 
     def _best(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
-        candidates, searched = self.candidates(scope), self._vectors[scope.find]
         hit = self._image_hit if scope.find == "images" else self._caption_hit
-        for rows, scores in best_rows(searched, vectors, scope.top_k, scope.threshold, candidates):
+        for rows, scores in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
             found = zip(rows.tolist(), scores.tolist(), strict=True)
             yield tuple(hit(rank, row, score) for rank, (row, score) in enumerate(found, start=1))
 
     def _image_hit(self, rank: int, row: int, score: float) -> Hit:
         catalogue = self.catalogue
-        captions = tuple(catalogue.text[self._captions.get(row, [])])
+        first, last = np.searchsorted(self._described, (row, row + 1))
+        captions = tuple(catalogue.text[self._by_image[first:last]])
         return Hit(rank, row, score, catalogue.filename[row], catalogue.scene[row], captions)
 
     def _caption_hit(self, rank: int, row: int, score: float) -> Hit:
@@ -266,36 +280,6 @@ def composed(texts: np.ndarray, without: np.ndarray) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-8)
 
 
-def best_rows(
-    searched: torch.Tensor,
-    vectors: np.ndarray,
-    top_k: int,
-    threshold: float = -1.0,
-    candidates: np.ndarray | None = None,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each vector the rows most similar to it, best first; equal scores keep the order of the rows.
-
-    Args:
-        searched: float32 (D, N), L2-normalised. vectors: float32 (Q, D).
-        threshold: the least cosine similarity. candidates: int64 (n,), the only rows that count, rising.
-
-    Yields:
-        Rows int64 and their scores float32, at most `top_k`.
-    """
-    block = max(1, CELLS // max(1, searched.shape[1]))
-    for start in range(0, len(vectors), block):
-        asked = torch.from_numpy(vectors[start : start + block]).to(searched.device)
-        for scores in (asked @ searched).cpu().numpy():
-            if candidates is not None:
-                scores = scores[candidates]
-            rows = np.arange(len(scores))
-            if top_k < len(scores):
-                rows = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
-            rows = rows[np.argsort(-scores[rows], kind="stable")][:top_k]
-            rows = rows[scores[rows] >= threshold]
-            yield rows if candidates is None else candidates[rows], scores[rows]
-
-
 def image_rows(catalogue: Catalogue, scope: Scope) -> np.ndarray | None:
     """int64 (n,): the images that a scope leaves, rising; None for all.
 
@@ -312,24 +296,22 @@ def image_rows(catalogue: Catalogue, scope: Scope) -> np.ndarray | None:
             raise SwanError(f"--scene {scene!r}: no image has it", _there_are(catalogue.scene))
     if scope.scenes:
         rows = rows[np.isin(catalogue.scene[rows].astype(str), scope.scenes)]
-    if scope.files:
-        named = [fnmatchcase(name, scope.files) for name in catalogue.filename[rows]]
-        rows = rows[np.array(named, dtype=bool)]
     if not len(rows):
-        what = " ".join(filter(None, (*scope.scenes, scope.split, scope.files)))
-        raise SwanError(f"no image passes the filters together: {what}", "loosen one of them")
+        raise SwanError(f"no image is of {', '.join(scope.scenes)} and of split {scope.split}")
+    if scope.files:
+        matches = re.compile(fnmatch.translate(scope.files)).match
+        named = rows[[bool(matches(name)) for name in catalogue.filename[rows]]]
+        if not len(named):
+            raise SwanError(
+                f"--files {scope.files!r}: none of {len(rows)} images has such a name",
+                f"it is to match whole names as they are stored, such as {catalogue.filename[rows[0]]}",
+            )
+        rows = named
     return rows
 
 
 def _there_are(column: np.ndarray) -> str:
     return f"there are: {names_in(column) or 'none'}"
-
-
-def _captions_of_images(catalogue: Catalogue) -> dict[int, list[int]]:
-    captions: dict[int, list[int]] = {}
-    for caption, image in enumerate(catalogue.image.tolist()):
-        captions.setdefault(image, []).append(caption)
-    return captions
 
 
 def open_search(
@@ -338,23 +320,24 @@ def open_search(
     *,
     checkpoint: Path | None = None,
     vocab: Path | None = None,
-    captions: bool = False,
+    exact: bool = False,
     texts_only: bool = False,
 ) -> Searcher:
     """Opens an embeddings file and the checkpoint that made it.
 
     Args:
         checkpoint, vocab: where they are now; None for where they were when the embeddings were made.
-        captions: captions will be searched too.
+        exact: use no index.
         texts_only: it will be asked with texts alone, so the model's image side can stay in its file.
 
     Raises:
-        SwanError: the file holds neither images nor captions to search, its checkpoint is not there, or is
-            not the one that made it.
+        SwanError: the file holds nothing to search, its checkpoint is not there, or is not the one that made
+            it; its index does not belong to it or cannot be read.
     """
-    embeddings = read_embeddings(path, captions=captions)
-    if not (len(embeddings.image) or captions):
-        raise SwanError(f"{path}: holds no images to search", "embed some: swan embed --images DIR")
+    embeddings, target = open_embeddings(path), choose_device(device)
+    if not (len(embeddings.image) or len(embeddings.caption)):
+        raise SwanError(f"{path}: holds nothing to search", "embed some: swan embed --images DIR")
+    index = None if exact else open_index(path, embeddings, target)
     vocab = vocab or (Path(embeddings.vocab) if embeddings.vocab else None)
     made_by = checkpoint or Path(embeddings.checkpoint)
     if not checkpoint and not made_by.exists() and made_by.name == shipped_checkpoint().name:
@@ -369,4 +352,4 @@ def open_search(
             f"{path}: its embeddings were made by another checkpoint than {model.path}",
             "make them again: swan embed",
         )
-    return Searcher(embeddings, model, choose_device(device))
+    return Searcher(embeddings, model, target, index)

@@ -1,0 +1,171 @@
+"""Exact ranking: the rows of an embeddings file most similar to a question, whatever the file's size.
+
+Vectors up to `HELD` bytes are held in memory. More of them stay in the file, which is then read in blocks,
+once for as many questions as come together, and the best of each block are merged. Both find what a stable
+sort of all scores would, for any number of results. Letters in shapes: N rows of the file, n of them
+searched, D embedding, Q questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import h5py
+import numpy as np
+import torch
+
+from swancli.store import BLOCK, mapped
+
+HELD = 2**30  # bytes of vectors that are held in memory, at most
+CELLS = 2**24  # similarities at a time, at most (but one question's at least): 64 MB
+# A matrix product rounds a row's score by where the row stands, at 512 dimensions by less than this; so rows
+# that come as near to the last place are scored anew, see `similarities`.
+ROUNDING = 1e-5
+
+Found = tuple[np.ndarray, np.ndarray]  # rows int64 and their scores float32, best first
+
+
+class Ranking(Protocol):
+    """What finds the best rows.
+
+    Attributes:
+        size: how many rows it searches.
+    """
+
+    size: int
+
+    def searched(self, top_k: int) -> str:
+        """What finds so many: `exact`, or the kind of an index."""
+
+    def note(self, top_k: int) -> str:
+        """What people should know of it; "" for nothing."""
+
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[Found]:
+        """For each question the rows most similar to it, best first; equal scores in the order of the rows.
+
+        Args:
+            vectors: float32 (Q, D), L2-normalised. top_k: of how many at most. threshold: the least cosine
+                similarity.
+        """
+
+
+def exact_ranking(embedding: h5py.Dataset, candidates: np.ndarray, device: torch.device) -> Ranking:
+    """Exact search of some rows, held in memory where they are few enough.
+
+    Args:
+        embedding: float32 (N, D) of an open file, L2-normalised.
+        candidates: int64 (n,), rows of it, ascending.
+    """
+    fits = 4 * len(candidates) * embedding.shape[1] <= HELD
+    return (HeldRanking if fits else StreamedRanking)(embedding, candidates, device)
+
+
+class HeldRanking:
+    """Searches rows that are in memory."""
+
+    def __init__(self, embedding: h5py.Dataset, candidates: np.ndarray, device: torch.device) -> None:
+        self.size = len(candidates)
+        self._candidates = candidates
+        self._device = device
+        self._stored = mapped(embedding)
+        # Dimensions first: one vector against many is then three times as fast on a CPU.
+        self._image = torch.empty(embedding.shape[1], len(candidates), device=device)
+        filled = 0
+        for rows, block in row_blocks(embedding, candidates):
+            self._image[:, filled : filled + len(rows)] = torch.from_numpy(block).to(device).T
+            filled += len(rows)
+
+    def searched(self, top_k: int) -> str:
+        return "exact"
+
+    def note(self, top_k: int) -> str:
+        return ""
+
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[Found]:
+        together = max(1, CELLS // max(1, len(self._candidates)))
+        for start in range(0, len(vectors), together):
+            questions = vectors[start : start + together]
+            products = torch.from_numpy(questions).to(self._device) @ self._image
+            for question, scores in zip(questions, products.cpu().numpy(), strict=True):
+                rows = self._candidates[scores >= _least(scores, top_k)]
+                yield ranked(rows, self._stored, question, top_k, threshold)
+
+
+class StreamedRanking:
+    """Searches rows that stay in their file. What it holds is a block, and `top_k` rows a question."""
+
+    def __init__(self, embedding: h5py.Dataset, candidates: np.ndarray, device: torch.device) -> None:
+        self.size = len(candidates)
+        self._embedding = embedding
+        self._stored = mapped(embedding)
+        self._candidates = candidates
+        self._device = device
+
+    def searched(self, top_k: int) -> str:
+        return "exact"
+
+    def note(self, top_k: int) -> str:
+        return ""
+
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[Found]:
+        together = max(1, CELLS // max(BLOCK, min(top_k, len(self._candidates))))
+        for start in range(0, len(vectors), together):
+            yield from self._pass(vectors[start : start + together], top_k, threshold)
+
+    def _pass(self, vectors: np.ndarray, top_k: int, threshold: float) -> Iterator[Found]:
+        """One pass over the file, for questions whose best rows fit into memory together."""
+        asked = torch.from_numpy(vectors).to(self._device)
+        best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(vectors)
+        least = np.full(len(vectors), -np.inf, np.float32)  # of the scores that can still be among the best
+        for rows, block in row_blocks(self._embedding, self._candidates):
+            products = torch.from_numpy(block).to(self._device) @ asked.T
+            for question, scores in enumerate(products.T.cpu().numpy()):
+                near = np.flatnonzero(scores >= least[question])
+                if not len(near):
+                    continue
+                merged = np.concatenate([best[question][1], scores[near]])
+                least[question] = _least(merged, top_k)
+                kept = merged >= least[question]
+                best[question] = np.concatenate([best[question][0], rows[near]])[kept], merged[kept]
+        for question, (rows, _) in zip(vectors, best, strict=True):
+            yield ranked(rows, self._stored, question, top_k, threshold)
+
+
+def row_blocks(embedding: h5py.Dataset, candidates: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows wanted, int64 (r,), and their vectors, float32 (r, D), from a block of the file at a time."""
+    for start in range(0, len(embedding), BLOCK):
+        rows = candidates[slice(*np.searchsorted(candidates, (start, start + BLOCK)))]
+        if len(rows):
+            block = embedding[start : start + BLOCK]
+            yield rows, block if len(rows) == len(block) else block[rows - start]
+
+
+def _least(scores: np.ndarray, top_k: int) -> float:
+    """The least of some rounded scores that can be among the `top_k` best."""
+    return np.partition(scores, -top_k)[-top_k] - ROUNDING if top_k < len(scores) else -np.inf
+
+
+def ranked(
+    rows: np.ndarray, stored: np.ndarray, question: np.ndarray, top_k: int, threshold: float = -1.0
+) -> Found:
+    """The best among a few rows, by their similarities; equal ones in the order of the rows.
+
+    Args:
+        rows: int64 (r,), ascending. stored: float32 (N, D), perhaps in a file. question: float32 (D,).
+    """
+    scores = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        scores[start : start + BLOCK] = similarities(stored[rows[start : start + BLOCK]], question)
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    order = order[scores[order] >= threshold]
+    return rows[order], scores[order]
+
+
+def similarities(vectors: np.ndarray, question: np.ndarray) -> np.ndarray:
+    """float32 (r,): the cosine similarity of each row of (r, D) to a question (D,), all L2-normalised.
+
+    Other than a matrix product it sums each row alike wherever it stands. So a score depends on the two
+    vectors alone, not on what is searched or asked beside them, and equal rows score exactly equal.
+    """
+    return np.einsum("rd,d->r", vectors, question)
