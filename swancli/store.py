@@ -27,11 +27,13 @@ from swancli.images import decode_image
 VERSION = 1
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
 FEATURES = "swan-features"  # see `features`
+TILES = "swan-tiles"  # see `query.tiles`
 MADE_BY = {
     DATASET: "swan prepare",
     VOCABULARY: "swan vocab",
     EMBEDDINGS: "swan embed",
     FEATURES: "swan prepare --features",
+    TILES: "swan embed --scene-image",
 }
 SPLITS = ("train", "val", "test")
 TEXT = h5py.string_dtype(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`swan query`: embeddings.h5 and a question -> ranked images."""
+"""`swan query`: embeddings.h5 and a question -> ranked images; a scene and a question -> places in it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swancli.commands.options import DEFAULT_ROOT, CheckpointFile, CheckpointVocab, Device, Quiet, Root
-from swancli.console import Display, show_answer, warn
+from swancli.commands.options import (
+    DEFAULT_ROOT,
+    CheckpointFile,
+    CheckpointVocab,
+    Device,
+    Quiet,
+    Root,
+    SceneImage,
+    TileSizes,
+    exclusive,
+)
+from swancli.console import Display, show_answer, show_scene_answer, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
@@ -40,12 +50,27 @@ def query(
         list[str] | None, typer.Option(help="Only images of this scene; may be given several times.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
+    scene_image: SceneImage = None,
+    geojson: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the hits in the scene: polygons in WGS84.")
+    ] = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the scene's map, 0 to 1: a GeoTIFF."),
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a PNG: the scene, smaller, with map and hits.")
+    ] = None,
+    tile_size: TileSizes = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
-    """Rank the images of an embeddings file by how well a sentence, or an image, describes them."""
+    """Rank the images of an embeddings file by how well a sentence, or an image, describes them.
+
+    With --scene-image it finds places of one large scene.
+    """
     from swancli.query.search import open_search
 
     if sum((text is not None, image is not None, batch)) != 1:
@@ -53,6 +78,31 @@ def query(
             "nothing to look for" if not (text or image or batch) else "more than one way to ask",
             "give a text, --image FILE, or --batch, one of them",
         )
+    files = {"geojson": geojson, "heatmap": heatmap, "overlay": overlay}
+    if scene_image:
+        exclusive(scene_image=scene_image, batch=batch)
+        exclusive(scene_image=scene_image, scene=scene)
+        exclusive(scene_image=scene_image, split=split)
+        _query_scene(
+            scene_image,
+            text,
+            image,
+            top_k,
+            threshold,
+            files,
+            json_,
+            Display(quiet),
+            workspace=Workspace(root),
+            device=device,
+            checkpoint=checkpoint,
+            vocab=vocab,
+            kept=embeddings,
+            sizes=tile_size or (),
+        )
+        return
+    for option, value in {**files, "tile-size": tile_size}.items():
+        if value:
+            raise SwanError(f"--{option} is of a large scene", "give the scene: --scene-image FILE")
     path = embeddings or Workspace(root).find_embeddings()
     searcher = open_search(
         path,
@@ -76,6 +126,39 @@ def query(
             if answer.unknown:
                 warn(f"words that the model does not know: {', '.join(answer.unknown)}")
             _print_answer(answer, json_)
+
+
+def _query_scene(
+    scene: Path,
+    text: str | None,
+    image: Path | None,
+    top_k: int,
+    threshold: float,
+    files: dict[str, Path | None],
+    as_json: bool,
+    display: Display,
+    **options: Any,
+) -> None:
+    """Answers with places of one large scene; `options` are those of `open_scene`."""
+    from swancli.query.scene import open_scene
+
+    def on_stale(reason: str) -> None:
+        warn(f"{reason}; the scene is embedded anew")
+
+    options |= {"texts_only": image is None, "on_stale": on_stale}
+    with display.progress() as progress, open_scene(scene, progress=progress, **options) as searcher:
+        answer = (searcher.ask_image if image else searcher.ask_text)(image or text, top_k, threshold)
+        written = answer.write(**files)
+    if answer.unknown:
+        warn(f"words that the model does not know: {', '.join(answer.unknown)}")
+    if as_json:
+        print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
+    else:
+        show_scene_answer(answer)
+    for path in written:
+        display.note(f"wrote {path}")
+    if not searcher.kept:
+        display.note(f"to ask this scene again at once: swan embed --scene-image {scene}")
 
 
 def _question_blocks() -> Iterator[list[str]]:
