@@ -26,7 +26,7 @@ WGS84 = "EPSG:4326"
 ON_EARTH = "WGS84, longitude and latitude in degrees"
 IN_PIXELS = "pixels of the scene: x to the right, y down from its upper left corner"
 HEAT_COLOURS = np.array([(255, 235, 120), (255, 150, 30), (225, 30, 20)])  # of heat 0, 0.5 and 1
-OPACITY = 0.6  # of the overlay's heat where it is 1; it falls with the heat, so the scene stays to be seen
+OPACITY = 0.65  # of the overlay where heat is 1; it falls with the square, so that the scene stays to be seen
 OUTLINE, SHADOW = (255, 255, 255), (20, 20, 20)
 
 
@@ -137,7 +137,8 @@ def write_heat_map(path: Path, heat: HeatMap, frame: Frame, query: str) -> None:
     A pixel of it is a cell of the map, so it is coarser than the scene, and the transform goes with it.
     """
     rasterio = require_rasterio()
-    affine = rasterio.Affine(*frame.transform) * rasterio.Affine.scale(*heat.cell)
+    (a, b, c, d, e, f), (across, down) = frame.transform, heat.cell
+    affine = rasterio.Affine(a * across, b * down, c, d * across, e * down, f)
     values = heat.values
     rows, columns = values.shape
     with (
@@ -172,9 +173,10 @@ def write_overlay(path: Path, preview: np.ndarray, heat: HeatMap, boxes: np.ndar
     reach = heat.width / heat.cell[0], heat.height / heat.cell[1]  # the last cells go beyond the scene
     warmth = np.asarray(warmth.resize((width, height), Image.Resampling.BILINEAR, box=(0, 0, *reach)))
     steps = np.linspace(0, 1, len(HEAT_COLOURS))
-    colour = np.stack([np.interp(warmth, steps, channel) for channel in HEAT_COLOURS.T], axis=-1)
-    opacity = OPACITY * warmth[..., None]
-    picture = Image.fromarray((preview * (1 - opacity) + colour * opacity).round().astype(np.uint8))
+    colour = [np.interp(warmth, steps, channel).astype(np.float32) for channel in HEAT_COLOURS.T]
+    opacity = OPACITY * warmth[..., None] ** 2
+    mixed = preview * (1 - opacity) + np.stack(colour, axis=-1) * opacity
+    picture = Image.fromarray(mixed.round().astype(np.uint8))
     draw = ImageDraw.Draw(picture)
     line = max(1, round(max(height, width) / 500))
     font = ImageFont.load_default(max(10, 12 * line))
@@ -187,4 +189,4 @@ def write_overlay(path: Path, preview: np.ndarray, heat: HeatMap, boxes: np.ndar
         place = left + 4 * line, top + 2 * line
         draw.text(place, str(rank), font=font, fill=OUTLINE, stroke_width=line, stroke_fill=SHADOW)
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", compress_level=3)  # two seconds sooner, a little larger
