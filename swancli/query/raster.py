@@ -17,7 +17,7 @@ import numpy as np
 
 from swancli.errors import ImageError, SwanError
 
-CACHE = 256  # MB of decoded blocks that GDAL keeps; its own default grows with the machine's memory
+CACHE = 192  # MB of decoded blocks that GDAL keeps; its own default grows with the machine's memory
 PREVIEW = 2000  # pixels, the longer side of the small view at most
 NO_COORDINATES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -50,11 +50,13 @@ class Frame:
 
 
 def require_rasterio() -> ModuleType:
-    """rasterio, with the parts of it that swan uses.
+    """rasterio, with the parts of it that swan uses; GDAL's cache has a size that fits scenes.
 
     Raises:
         SwanError: it is not installed.
     """
+    # GDAL reads it once, before its first block; rasterio's own way to set it ends with a block of code.
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))
     try:
         import rasterio
         import rasterio.crs
@@ -90,8 +92,7 @@ class Raster:
         self._reading = threading.Lock()  # GDAL reads a file from one thread at a time
         if not path.is_file():
             raise ImageError(f"{path}: no such file", "give the scene's image file")
-        own_cache = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE}
-        with self._rasterio.Env(**own_cache), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
             try:
                 self._file = self._rasterio.open(path)

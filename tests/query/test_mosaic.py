@@ -1,8 +1,8 @@
 """A scene made of real pictures whose places are known: ten questions, asked of the shipped checkpoint.
 
-The pictures are of UCM's test split, which had no part in training, and the questions were chosen before any answer
-was seen. What can be tuned, the sizes of tiles and how hits are cut out of the map, was tuned on scenes made of the
-validation split.
+The pictures are of UCM's test split, which had no part in training, and the questions were chosen before
+any answer was seen. What can be tuned, the sizes of tiles and how hits are cut out of the map, was tuned on
+scenes made of the validation split.
 """
 
 import json
@@ -51,8 +51,8 @@ def make_mosaic(source, split, seed=0):
 
 def places_of(scene, scenes):
     """The squares of a scene's pictures in the mosaic, as polygons in pixels."""
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
-    return tuple(SIDE * (corners + (column, row)) for row, column in np.argwhere(scenes == scene))
+    square = SIDE * np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
+    return tuple(square + SIDE * place[::-1] for place in np.argwhere(scenes == scene))
 
 
 def ask_mosaic(folder, source, split, seed=0):
