@@ -38,7 +38,7 @@ def query(
         bool, typer.Option("--batch", help="One query a line on standard input; answers as they come.")
     ] = False,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Embeddings to search. Default: the newest.")
+        Path | None, typer.Option(help="Embeddings, or a scene's tiles, to search. Default: the newest.")
     ] = None,
     checkpoint: CheckpointFile = None,
     vocab: CheckpointVocab = None,
@@ -147,6 +147,7 @@ def _query_scene(
 
     options |= {"texts_only": image is None, "on_stale": on_stale}
     with display.progress() as progress, open_scene(scene, progress=progress, **options) as searcher:
+        display.note(f"searching {scene} with {searcher.checkpoint.path}")
         answer = (searcher.ask_image if image else searcher.ask_text)(image or text, top_k, threshold)
         written = answer.write(**files)
     if answer.unknown:

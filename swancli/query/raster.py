@@ -9,6 +9,7 @@ import math
 import os
 import threading
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +47,10 @@ class Frame:
         if self.crs and require_rasterio().crs.CRS.from_wkt(self.crs).is_geographic:
             latitude = d * self.width / 2 + e * self.height / 2 + f
             across = math.hypot(a * max(0.01, math.cos(math.radians(latitude))), d)
-        return across / down if across > 0 and down > 0 else 1.0
+        shape = across / down if down else 0.0
+        return (
+            shape if 0.02 < shape < 50 else 1.0
+        )  # beyond, also for what is no number, the transform is wrong
 
 
 def require_rasterio() -> ModuleType:
@@ -96,14 +100,13 @@ class Raster:
             warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
             try:
                 self._file = self._rasterio.open(path)
-            except self._rasterio.errors.RasterioError as error:
+                with ExitStack() as undone:
+                    undone.callback(self._file.close)
+                    self._describe()
+                    self.preview = self._small_view()
+                    undone.pop_all()
+            except (self._rasterio.errors.RasterioError, ValueError) as error:
                 raise ImageError(f"{path}: not a picture that GDAL reads ({error})") from error
-            try:
-                self._describe()
-                self.preview = self._small_view()
-            except BaseException:
-                self._file.close()
-                raise
 
     def _describe(self) -> None:
         file, colour = self._file, self._rasterio.enums.ColorInterp

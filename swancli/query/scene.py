@@ -137,7 +137,7 @@ class SceneSearcher:
     """A scene's tiles with their checkpoint, ready to answer; see `open_scene`.
 
     Attributes:
-        kept: whether the tiles come from a file.
+        checkpoint: what encodes questions. kept: whether the tiles come from a file.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class SceneSearcher:
         self.kept = kept
         self.scene = scene
         self.tiles = tiles
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._device = device
 
     def ask_text(self, question: str, top_k: int, threshold: float = -1.0) -> SceneAnswer:
@@ -158,8 +158,8 @@ class SceneSearcher:
         if not tokenize(question):
             problem = f"query {question!r}: there is no word in it"
             raise SwanError(problem, "ask with words, as a caption would")
-        vocabulary = self._checkpoint.vocabulary
-        vectors = encode_captions(self._checkpoint.model, vocabulary, [question], device=self._device)
+        vocabulary = self.checkpoint.vocabulary
+        vectors = encode_captions(self.checkpoint.model, vocabulary, [question], device=self._device)
         unknown = tuple(dict.fromkeys(vocabulary.unknown(question)))
         return self._answer(question, unknown, vectors, top_k, threshold)
 
@@ -170,7 +170,7 @@ class SceneSearcher:
             ImageError: the file is not an image.
         """
         pixels = decode_image(read_bytes(path), str(path))
-        vectors = encode_images(self._checkpoint.model, lambda row: pixels, [0], device=self._device)
+        vectors = encode_images(self.checkpoint.model, lambda row: pixels, [0], device=self._device)
         return self._answer(str(path), (), vectors, top_k, threshold)
 
     def _answer(

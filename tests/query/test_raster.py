@@ -106,13 +106,15 @@ def test_preview_is_the_scene_made_smaller(geo_scene, monkeypatch):
 
 def test_tiles_are_square_on_the_ground():
     assert Frame(9, 9).tile_shape == 1
-    utm, geographic = ('PROJCS["x"]', None)
     rasterio = pytest.importorskip("rasterio")
     utm, geographic = (rasterio.crs.CRS.from_epsg(code).to_wkt() for code in (32632, 4326))
     assert Frame(9, 9, utm, (0.5, 0, 6e5, 0, -0.5, 5e6)).tile_shape == 1
     assert Frame(9, 9, utm, (1, 0, 6e5, 0, -2, 5e6)).tile_shape == 0.5  # rows are twice as far apart
     turned = (0.3, 0.4, 6e5, 0.4, -0.3, 5e6)
     assert Frame(9, 9, utm, turned).tile_shape == pytest.approx(1)
+    for broken in (float("nan"), float("inf"), 0):
+        assert Frame(9, 9, utm, (broken, 0, 6e5, 0, -0.5, 5e6)).tile_shape == 1
+        assert Frame(9, 9, utm, (0.5, 0, 6e5, 0, broken, 5e6)).tile_shape == 1
     # A degree of longitude is half as long at 60 degrees: a tile needs half as many rows as columns.
     assert Frame(100, 100, geographic, (0.001, 0, 9, 0, -0.001, 60.05)).tile_shape == pytest.approx(0.5)
 
