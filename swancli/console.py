@@ -26,11 +26,13 @@ from typer.core import TyperGroup
 from swancli.errors import SwanError
 
 if TYPE_CHECKING:
+    from swancli.evaluate.annotations import Localization
     from swancli.evaluate.metrics import Scores
     from swancli.evaluate.report import GroupReport, Report
     from swancli.features import FeatureCost
     from swancli.prepare.build import Summary
     from swancli.query.index import IndexCard
+    from swancli.query.scene import SceneAnswer
     from swancli.query.search import Answer
     from swancli.store import Embeddings
     from swancli.train.loop import Epoch
@@ -422,3 +424,41 @@ def show_answer(answer: Answer) -> None:
         cells = (hit.filename, hit.scene or "", caption)
         table.add_row(str(hit.rank), f"{hit.score:.4f}", *(escape(cell) for cell in cells))
     console.print(table)
+
+
+def show_scene_answer(answer: SceneAnswer) -> None:
+    """The best places of one large scene."""
+    console = output()
+    if not answer.hits:
+        console.print(f"no match for {escape(repr(answer.question))}")
+        return
+    placed = bool(answer.tiles.frame.crs)
+    digits = 6 if placed else 0
+    axes = ("longitude", "latitude") if placed else ("x", "y")
+    heads = ["rank", "score", "heat", *axes, "size in pixels"]
+    table = _table(answer.question, heads, f"{escape(str(answer.scene))}; {answer.about()['coordinates']}")
+    for hit in answer.hits:
+        left, top, right, bottom = hit.box
+        centre = (f"{number:.{digits}f}" for number in hit.centre)
+        size = f"{right - left} x {bottom - top}"
+        table.add_row(str(hit.rank), f"{hit.score:.4f}", f"{hit.heat:.2f}", *centre, size)
+    console.print(table)
+
+
+def show_tiles(path: Path, scene: Path, tiles: int, sizes: Sequence[int]) -> None:
+    """What `swan embed --scene-image` wrote."""
+    table = _table(f"tiles of {scene.name}", ["tiles", "of pixels", "file"])
+    table.add_row(str(tiles), ", ".join(map(str, sizes)), escape(str(path)))
+    output().print(table)
+
+
+def show_localization(report: Localization) -> None:
+    """The table of `swan eval --localization`: the mean of each indicator."""
+    heads = ["", "Rsu (higher)", "Ras (lower)", "Rda (higher)", "Rmi (higher)"]
+    table = _table(f"localization · {report.source['checkpoint']}", heads)
+    table.add_row("mean", *(f"{value:.4f}" for value in report.mean().values()), style="bold")
+    console = output()
+    console.print(table)
+    record = report.record()
+    counts = f"{record['annotations']} annotations of {record['scenes']} scenes; each from 0 to 1"
+    console.print(f" {counts}; which way is better stands above", style="dim")

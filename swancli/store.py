@@ -28,12 +28,14 @@ VERSION = 1
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
 FEATURES = "swan-features"  # see `features`
 INDEX = "swan-index"  # see `query.index`
+TILES = "swan-tiles"  # see `query.tiles`
 MADE_BY = {
     DATASET: "swan prepare",
     VOCABULARY: "swan vocab",
     EMBEDDINGS: "swan embed",
     FEATURES: "swan prepare --features",
     INDEX: "swan embed --index",
+    TILES: "swan embed --scene-image",
 }
 SPLITS = ("train", "val", "test")
 TEXT = h5py.string_dtype(encoding="utf-8")

@@ -2,12 +2,14 @@
 
 <root>/<dataset>/dataset.h5  vocab.h5  features.h5  backbone-NAME.pt
 <root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  embeddings.index
+<root>/<dataset>/runs/<run>/ tiles-SCENE.h5     of a large scene; under shipped/ likewise
 <root>/<dataset>/runs/<group>/ group.json      names its runs, which stand beside it
 <root>/shipped/ embeddings-NAME.h5             made with the checkpoint that comes with the package
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from dataclasses import dataclass
@@ -239,6 +241,16 @@ class Workspace:
                 "make one: swan embed, or swan embed --images DIR for a folder of images",
             )
         return found
+
+    def find_tiles(self, scene: Path) -> Path | None:
+        """The newest file under the root with the tiles of a scene of that name; None when there is none."""
+        name = glob.escape(tiles_name(scene))
+        return _newest(self.root, f"*/runs/*/{name}", f"{SHIPPED}/{name}")
+
+
+def tiles_name(scene: Path) -> str:
+    """Name of the file that keeps a scene's tiles."""
+    return f"tiles-{scene.name}.h5"
 
 
 def is_shipped(path: Path) -> bool:

@@ -1,11 +1,11 @@
-"""`swan embed`: a data set, a folder of images or lines of text -> embeddings.h5."""
+"""`swan embed`: a data set, a folder of images or lines of text -> embeddings.h5; a scene -> its tiles."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,14 +22,17 @@ from swancli.commands.options import (
     Quiet,
     Root,
     RunName,
+    SceneImage,
+    TileSizes,
     exclusive,
 )
-from swancli.console import Display, show_embedded, show_indexed, warn
+from swancli.console import Display, show_embedded, show_indexed, show_tiles, warn
 from swancli.errors import SwanError
-from swancli.workspace import SHIPPED, Workspace, is_shipped
+from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
 
 if TYPE_CHECKING:
     from swancli.model.checkpoint import Checkpoint
+    from swancli.store import Embeddings
 
 
 def embed(
@@ -43,6 +46,8 @@ def embed(
     texts: Annotated[
         Path | None, typer.Option(help="Embed lines of text, one caption a line; - reads standard input.")
     ] = None,
+    scene_image: SceneImage = None,
+    tile_size: TileSizes = None,
     missing: Annotated[
         Missing, typer.Option(help="What to do about unreadable images of --images.")
     ] = "error",
@@ -65,16 +70,18 @@ def embed(
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
-    """Encode a data set, a folder of images or lines of text into embeddings.h5."""
+    """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles."""
     from swancli.device import choose_device, describe_device
     from swancli.embed import embed_dataset, embed_folder, embed_texts, open_dataset
     from swancli.model.checkpoint import load_checkpoint
-    from swancli.query.index import index_path, load_faiss, remove_stale_index
-    from swancli.store import write_embeddings
+    from swancli.query.index import load_faiss
 
     exclusive(run=run, checkpoint=checkpoint)
-    exclusive(dataset=dataset, images=images, texts=texts)
+    exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)
     exclusive(texts=texts, index=index)
+    exclusive(scene_image=scene_image, index=index)
+    if tile_size and not scene_image:
+        raise SwanError("--tile-size is of a large scene", "give the scene: --scene-image FILE")
     workspace, display = Workspace(root), Display(quiet)
     if index:
         load_faiss()  # now, not after an hour of encoding
@@ -88,26 +95,45 @@ def embed(
         _write_index(standing, index, display)
         return
     target = choose_device(device)
-    encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts))
+    encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
     name = dataset or model.origin["dataset"]
-    if not (name or images or texts):
+    if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
     if is_shipped(encoder) and not checkpoint:
         warn(
             f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
         )
-    path = output or _embeddings_path(workspace, model, name, images, texts)
+    if scene_image:
+        path = output or _folder(workspace, model) / tiles_name(scene_image)
+    else:
+        path = output or _embeddings_path(workspace, model, name, images, texts)
     display.note(f"embedding with {model.path} on {describe_device(target)}")
     with display.progress() as progress:
         options = {"batch_size": batch_size, "device": target, "precision": precision, "progress": progress}
-        if images:
+        if scene_image:
+            _embed_scene(model, scene_image, path, tile_size or (), options)
+        elif images:
             embeddings, skipped = embed_folder(model, images, missing=missing, **options)
         elif texts:
             embeddings, skipped = embed_texts(model, _lines(texts), str(texts), **options), []
         else:
             with open_dataset(workspace.dataset(name), model) as stored:
                 embeddings, skipped = embed_dataset(model, stored, **options), []
+    if not scene_image:
+        _write_embeddings(path, embeddings, skipped, index, display)
+    where = f" --scene-image {scene_image}" if scene_image else ""
+    where += "" if path.is_relative_to(root) else f" --embeddings {path}"
+    display.note(f'next: swan query "what to look for"{where}')
+
+
+def _write_embeddings(
+    path: Path, embeddings: Embeddings, skipped: list[tuple[str, str]], index: str | None, display: Display
+) -> None:
+    """Writes the embeddings, and their index or, for want of one, removes that of earlier ones."""
+    from swancli.query.index import index_path, remove_stale_index
+    from swancli.store import write_embeddings
+
     digest = write_embeddings(path, embeddings)
     show_embedded(path, embeddings, skipped)
     stale = remove_stale_index(path, digest)
@@ -116,8 +142,6 @@ def embed(
     elif stale:
         again = f"make another: swan embed --index {stale.kind} --embeddings {path}"
         warn(f"{index_path(path)}: removed, it was made for other embeddings; {again}")
-    where = "" if path.is_relative_to(root) else f" --embeddings {path}"
-    display.note(f'next: swan query "what to look for"{where}')
 
 
 def _write_index(path: Path, kind: str, display: Display) -> None:
@@ -128,21 +152,35 @@ def _write_index(path: Path, kind: str, display: Display) -> None:
     show_indexed(index_path(path), card)
 
 
+def _embed_scene(
+    model: Checkpoint, scene: Path, path: Path, sizes: Sequence[int], options: dict[str, Any]
+) -> None:
+    from swancli.query.scene import embed_scene
+    from swancli.query.tiles import TILE_SIZES
+
+    tiles = embed_scene(model, scene, path, sizes=sizes or TILE_SIZES, **options)
+    show_tiles(path, scene, tiles, sizes or TILE_SIZES)
+
+
 def _embeddings_path(
     workspace: Workspace, checkpoint: Checkpoint, dataset: str, images: Path | None, texts: Path | None
 ) -> Path:
-    """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set.
-
-    What the shipped checkpoint makes does not stand beside it, in the package, but under the root.
-    """
+    """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set."""
     if images:
         name = f"embeddings-{images.resolve().name}"
     elif texts:  # no image in it to search, so not under the name that `query` looks for
         name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
     else:
         name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
-    folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
-    return folder / f"{name}.h5"
+    return _folder(workspace, checkpoint) / f"{name}.h5"
+
+
+def _folder(workspace: Workspace, checkpoint: Checkpoint) -> Path:
+    """Where what a checkpoint makes stands: beside it.
+
+    What the shipped checkpoint makes does not stand beside it, in the package, but under the root.
+    """
+    return workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
 
 
 def _lines(path: Path) -> Iterator[str]:

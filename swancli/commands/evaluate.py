@@ -1,7 +1,9 @@
-"""`swan eval`: a run or embeddings -> recalls."""
+"""`swan eval`: a run or embeddings -> recalls; a run and annotated scenes -> localization indicators."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,9 +20,10 @@ from swancli.commands.options import (
     Quiet,
     Root,
     RunName,
+    TileSizes,
     exclusive,
 )
-from swancli.console import NOT_MET, Display, print_report, warn
+from swancli.console import NOT_MET, Display, print_report, show_localization, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
@@ -67,6 +70,17 @@ def evaluate(
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Also after re-ranking, which looks at all queries together.")
     ] = False,
+    localization: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ANNOTATIONS",
+            help="In place of recall: how well the maps of large scenes mark annotated places (extra: geo).",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the scenes of --localization. Default: its own.")
+    ] = None,
+    tile_size: TileSizes = None,
     min_mr: Annotated[
         float | None, typer.Option(help="Exit with code 3 when mR, in percent, is below.")
     ] = None,
@@ -87,6 +101,27 @@ def evaluate(
     exclusive(dataset=dataset, embeddings=embeddings)
     exclusive(json=json_, csv=csv_)
     exclusive(figures=figures, folds=folds)
+    if localization:
+        recall_only = {
+            "folds": folds,
+            "embeddings": embeddings,
+            "scene_recall": scene_recall,
+            "ceiling": ceiling,
+            "figures": figures,
+            "new_captions": new_captions,
+            "rerank": rerank,
+            "min_mr": min_mr,
+            "csv": csv_,
+        }
+        for name, value in recall_only.items():
+            exclusive(localization=localization, **{name: value})
+        encoder = checkpoint or Workspace(root).find_encoder(run, dataset, foreign=True)
+        _localize(
+            localization, images, encoder, vocab, tile_size or (), batch_size, device, json_, Display(quiet)
+        )
+        return
+    if images or tile_size:
+        raise SwanError("--images and --tile-size are of annotated scenes", "give them: --localization FILE")
     if figures:
         require_plots("--figures")
     workspace, display = Workspace(root), Display(quiet)
@@ -131,3 +166,32 @@ def evaluate(
     if min_mr is not None and report.mean_recall < min_mr:
         warn(f"mR {report.mean_recall:.2f} is below --min-mr {min_mr:g}")
         raise typer.Exit(NOT_MET)
+
+
+def _localize(
+    annotations: Path,
+    images: Path | None,
+    encoder: Path,
+    vocab: Path | None,
+    sizes: Sequence[int],
+    batch_size: int | None,
+    device: str,
+    as_json: bool,
+    display: Display,
+) -> None:
+    """The indicators of a checkpoint on annotated scenes."""
+    from swancli.device import choose_device
+    from swancli.evaluate.annotations import evaluate_localization, read_annotations
+    from swancli.model.checkpoint import load_checkpoint
+
+    read = read_annotations(annotations, images)
+    source = {"checkpoint": str(encoder), "localization": str(annotations)}
+    options = {"sizes": sizes, "batch_size": batch_size, "device": choose_device(device)}
+    with display.progress() as progress:
+        report = evaluate_localization(
+            load_checkpoint(encoder, vocab), read, source, progress=progress, **options
+        )
+    if as_json:
+        print(json.dumps(report.record(), indent=1, ensure_ascii=False))
+    else:
+        show_localization(report)

@@ -41,6 +41,21 @@ CheckpointVocab = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Images encoded at a time. Default: 32, on a GPU 256.")
 ]
+SceneImage = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="One large scene, GeoTIFF or any picture, read by windows (extra: geo)."
+    ),
+]
+TileSizes = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--tile-size",
+        min=16,
+        max=2048,
+        help="Width in pixels of a scene's tiles; may be given several times. Default: 256 and 384.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 DEFAULT_ROOT = Path("swan-data")

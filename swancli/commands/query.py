@@ -1,14 +1,14 @@
-"""`swan query`: embeddings.h5 and a question -> ranked images."""
+"""`swan query`: embeddings.h5 and a question -> ranked images; a scene and a question -> places in it."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +19,11 @@ from swancli.commands.options import (
     Device,
     Quiet,
     Root,
+    SceneImage,
+    TileSizes,
     exclusive,
 )
-from swancli.console import Display, show_answer, warn
+from swancli.console import Display, show_answer, show_scene_answer, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
@@ -47,7 +49,7 @@ def query(
         bool, typer.Option("--captions", help="Rank captions in place of images, each text once.")
     ] = False,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Embeddings to search. Default: the newest.")
+        Path | None, typer.Option(help="Embeddings, or a scene's tiles, to search. Default: the newest.")
     ] = None,
     checkpoint: CheckpointFile = None,
     vocab: CheckpointVocab = None,
@@ -84,29 +86,72 @@ def query(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare all images, also where there is an index.")
     ] = False,
+    scene_image: SceneImage = None,
+    geojson: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the hits in the scene: polygons in WGS84.")
+    ] = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the scene's map, 0 to 1: a GeoTIFF."),
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a PNG: the scene, smaller, with map and hits.")
+    ] = None,
+    tile_size: TileSizes = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
     device: Device = "auto",
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
-    """Rank images by how well a sentence, or an image, describes them; or captions, with --captions."""
+    """Rank images by how well a sentence, or an image, describes them; or captions, with --captions.
+
+    With --scene-image it finds places of one large scene.
+    """
     from swancli.images import decode_image, read_bytes
-    from swancli.query.search import Scope, open_search
+    from swancli.query.search import Question, Scope, open_search
 
     if sum((bool(text), image is not None, batch)) != 1:
         raise SwanError(
             "nothing to look for" if not (text or image or batch) else "more than one way to ask",
             "give texts, --image FILE, or --batch, one of them",
         )
+    exclusive(**{"not": without, "image": image})
+    exclusive(sheet=sheet, captions=captions)  # it shows no text
+    workspace, display, least = Workspace(root), Display(quiet), _least_score(threshold)
+    away = tuple(without or ())
+    of_a_scene = {"geojson": geojson, "heatmap": heatmap, "overlay": overlay, "tile_size": tile_size}
+    if scene_image:
+        of_images = {"batch": batch, "captions": captions, "scene": scene, "split": split, "files": files}
+        of_images |= {"exact": exact, "html": html, "sheet": sheet, "pictures": pictures}
+        for name, value in of_images.items():
+            exclusive(scene_image=scene_image, **{name: value})
+        if least is None:
+            raise SwanError("--threshold auto was set for images, not for places", "give a number")
+        _query_scene(
+            scene_image,
+            image or Question(tuple(text), away),
+            top_k,
+            least,
+            {"geojson": geojson, "heatmap": heatmap, "overlay": overlay},
+            json_,
+            display,
+            workspace=workspace,
+            device=device,
+            checkpoint=checkpoint,
+            vocab=vocab,
+            kept=embeddings,
+            sizes=tile_size or (),
+        )
+        return
+    for name, value in of_a_scene.items():
+        if value:
+            option = name.replace("_", "-")
+            raise SwanError(f"--{option} is of a large scene", "give the scene: --scene-image FILE")
     if sheet:
         from swancli.evaluate.figures import require_plots
 
         require_plots("--sheet")
-    exclusive(**{"not": without, "image": image})
-    exclusive(sheet=sheet, captions=captions)  # it shows no text
-    display = Display(quiet)
-    least = _least_score(threshold)
-    path = embeddings or Workspace(root).find_embeddings()
+    path = embeddings or workspace.find_embeddings()
     searcher = open_search(
         path,
         device,
@@ -130,7 +175,7 @@ def query(
     if image:
         answers = iter([searcher.ask_image(decode_image(read_bytes(image), str(image)), str(image), scope)])
     else:
-        blocks = _questions(text or (), batch, tuple(without or ()))
+        blocks = _question_blocks(away) if batch else [[Question(tuple(text), away)]]
         answers = chain.from_iterable(searcher.ask_texts(block, scope) for block in blocks)
     if html or sheet:
         from swancli.pictures import pictures_of
@@ -166,13 +211,45 @@ def _least_score(threshold: str) -> float | None:
     return least
 
 
-def _questions(text: Sequence[str], batch: bool, without: tuple[str, ...]) -> Iterator[list[Question]]:
-    """What is asked, in blocks that are answered together."""
+def _query_scene(
+    scene: Path,
+    asked: Question | Path,
+    top_k: int,
+    threshold: float,
+    files: dict[str, Path | None],
+    as_json: bool,
+    display: Display,
+    **options: Any,
+) -> None:
+    """Answers a question or an image with places of one large scene; `options`: those of `open_scene`."""
+    from swancli.query.scene import open_scene
+
+    def on_stale(reason: str) -> None:
+        warn(f"{reason}; the scene is embedded anew")
+
+    by_image = isinstance(asked, Path)
+    options |= {"texts_only": not by_image, "on_stale": on_stale}
+    with display.progress() as progress, open_scene(scene, progress=progress, **options) as searcher:
+        display.note(f"searching {scene} with {searcher.checkpoint.path}")
+        ask = searcher.ask_image if by_image else searcher.ask_words
+        answer = ask(asked, top_k, threshold)
+        written = answer.write(**files)
+    if answer.unknown:
+        warn(f"words that the model does not know: {', '.join(answer.unknown)}")
+    if as_json:
+        print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
+    else:
+        show_scene_answer(answer)
+    for path in written:
+        display.note(f"wrote {path}")
+    if not searcher.kept:
+        display.note(f"to ask this scene again at once: swan embed --scene-image {scene}")
+
+
+def _question_blocks(without: tuple[str, ...]) -> Iterator[list[Question]]:
+    """The lines of standard input as questions, in blocks that are answered together."""
     from swancli.query.search import Question
 
-    if not batch:
-        yield [Question(tuple(text), without)]
-        return
     for lines in _line_blocks():
         yield [Question((line,), without) for line in lines]
 

@@ -76,7 +76,7 @@ def train(
         typer.Option(
             min=0.0,
             help="Share of --lr for a backbone that is trained (paper: frozen). Default: 1 from random "
-            "weights, else 0.2.",
+            "weights, else 0.4.",
             rich_help_panel=RECIPE,
         ),
     ] = None,

@@ -23,7 +23,7 @@ from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.query.index import open_index
 from swancli.query.ranking import Ranking, exact_ranking
 from swancli.store import Catalogue, Embeddings, names_in, open_embeddings
-from swancli.vocab import tokenize
+from swancli.vocab import Vocabulary, tokenize
 from swancli.workspace import shipped_checkpoint
 
 HELD_RANKINGS = 4  # scopes whose vectors are kept in memory, at most: the newest
@@ -49,6 +49,15 @@ class Question:
     def words(self) -> tuple[str, ...]:
         """Its texts and those to keep away from."""
         return self.texts + self.without
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there is a word in each of them."""
+        return all(map(tokenize, self.words))
+
+    def unknown(self, vocabulary: Vocabulary) -> tuple[str, ...]:
+        """Its words that a vocabulary does not hold, each once."""
+        return tuple(dict.fromkeys(chain.from_iterable(map(vocabulary.unknown, self.words))))
 
 
 @dataclass(frozen=True)
@@ -149,32 +158,18 @@ class Searcher:
             yield from self._ask_together(together, scope)
 
     def _ask_together(self, questions: Sequence[Question], scope: Scope) -> Iterator[Answer]:
-        asked = [all(map(tokenize, question.words)) for question in questions]
+        asked = [question.has_words for question in questions]
         try:
-            vectors = self._question_vectors(list(compress(questions, asked)))
+            vectors = question_vectors(self.checkpoint, list(compress(questions, asked)), self._device)
         except SwanError as error:
             yield from (Answer(str(question), (), (), error) for question in questions)
             return
         hits = self._best(vectors, scope)
-        wordless = SwanError("there is no word in it", "ask with words, as a caption would")
         for question, has_words in zip(questions, asked, strict=True):
             if has_words:
-                unknown = chain.from_iterable(map(self.checkpoint.vocabulary.unknown, question.words))
-                yield Answer(str(question), tuple(dict.fromkeys(unknown)), next(hits))
+                yield Answer(str(question), question.unknown(self.checkpoint.vocabulary), next(hits))
             else:
-                yield Answer(str(question), (), (), wordless)
-
-    def _question_vectors(self, questions: Sequence[Question]) -> np.ndarray:
-        """float32 (Q, D), L2-normalised."""
-        texts = [text for question in questions for text in question.words]
-        encoded = encode_captions(self._model, self.checkpoint.vocabulary, texts, device=self._device)
-        vectors = np.empty((len(questions), encoded.shape[1]), np.float32)
-        start = 0
-        for vector, question in zip(vectors, questions, strict=True):
-            middle, end = start + len(question.texts), start + len(question.words)
-            vector[:] = composed(encoded[start:middle], encoded[middle:end])
-            start = end
-        return vectors
+                yield Answer(str(question), (), (), wordless())
 
     def ask_image(self, pixels: np.ndarray, name: str, scope: Scope) -> Answer:
         """What is most like an image.
@@ -266,6 +261,30 @@ class Searcher:
         catalogue, image = self.catalogue, int(self.catalogue.image[row])
         filename, scene = (catalogue.filename[image], catalogue.scene[image]) if image >= 0 else ("", None)
         return Hit(rank, image, score, filename, scene, (catalogue.text[row],))
+
+
+def wordless() -> SwanError:
+    """Why a question without words cannot be asked."""
+    return SwanError("there is no word in it", "ask with words, as a caption would")
+
+
+def question_vectors(
+    checkpoint: Checkpoint, questions: Sequence[Question], device: torch.device
+) -> np.ndarray:
+    """float32 (Q, D), L2-normalised: the embedding of each question, see `composed`.
+
+    Raises:
+        SwanError: the model cannot encode one of its texts.
+    """
+    texts = [text for question in questions for text in question.words]
+    encoded = encode_captions(checkpoint.model, checkpoint.vocabulary, texts, device=device)
+    vectors = np.empty((len(questions), encoded.shape[1]), np.float32)
+    start = 0
+    for vector, question in zip(vectors, questions, strict=True):
+        middle, end = start + len(question.texts), start + len(question.words)
+        vector[:] = composed(encoded[start:middle], encoded[middle:end])
+        start = end
+    return vectors
 
 
 def composed(texts: np.ndarray, without: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
 # share its passes, and it learns as fast as the heads. From trained weights an epoch is worth more with a
 # pass, and another view, for each caption (README, the recipe).
 FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
-FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.2}
+FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
 # What a run that trains on features takes over from them, where it does not start from another run.
 FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 

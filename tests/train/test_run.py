@@ -57,8 +57,8 @@ def test_published_variant_brings_its_recipe(options):
     ("given", "recipe"),
     [
         ({}, (5, 1e-3, 1.0)),
-        ({"weights": "resnet18.pth"}, (1, 5e-4, 0.2)),
-        ({"weights": "resnet18.pth", "freeze": False}, (1, 5e-4, 0.2)),
+        ({"weights": "resnet18.pth"}, (1, 5e-4, 0.4)),
+        ({"weights": "resnet18.pth", "freeze": False}, (1, 5e-4, 0.4)),
         ({"weights": "resnet18.pth", "freeze": False, "backbone_rate": 0.5, "lr": 1e-2}, (1, 1e-2, 0.5)),
         ({"variant": "published", "weights": "resnet50.pth", "freeze": False}, (1, 2e-4, 1.0)),
     ],

@@ -1,0 +1,113 @@
+"""Semantic localization: how well the map of a sentence marks the places that it describes.
+
+Pure functions of arrays, after Yuan et al., Learning to Evaluate Performance of Multimodal Semantic
+Localization (2022). p is a map from 0 to 1, m the true places. Of a true region, a polygon, the centre is the
+mean of its vertices, and the radius r is 1.5 times their mean distance from it, as in the published code; the
+map's maxima within r of the centre are the region's. Points are x to the right and y down, in pixels.
+
+Letters in shapes: H x W pixels, K maxima of the map, V vertices of a region.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BETA = 0.707  # of Rsu
+STEEPNESS = 3.0  # of Ras
+PEAK = 0.5  # of the map: what a maximum must reach to count
+REACH = 1.5  # mean vertex distances that a region reaches for maxima
+WEIGHTS = {"rsu": 0.4, "ras": 0.35, "rda": 0.25}  # of Rmi
+
+
+@dataclass(frozen=True)
+class Indicators:
+    """The four figures of one map: rsu, rda and rmi are better when higher, ras when lower; 0 to 1 each."""
+
+    rsu: float
+    ras: float
+    rda: float
+
+    @property
+    def rmi(self) -> float:
+        """0.4 Rsu + 0.35 (1 - Ras) + 0.25 Rda."""
+        return WEIGHTS["rsu"] * self.rsu + WEIGHTS["ras"] * (1 - self.ras) + WEIGHTS["rda"] * self.rda
+
+
+def significant_share(p: np.ndarray, m: np.ndarray) -> float:
+    """Rsu, how much of the map lies where it should: 1 - exp(-0.707 in / out (H W - |m|) / |m|).
+
+    `in` is the sum of p over the true places, `out` over the rest, |m| their area. It is 1 where nothing is
+    outside, and 0 where p is 0 everywhere, or the true places are all there is.
+
+    Args:
+        p: float (H, W), NaN counts as 0. m: bool (H, W), somewhere true.
+    """
+    p = np.nan_to_num(p)
+    area = int(np.count_nonzero(m))
+    inside = float(p.sum(where=m, dtype=np.float64))
+    outside = float(p.sum(where=~m, dtype=np.float64))
+    if inside == 0 or area == m.size:
+        return 0.0
+    if outside == 0:
+        return 1.0
+    return -math.expm1(-BETA * (inside / outside) * ((m.size - area) / area))
+
+
+def attention_shift(maxima: np.ndarray, regions: Sequence[np.ndarray]) -> float:
+    """Ras, how far the map's maxima are from the middle of the true regions; lower is better.
+
+    With x the mean over the regions of the mean distance of a region's maxima from its centre over r, 1 for a
+    region without one: (exp(3 x) - 1) / (exp(3) - 1).
+
+    Args:
+        maxima: float (K, 2). regions: float (V, 2) each, their vertices.
+    """
+    offsets = []
+    for region in regions:
+        centre, radius = _circle(region)
+        distances = _distances(maxima, centre)
+        near = distances[distances <= radius]
+        offsets.append(float(near.mean()) / radius if len(near) else 1.0)
+    return math.expm1(STEEPNESS * math.fsum(offsets) / len(offsets)) / math.expm1(STEEPNESS)
+
+
+def attention_concentration(maxima: np.ndarray, regions: Sequence[np.ndarray]) -> float:
+    """Rda, whether each true region has few maxima, close together: the mean over the regions.
+
+    Of a region without maxima it is 0, with one 1; with n of them, at a mean distance d from their middle,
+    0.5 (1 - d / r) + exp(-0.5 (n + 2)).
+
+    Args:
+        maxima: float (K, 2). regions: float (V, 2) each, their vertices.
+    """
+    shares = []
+    for region in regions:
+        centre, radius = _circle(region)
+        near = maxima[_distances(maxima, centre) <= radius]
+        if len(near) < 2:
+            shares.append(float(len(near)))
+        else:
+            spread = _distances(near, near.mean(axis=0)).mean() / radius
+            shares.append(0.5 * (1 - spread) + math.exp(-0.5 * (len(near) + 2)))
+    return math.fsum(shares) / len(shares)
+
+
+def indicators(p: np.ndarray, m: np.ndarray, maxima: np.ndarray, regions: Sequence[np.ndarray]) -> Indicators:
+    """All of them; the arguments are those of the functions above."""
+    return Indicators(
+        significant_share(p, m), attention_shift(maxima, regions), attention_concentration(maxima, regions)
+    )
+
+
+def _circle(region: np.ndarray) -> tuple[np.ndarray, float]:
+    """A region's centre, float64 (2,), and its radius."""
+    centre = region.mean(axis=0)
+    return centre, REACH * float(_distances(region, centre).mean())
+
+
+def _distances(points: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    return np.hypot(*(points - centre).T)

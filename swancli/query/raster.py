@@ -1,0 +1,202 @@
+"""A large scene, read by windows, so that memory does not depend on its size.
+
+Pixel coordinates: x to the right and y down, from the upper left corner of the upper left pixel.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from swancli.errors import ImageError, SwanError
+
+CACHE = 192  # MB of decoded blocks that GDAL keeps; its own default grows with the machine's memory
+PREVIEW = 2000  # pixels, the longer side of the small view at most
+NO_COORDINATES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a scene lies: all that an answer needs to know of it beside its tiles.
+
+    height, width: in pixels. crs: its coordinate system as WKT, "" for a plain picture. transform: a, b, c,
+    d, e, f of x' = a x + b y + c and y' = d x + e y + f, from pixel coordinates to those of the system.
+    """
+
+    height: int
+    width: int
+    crs: str = ""
+    transform: tuple[float, ...] = NO_COORDINATES
+
+    @property
+    def tile_shape(self) -> float:
+        """Height of a tile over its width, in pixels, that makes it square on the ground.
+
+        1 where pixels are square; degrees of longitude are taken as long as they are at the scene's centre.
+        """
+        a, b, _, d, e, f = self.transform
+        across, down = math.hypot(a, d), math.hypot(b, e)
+        if self.crs and require_rasterio().crs.CRS.from_wkt(self.crs).is_geographic:
+            latitude = d * self.width / 2 + e * self.height / 2 + f
+            across = math.hypot(a * max(0.01, math.cos(math.radians(latitude))), d)
+        shape = across / down if down else 0.0
+        return (
+            shape if 0.02 < shape < 50 else 1.0
+        )  # beyond, also for what is no number, the transform is wrong
+
+
+def require_rasterio() -> ModuleType:
+    """rasterio, with the parts of it that swan uses; GDAL's cache has a size that fits scenes.
+
+    Raises:
+        SwanError: it is not installed.
+    """
+    # GDAL reads it once, before its first block; rasterio's own way to set it ends with a block of code.
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))
+    try:
+        import rasterio
+        import rasterio.crs
+        import rasterio.enums
+        import rasterio.features
+        import rasterio.warp
+        import rasterio.windows
+    except ImportError as error:
+        raise SwanError(
+            f"a scene is read with rasterio, which is not there ({error})",
+            "install the extra that has it: pip install 'swancli[geo]'",
+        ) from error
+    return rasterio
+
+
+class Raster:
+    """A scene opened for reading; use it as a context manager. It may be read from several threads.
+
+    Of more than three bands those named red, green and blue are read, else the first three; a single one is
+    grey. Samples wider than 8 bits are scaled as `images.decode_image` scales them, by one scale for the
+    whole scene, which is chosen on the preview.
+
+    Attributes:
+        frame: where it lies. preview: uint8 (h, w, 3), the whole scene, at most `PREVIEW` pixels a side.
+
+    Raises:
+        ImageError: the file is absent, no picture, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rasterio = require_rasterio()
+        self._reading = threading.Lock()  # GDAL reads a file from one thread at a time
+        if not path.is_file():
+            raise ImageError(f"{path}: no such file", "give the scene's image file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
+            try:
+                self._file = self._rasterio.open(path)
+                with ExitStack() as undone:
+                    undone.callback(self._file.close)
+                    self._describe()
+                    self.preview = self._small_view()
+                    undone.pop_all()
+            except (self._rasterio.errors.RasterioError, ValueError) as error:
+                raise ImageError(f"{path}: not a picture that GDAL reads ({error})") from error
+
+    def _describe(self) -> None:
+        file, colour = self._file, self._rasterio.enums.ColorInterp
+        if not file.count:
+            raise ImageError(
+                f"{self.path}: holds no picture of its own, but {len(file.subdatasets)} others",
+                "cut one of them out: gdal_translate",
+            )
+        if np.issubdtype(np.dtype(file.dtypes[0]), np.complexfloating):
+            raise ImageError(f"{self.path}: its samples are complex numbers", "make a picture of them first")
+        named = [colour.red, colour.green, colour.blue]
+        if set(named) <= set(file.colorinterp):
+            self._bands = [file.colorinterp.index(kind) + 1 for kind in named]
+        else:
+            self._bands = [1, 2, 3] if file.count >= 3 else [1]
+        self._palette = None
+        if file.colorinterp[0] == colour.palette:
+            entries = file.colormap(1)
+            self._palette = np.zeros((max(entries) + 1, 3), np.uint8)
+            for value, entry in entries.items():
+                self._palette[value] = entry[:3]
+        placed = file.crs is not None and not file.transform.is_identity
+        self.frame = Frame(
+            file.height,
+            file.width,
+            file.crs.to_wkt() if placed else "",
+            tuple(file.transform)[:6] if placed else NO_COORDINATES,
+        )
+
+    def _small_view(self) -> np.ndarray:
+        """The preview; its largest sample chooses the scale of the scene."""
+        shrink = max(1.0, max(self.frame.height, self.frame.width) / PREVIEW)
+        shape = tuple(max(1, round(side / shrink)) for side in (self.frame.height, self.frame.width))
+        samples, valid = self._samples(None, shape)
+        self._full = 255.0
+        if samples.dtype != np.uint8:
+            fractions = np.issubdtype(samples.dtype, np.floating)
+            top = float(np.where(valid, samples, 0).max(initial=0))
+            self._full = 1.0 if fractions and top <= 1 else 2.0 ** max(8, math.ceil(math.log2(top + 1))) - 1
+        return self._to_rgb(samples, valid)
+
+    def read(self, box: np.ndarray) -> tuple[np.ndarray, float]:
+        """The pixels of a window, black where there are no data, and the share of it that holds data.
+
+        Args:
+            box: left, top, right, bottom in pixels, within the scene.
+
+        Returns:
+            uint8 (bottom - top, right - left, 3), and a number from 0 to 1.
+
+        Raises:
+            ImageError: the file is damaged there.
+        """
+        left, top, right, bottom = map(int, box)
+        window = self._rasterio.windows.Window(left, top, right - left, bottom - top)
+        samples, valid = self._samples(window, (bottom - top, right - left))
+        return self._to_rgb(samples, valid), float(valid.mean())
+
+    def _samples(self, window: object, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Samples (bands, h, w) of the file's own type, and bool (h, w): where they are data."""
+        average, nearest = self._rasterio.enums.Resampling.average, self._rasterio.enums.Resampling.nearest
+        try:
+            with self._reading:
+                samples = self._file.read(
+                    self._bands,
+                    window=window,
+                    out_shape=(len(self._bands), *shape),
+                    resampling=average if self._palette is None else nearest,
+                )
+                valid = self._file.dataset_mask(window=window, out_shape=shape) > 0
+        except (self._rasterio.errors.RasterioError, OSError) as error:
+            cause = error.__cause__ or error
+            raise ImageError(f"{self.path}: damaged, or cut off ({cause})") from error
+        if np.issubdtype(samples.dtype, np.floating):
+            valid &= np.isfinite(samples).all(axis=0)
+            samples = np.nan_to_num(samples, posinf=0, neginf=0)
+        return samples, valid
+
+    def _to_rgb(self, samples: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        if self._palette is not None:
+            pixels = self._palette[np.minimum(samples[0], len(self._palette) - 1)]
+        else:
+            if samples.dtype != np.uint8:
+                samples = np.rint(samples * (255 / self._full)).clip(0, 255).astype(np.uint8)
+            pixels = np.repeat(samples, 3, axis=0) if len(samples) == 1 else samples
+            pixels = np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
+        return pixels if valid.all() else np.where(valid[..., None], pixels, np.uint8(0))
+
+    def __enter__(self) -> Raster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
