@@ -172,7 +172,7 @@ def _trained(
 ) -> Any:
     """An empty index that has learnt from a seeded sample what its kind has to learn."""
     dimensions, metric = embedding.shape[1], faiss.METRIC_INNER_PRODUCT
-    lists = min(len(distinct) // 16, round(4 * math.sqrt(len(distinct))))
+    learnt = 256  # the codes of a part of a vector; for hnsw only the range of each dimension is learnt
     if kind == "flat":
         return faiss.IndexFlatIP(dimensions)
     if kind == "hnsw":
@@ -180,6 +180,8 @@ def _trained(
         index = faiss.IndexHNSWSQ(dimensions, faiss.ScalarQuantizer.QT_8bit, LINKS, metric)
         index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_BREADTH, SEARCH_BREADTH
     else:
+        lists = min(len(distinct) // 16, round(4 * math.sqrt(len(distinct))))
+        learnt = max(lists, learnt)
         # np: without an order of the codes (polysemous) that takes minutes to find and is not used here.
         index = faiss.index_factory(dimensions, f"IVF{lists},PQ{_parts(dimensions)}np", metric)
         index.nprobe = LISTS_VISITED
@@ -187,8 +189,8 @@ def _trained(
             clustering.max_points_per_centroid = TRAINED_ON
             clustering.min_points_per_centroid = 1  # below it faiss prints a warning
     sample = distinct
-    if len(distinct) > TRAINED_ON * max(lists, 256):
-        sample = np.random.default_rng(0).choice(distinct, TRAINED_ON * max(lists, 256), replace=False)
+    if len(distinct) > TRAINED_ON * learnt:
+        sample = np.random.default_rng(0).choice(distinct, TRAINED_ON * learnt, replace=False)
     progress("learning", 0, 1)
     index.train(mapped(embedding)[np.sort(sample)])
     progress("learning", 1, 1)

@@ -158,7 +158,8 @@ def ranked(
     for start in range(0, len(rows), BLOCK):
         scores[start : start + BLOCK] = similarities(stored[rows[start : start + BLOCK]], question)
     order = np.argsort(-scores, kind="stable")[:top_k]
-    order = order[scores[order] >= threshold]
+    if threshold > -1:  # which rounding can fall short of
+        order = order[scores[order] >= threshold]
     return rows[order], scores[order]
 
 
