@@ -41,10 +41,13 @@ CheckpointVocab = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Images encoded at a time. Default: 32, on a GPU 256.")
 ]
+LARGE_SCENE = "One large scene"
 SceneImage = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="One large scene, GeoTIFF or any picture, read by windows (extra: geo)."
+        metavar="FILE",
+        help="One large scene, GeoTIFF or any picture, read by windows (extra: geo).",
+        rich_help_panel=LARGE_SCENE,
     ),
 ]
 TileSizes = Annotated[
@@ -54,6 +57,7 @@ TileSizes = Annotated[
         min=16,
         max=2048,
         help="Width in pixels of a scene's tiles; may be given several times. Default: 256 and 384.",
+        rich_help_panel=LARGE_SCENE,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

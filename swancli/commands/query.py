@@ -14,6 +14,7 @@ import typer
 
 from swancli.commands.options import (
     DEFAULT_ROOT,
+    LARGE_SCENE,
     CheckpointFile,
     CheckpointVocab,
     Device,
@@ -29,6 +30,9 @@ from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.query.search import Answer, Question
+
+# Panels of `swan query --help`.
+WHICH, SEEING = "What is searched", "Seeing results"
 
 QUESTIONS = 256  # of `query --batch` at a time
 
@@ -63,39 +67,66 @@ def query(
         ),
     ] = "-1",
     scene: Annotated[
-        list[str] | None, typer.Option(help="Only images of this scene; may be given several times.")
+        list[str] | None,
+        typer.Option(help="Only images of this scene; may be given several times.", rich_help_panel=WHICH),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Only images of this split.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only images of this split.", rich_help_panel=WHICH)
+    ] = None,
     files: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Only images of such a name, as in 'harbor_*'.")
+        str | None,
+        typer.Option(
+            metavar="PATTERN", help="Only images of such a name, as in 'harbor_*'.", rich_help_panel=WHICH
+        ),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Also write a page with the images, one file that needs no other."),
+        typer.Option(
+            dir_okay=False,
+            help="Also write a page with the images, one file that needs no other.",
+            rich_help_panel=SEEING,
+        ),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Also write a contact sheet, a PNG file.")
+        Path | None,
+        typer.Option(dir_okay=False, help="Also write a contact sheet, a PNG file.", rich_help_panel=SEEING),
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(
             help="Where the images for --html and --sheet are now: a folder or a dataset.h5. "
-            "Default: where they were embedded from."
+            "Default: where they were embedded from.",
+            rich_help_panel=SEEING,
         ),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare all images, also where there is an index.")
+        bool,
+        typer.Option(
+            "--exact", help="Compare all images, also where there is an index.", rich_help_panel=WHICH
+        ),
     ] = False,
     scene_image: SceneImage = None,
     geojson: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the hits in the scene: polygons in WGS84.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the hits in the scene: polygons in WGS84.",
+            rich_help_panel=LARGE_SCENE,
+        ),
     ] = None,
     heatmap: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the scene's map, 0 to 1: a GeoTIFF."),
+        typer.Option(
+            metavar="FILE", help="Write the scene's map, 0 to 1: a GeoTIFF.", rich_help_panel=LARGE_SCENE
+        ),
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a PNG: the scene, smaller, with map and hits.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a PNG: the scene, smaller, with map and hits.",
+            rich_help_panel=LARGE_SCENE,
+        ),
     ] = None,
     tile_size: TileSizes = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document a query, on one line.")] = False,
