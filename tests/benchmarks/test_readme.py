@@ -1,0 +1,17 @@
+"""README's tables of recipes and of indices are those of the committed figures."""
+
+import json
+from pathlib import Path
+
+import indices
+import recipes
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_shows_the_recipes_that_were_measured():
+    assert recipes.table(json.loads(recipes.RECIPES.read_text())) in README
+
+
+def test_readme_shows_the_indices_that_were_measured():
+    assert indices.table(json.loads(indices.RESULTS.read_text())) in README
