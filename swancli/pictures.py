@@ -76,6 +76,8 @@ def pictures_of(embeddings: Embeddings, moved: Path | None = None) -> Pictures:
     Raises:
         SwanError: they are not there, or it is not known where they were.
     """
+    if not len(embeddings.image):  # lines of text alone, of which none has a picture
+        return Pictures(Path(), embeddings.catalogue)
     if not (moved or embeddings.pictures):
         raise SwanError(
             "the embeddings do not say where their images are", "say it: --pictures FOLDER (or a dataset.h5)"

@@ -185,6 +185,8 @@ def _folder(workspace: Workspace, checkpoint: Checkpoint) -> Path:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a file, or of standard input for -, without blank ones."""
+    if str(path) == "-" and sys.stdin is None:
+        raise SwanError("--texts -: standard input is closed", "give it one caption a line")
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as file:
             for line in file:

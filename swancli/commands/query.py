@@ -148,6 +148,11 @@ def query(
         )
     exclusive(**{"not": without, "image": image})
     exclusive(sheet=sheet, captions=captions)  # it shows no text
+    for words in (*(text or ()), *(without or ())):
+        if not words.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in words):
+            raise SwanError(f"query {words!r}: not UTF-8 text", "set the terminal, or the script, to UTF-8")
+    if pictures and not (html or sheet):
+        raise SwanError("--pictures has nothing to act on", "add --html FILE or --sheet FILE")
     workspace, display, least = Workspace(root), Display(quiet), _least_score(threshold)
     away = tuple(without or ())
     of_a_scene = {"geojson": geojson, "heatmap": heatmap, "overlay": overlay, "tile_size": tile_size}
@@ -290,6 +295,8 @@ def _line_blocks() -> Iterator[list[str]]:
 
     So whoever waits for each answer gets it at once, and a whole file of questions is answered in blocks.
     """
+    if sys.stdin is None:
+        raise SwanError("standard input is closed", "give --batch its queries, a line each")
     number, begun = 0, []
     while chunk := sys.stdin.buffer.read1(1 << 16):
         first, *others = chunk.split(b"\n")

@@ -54,9 +54,9 @@ dialog.addEventListener("close", () => {
   if (last) last.focus();
 });
 dialog.addEventListener("click", (event) => {
-  const value = event.target.value;
-  if (event.target === dialog || value === "0") close();
-  else if (value) step(Number(value));
+  const button = event.target.closest("button");
+  if (event.target === dialog || button?.value === "0") close();
+  else if (button) step(Number(button.value));
 });
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -88,7 +88,10 @@ async function ask(file) {
     const answer = await fetch(address, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file });
     const told = await answer.json();
     if (!answer.ok) throw new Error(told.error);
-    location.href = `/?image=${told.image}`;
+    const parameters = new URLSearchParams(new FormData(document.querySelector("form")));
+    for (const name of ["text", "not", "like"]) parameters.delete(name);
+    parameters.set("image", told.image);
+    location.href = `/?${parameters}`;
   } catch (error) {
     message.textContent = `${file.name}: ${error.message}`;
   }

@@ -99,7 +99,7 @@ def render_page(
             "default-src 'none'",
             f"style-src {_source(style)}",
             f"script-src {_source(script)}",
-            f"img-src {'data:' if form is None else 'data: blob: ' + OWN}",
+            f"img-src {'data:' if form is None else 'data: ' + OWN}",
             *([f"connect-src {OWN}", f"form-action {OWN}"] if form is not None else []),
             "base-uri 'none'",
         ]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +22,11 @@ from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.query.index import open_index
 from swancli.query.ranking import Ranking, exact_ranking
-from swancli.store import Catalogue, Embeddings, names_in, open_embeddings
+from swancli.store import Catalogue, Embeddings, mapped, names_in, open_embeddings
 from swancli.vocab import Vocabulary, tokenize
 from swancli.workspace import shipped_checkpoint
 
-HELD_RANKINGS = 4  # scopes whose vectors are kept in memory, at most: the newest
+HELD_PARTS = 2  # filters whose vectors are kept in memory beside those of all images: the newest
 
 # What an excluded text takes from a question. On the validation splits of UCM and RSICD 0.3 halved the share
 # of the excluded scene among the first ten and kept the asked one's; from 0.5 on that fell too.
@@ -142,7 +142,8 @@ class Searcher:
         self._model = checkpoint.model.to(device)
         self._by_image = np.argsort(catalogue.image, kind="stable")  # captions, image by image
         self._described = catalogue.image[self._by_image]
-        self._ranking = lru_cache(HELD_RANKINGS)(self._new_ranking)
+        self._whole = cache(self._new_ranking)
+        self._part = lru_cache(HELD_PARTS)(self._new_ranking)
 
     def ask_texts(self, questions: Sequence[Question], scope: Scope) -> Iterator[Answer]:
         """What each question describes best; many at a time cost less each than one by one.
@@ -205,10 +206,7 @@ class Searcher:
             return MatchThreshold(**stored)
         rows = self.catalogue.image_rows("val")
         part, captions = self.catalogue.select(rows)
-        vectors = (self._vectors[find].T.cpu().numpy() for find in ("images", "captions"))
-        image, caption = (
-            all_of_them[own] for all_of_them, own in zip(vectors, (rows, captions), strict=True)
-        )
+        image, caption = mapped(self.embeddings.image)[rows], mapped(self.embeddings.caption)[captions]
         found = match_threshold(image, caption, part.image, part.scene)
         if not found:
             raise SwanError(
@@ -219,7 +217,8 @@ class Searcher:
 
     def ranking(self, scope: Scope) -> Ranking:
         """What finds the best in a scope; raises as `ask_image` does."""
-        return self._ranking(replace(scope, top_k=0, threshold=0.0))
+        rankings = self._part if scope.scenes or scope.split or scope.files else self._whole
+        return rankings(replace(scope, top_k=0, threshold=0.0))
 
     def _new_ranking(self, scope: Scope) -> Ranking:
         images = image_rows(self.catalogue, scope)
@@ -243,7 +242,8 @@ class Searcher:
                 "there are no captions to rank",
                 "embed a data set that has some, or lines of text: swan embed --texts FILE",
             )
-        return np.sort(rows[np.unique(text[rows].astype(str), return_index=True)[1]])
+        first = dict(zip(text[rows[::-1]], rows[::-1], strict=True))
+        return np.sort(np.fromiter(first.values(), np.int64, len(first)))
 
     def _best(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
         hit = self._image_hit if scope.find == "images" else self._caption_hit

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import numpy as np
 import uvicorn
@@ -36,10 +37,11 @@ from swancli.query.search import Answer, Find, Question, Scope, Searcher
 
 LONGEST_TEXT = 2000  # characters of a question
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
-LARGEST_PICTURE = 64_000_000  # its pixels
+LARGEST_PICTURE = 25_000_000  # its pixels
 KEPT_UPLOADS = 200  # images to search by, the newest of which are remembered
 OPENED_SIDE = 1600  # pixels, the longer side of an opened image at most
 MOST_RESULTS = 1000
+CONNECTIONS = 200  # at once; more are told to come later
 CHOICES = (12, 24, 48, 96)  # numbers of results to choose from on the page
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -142,6 +144,7 @@ class Service:
         self.pictures = pictures
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
         self._asking = Lock()  # one question has all cores
+        self._decoding = Lock()
         names = "\n".join([searcher.checkpoint.sha256, *searcher.catalogue.filename])
         self._tag = hashlib.sha256(names.encode()).hexdigest()[:12]
         try:
@@ -156,6 +159,10 @@ class Service:
             SwanError: it cannot be answered; says why.
         """
         scope = self._scope(asked)
+        if sum((bool(asked.text), bool(asked.image), asked.like is not None)) > 1:
+            raise SwanError("more than one way to ask", "give text, image or like, one of them")
+        if asked.without and not asked.text:
+            raise SwanError("not: is taken from a text, and there is none")
         with self._asking:
             if asked.text:
                 (answer,) = self.searcher.ask_texts([Question(asked.text, asked.without)], scope)
@@ -174,6 +181,8 @@ class Service:
         least = self._match if asked.threshold == "auto" else asked.threshold
         if least is None:
             raise SwanError("threshold=auto: this model knows none", "give a number")
+        if not -1 <= least <= 1:
+            raise SwanError(f"threshold={least}: a number from -1 to 1, or auto")
         return replace(asked.scope, threshold=least)
 
     def keep(self, data: bytes, name: str) -> str:
@@ -185,11 +194,12 @@ class Service:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
-        except Exception:
-            width = height = 0  # the decoder tells what is wrong with it
+        except Exception as error:  # Pillow raises all kinds; what it cannot measure is not decoded
+            raise SwanError(f"{name}: not an image that can be searched by") from error
         if width * height > LARGEST_PICTURE:
             raise SwanError(f"{name}: {width} x {height} pixels are too many", "make it smaller")
-        pixels = decode_image(data, name)
+        with self._decoding:  # one at a time, since a small file may be a large picture
+            pixels = decode_image(data, name)
         key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
         with self._asking:
             self._uploads[key] = Upload(self.searcher.image_vector(pixels), name, preview)
@@ -238,6 +248,14 @@ class Service:
         # The tag lets browsers keep pictures without mixing up those of other embeddings.
         return f"/image/{row}?size={size}&of={self._tag}" if row >= 0 else ""
 
+    def _similar(self, row: int, scope: Scope) -> str:
+        """Address of a search for images like one, as narrow as the search that found it."""
+        narrowed = {"scene": scope.scenes, "split": scope.split or "", "files": scope.files or ""}
+        wanted = {"like": row, "top_k": scope.top_k} | {
+            name: value for name, value in narrowed.items() if value
+        }
+        return f"/?{urlencode(wanted, doseq=True)}" if row >= 0 else ""
+
     def page(self, asked: Asked, answer: Answer | None, message: str = "") -> str:
         """The page with the form as it was asked, and the answer if there is one."""
         sections = []
@@ -249,7 +267,7 @@ class Service:
                     picture=self._address(hit.row),
                     absent="" if hit.row >= 0 else "a text without an image",
                     whole=self._address(hit.row, "large"),
-                    similar=f"/?like={hit.row}" if hit.row >= 0 else "",
+                    similar=self._similar(hit.row, asked.scope),
                 )
                 for hit in answer.hits
             ]
@@ -343,7 +361,10 @@ def application(service: Service, host: str) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def misunderstand(request: Request, error: RequestValidationError) -> Response:
         wrong = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
-        return JSONResponse({"error": "; ".join(wrong)}, 422)
+        problem = "; ".join(wrong)
+        if request.url.path == "/":
+            return HTMLResponse(service.page(Asked((), (), "", None, -1.0, Scope()), None, problem), 422)
+        return JSONResponse({"error": problem}, 422)
 
     @app.get("/", include_in_schema=False)
     def page(asked: Annotated[Asked, Depends(parameters)]) -> HTMLResponse:
@@ -362,6 +383,8 @@ def application(service: Service, host: str) -> FastAPI:
     @app.post("/api/image", responses=failures)
     async def upload(request: Request, name: Text = "image") -> Uploaded:
         """Takes the bytes of an image file as its body, to be searched by as `image` of `/api/search`."""
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise SwanError("an upload from another site's page")
         return Uploaded(image=await run_in_threadpool(service.keep, await _body(request), name))
 
     @app.get("/upload/{key}", include_in_schema=False)
@@ -387,11 +410,23 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         mend = "choose another --host or --port; --port 0 takes a free one"
         raise SwanError(f"--host {host} --port {port}: {error}", mend) from error
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Answers until it is interrupted."""
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run(sockets=[listening])
+    """Answers until it is interrupted.
+
+    Raises:
+        KeyboardInterrupt: it was.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=2,  # seconds, for whoever is still being answered
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+    raise KeyboardInterrupt

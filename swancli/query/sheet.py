@@ -8,18 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from swancli.errors import SwanError
 from swancli.evaluate.plots import Result, contact_sheet, style
 from swancli.pictures import Pictures
 from swancli.query.search import Answer, Hit
 from swancli.store import atomic_path
+
+MOST = 100  # images, and queries, that a sheet is laid out for in reasonable time
 
 
 def write_sheet(path: Path, answers: Sequence[Answer], pictures: Pictures) -> None:
     """Writes the images of some answers as one PNG file, each with its rank, score and scene.
 
     Raises:
-        SwanError: a picture is gone or unreadable.
+        SwanError: a picture is gone or unreadable, there is no answer, or there are too many images.
     """
+    images = sum(len(answer.hits) for answer in answers)
+    if not answers:
+        raise SwanError(f"{path}: nothing was asked, so there is nothing to show")
+    if images > MOST or len(answers) > MOST:
+        raise SwanError(
+            f"{path}: {images} images for {len(answers)} queries are too many for a sheet of {MOST}",
+            "ask for fewer: --top-k; or write a page: --html",
+        )
 
     def result(hit: Hit) -> tuple[Result, str]:
         return Result(pictures.pixels(hit.row), hit.scene), f"{hit.rank}   {hit.score:.3f}"

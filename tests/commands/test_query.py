@@ -142,3 +142,45 @@ def test_ways_of_asking_that_contradict_each_other_are_refused(finished, source)
 
 def test_thousands_of_results_are_as_many_as_there_are(finished):
     assert len(asked(finished, "boats", "--top-k", "5000")["results"]) == 60
+
+
+def test_threshold_of_a_checkpoint_without_one_is_set_on_the_validation_split_at_hand(finished, tmp_path):
+    """As the checkpoints of an earlier swan and of the published code are."""
+    import shutil
+
+    import torch
+
+    root = shutil.copytree(finished.root, tmp_path / "root")
+    best = root / "small/runs/first/best.pt"
+    content = torch.load(best, weights_only=True)
+    match = content["origin"].pop("match")
+    torch.save(content, best)
+    assert invoke("embed", "--run", "first", root=root).returncode == 0
+    options = ["--threshold", "auto", "--top-k", "60", "--json"]
+    printed = invoke("query", "boats", *options, root=root)
+    assert printed.returncode == 0, printed.stderr
+    found = json.loads(printed.stdout)["results"]
+    assert all(hit["score"] >= match["threshold"] - 1e-6 for hit in found)
+    lines = tmp_path / "lines.h5"
+    invoke("embed", "--texts", "-", "--output", lines, root=root, stdin="boats\n")
+    refused = invoke("query", "boats", "--captions", "--embeddings", lines, "--threshold", "auto", root=root)
+    assert refused.returncode == 2
+    assert "give a number" in refused.stderr
+
+
+def test_nothing_asked_leaves_no_sheet_and_is_told(finished, tmp_path):
+    sheet = tmp_path / "hits.png"
+    refused = invoke("query", "--batch", "--sheet", sheet, root=finished.root, stdin="")
+    assert refused.returncode == 2
+    assert "nothing was asked" in refused.stderr
+    assert not sheet.exists()
+
+
+def test_page_of_lines_of_text_has_no_pictures(finished, tmp_path):
+    lines, page = tmp_path / "lines.h5", tmp_path / "hits.html"
+    invoke("embed", "--texts", "-", "--output", lines, root=finished.root, stdin="boats in the harbor\n")
+    printed = invoke(
+        "query", "boats", "--captions", "--embeddings", lines, "--html", page, root=finished.root
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert "a text without an image" in page.read_text()

@@ -1,6 +1,7 @@
 """`swan serve`: the JSON API, the page in a real browser, and what it refuses."""
 
 import http.client
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 from conftest import invoke
+from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
@@ -96,6 +98,9 @@ def test_open_api_document_describes_it(served):
         ({"like": "9999"}, 400, "no image 9999"),
         ({"image": "0" * 32}, 400, "upload it again"),
         ({"text": "x" * 2001}, 422, "2000"),
+        ({"text": "boats", "like": "3"}, 400, "more than one way"),
+        ({"like": "3", "not": "boats"}, 400, "taken from a text"),
+        ({"text": "boats", "threshold": "nan"}, 400, "from -1 to 1"),
         ({"text": "boats", "top_k": "0"}, 422, "top_k"),
     ],
 )
@@ -213,7 +218,7 @@ def test_a_person_searches_opens_goes_back_and_uploads(served, source, browser):
     page.wait_for_selector("dialog:not([open])", state="attached")
 
     page.set_input_files("input[type=file]", source / "images" / "harbor_2.png")
-    page.wait_for_url("**/?image=*")
+    page.wait_for_url("**image=*")
     page.wait_for_selector("li img")
     assert page.locator("h2").inner_text() == "harbor_2.png"
     assert page.locator("li .file").first.inner_text() == "harbor_2.png"
@@ -246,10 +251,10 @@ def test_written_page_opens_without_a_server_and_without_errors(finished, browse
     page.close()
 
 
-def test_missing_extra_is_named(finished, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastapi", None)
-    monkeypatch.delitem(sys.modules, "swancli.query.serve", raising=False)
-    refused = invoke("serve", root=finished.root)
+def test_missing_extra_is_named(finished):
+    code = "import sys; sys.modules['fastapi'] = None; from swancli.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--root", str(finished.root)]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 2
     assert "swancli[serve]" in refused.stderr
 
@@ -264,3 +269,24 @@ def test_interrupted_server_ends_with_its_exit_code(finished):
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=20) == 130
         assert "Traceback" not in server.stderr.read()
+
+
+def test_upload_from_another_site_is_refused(served, source):
+    data = (source / "images" / "harbor_2.png").read_bytes()
+    status, _, body = request(served, "/api/image", "POST", data, {"Sec-Fetch-Site": "cross-site"})
+    assert status == 400
+    assert "another site" in json.loads(body)["error"]
+
+
+def test_picture_with_too_many_pixels_is_refused_before_it_is_decoded(served):
+    written = io.BytesIO()
+    Image.new("1", (6000, 6000)).save(written, "PNG")
+    status, _, body = request(served, "/api/image?name=large.png", "POST", written.getvalue())
+    assert status == 400
+    assert "6000 x 6000" in json.loads(body)["error"]
+
+
+def test_wrong_form_is_answered_with_a_page(served):
+    status, kind, body = request(served, "/?top_k=0")
+    assert (status, kind.split(";")[0]) == (422, "text/html")
+    assert b"top_k" in body
