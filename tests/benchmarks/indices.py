@@ -218,13 +218,16 @@ def table(results: dict[str, Any]) -> str:
                 f"{row['build']:,.0f} s" if built else "",
                 f"{row['size'] / 1e6:,.0f} MB" if built else "",
                 f"{row['build_memory'] / 1e6:,.0f} MB" if built else "",
-                f"{row['first']:.2f} s",
-                *(f"{1e3 * row[name]:.3g} ms" for name in ("median", "worst", "processor", "together")),
+                *(_time(row[name]) for name in ("first", "median", "worst", "processor", "together")),
                 *(f"{row[name] / 1e6:,.0f} MB" for name in ("memory", "mapped")),
                 *(f"{row[name]:.3f}" for name in ("recall@10", "recall@100")),
             )
         )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def arguments() -> argparse.Namespace:
