@@ -139,7 +139,7 @@ def evaluate_localization(
             frame = raster.frame
             boxes = scene_boxes(frame, sizes or TILE_SIZES)
             blocks = embedded_tiles(model, raster, boxes, device=device, batch_size=batch_size)
-            kept, scores = tile_scores(blocks, np.concatenate(vectors))
+            kept, scores = tile_scores(blocks, np.concatenate(vectors), scene)
         for row, caption_scores in zip(rows, scores.T, strict=True):
             heat = heat_map(boxes[kept], caption_scores, frame.height, frame.width)
             found[row] = score_map(heat, annotations[row])

@@ -23,7 +23,7 @@ from swancli.images import decode_image, read_bytes
 from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
 from swancli.query.heat import HeatMap, best_places, heat_map
 from swancli.query.places import coordinates, place_boxes, write_geojson, write_heat_map, write_overlay
-from swancli.query.raster import Raster
+from swancli.query.raster import Frame, Raster
 from swancli.query.search import Question, question_vectors, wordless
 from swancli.query.tiles import (
     TILE_SIZES,
@@ -175,10 +175,7 @@ class SceneSearcher:
     def _answer(
         self, question: str, unknown: tuple[str, ...], vectors: np.ndarray, top_k: int, threshold: float
     ) -> SceneAnswer:
-        try:
-            rows, scores = tile_scores(self.tiles.blocks(), vectors)
-        except SwanError as error:
-            raise type(error)(f"{self.scene}: {error.problem}", error.mend) from error
+        rows, scores = tile_scores(self.tiles.blocks(), vectors, self.scene)
         frame = self.tiles.frame
         heat = heat_map(self.tiles.boxes[rows], scores[:, 0], frame.height, frame.width)
         boxes, found = best_places(heat, top_k, threshold)
@@ -220,7 +217,8 @@ def open_scene(
         on_stale: told why a file that was found does not serve.
 
     Raises:
-        SwanError: the scene or the checkpoint is not there, or `kept` does not belong to them.
+        SwanError: the scene or the checkpoint is not there, `kept` does not belong to them, or the scene has
+            no place on the Earth.
     """
     if not scene.is_file():
         raise SwanError(f"--scene-image {scene}: no such file")
@@ -244,6 +242,7 @@ def open_scene(
         else:
             model = load_checkpoint(checkpoint or workspace.find_encoder(foreign=True), vocab)
             raster = opened.enter_context(Raster(scene))
+            _check_placed(raster.frame)
             boxes = scene_boxes(raster.frame, sizes or TILE_SIZES)
             options = {"device": target, "progress": progress}
             tiles = SceneTiles(
@@ -272,6 +271,12 @@ def _check_fit(
         raise SwanError(f"{path}: its tiles are of {_pixels(file.sizes)}, not {_pixels(sizes)}", again)
 
 
+def _check_placed(frame: Frame) -> None:
+    """Refuses a scene whose middle cannot be brought to WGS84: before its tiles are embedded, not after."""
+    x, y = frame.width // 2, frame.height // 2
+    place_boxes(frame, np.array([[x, y, x + 1, y + 1]]))
+
+
 def _pixels(sizes: Sequence[int]) -> str:
     return f"{' and '.join(map(str, sizes))} pixels"
 
@@ -296,12 +301,13 @@ def embed_scene(
         How many tiles hold data.
 
     Raises:
-        ImageError: the scene is absent or damaged. SwanError: it holds no data.
+        ImageError: the scene is absent or damaged. SwanError: it holds no data, or has no place on the Earth.
     """
     sizes = tuple(sizes) or TILE_SIZES
     model = checkpoint.model.to(device, memory_format=torch.channels_last)
     options = {"device": device, "batch_size": batch_size, "precision": precision, "progress": progress}
     with Raster(scene) as raster:
+        _check_placed(raster.frame)
         boxes = scene_boxes(raster.frame, sizes)
         blocks = embedded_tiles(model, raster, boxes, **options)
         return write_tiles(output, raster, checkpoint, sizes, boxes, blocks)

@@ -130,11 +130,11 @@ def embedded_tiles(
         yield np.array(rows)[kept], embedding[kept]
 
 
-def tile_scores(blocks: Blocks, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tile_scores(blocks: Blocks, vectors: np.ndarray, scene: Path) -> tuple[np.ndarray, np.ndarray]:
     """Rows int64 (T,) of the tiles that hold data, and their cosine similarities float32 (T, Q).
 
     Args:
-        vectors: float32 (Q, D), the questions, L2-normalised.
+        vectors: float32 (Q, D), the questions, L2-normalised. scene: named where it holds no data.
 
     Raises:
         SwanError: no tile holds data, or a similarity is not a number.
@@ -145,7 +145,7 @@ def tile_scores(blocks: Blocks, vectors: np.ndarray) -> tuple[np.ndarray, np.nda
         scores.append(embedding @ vectors.T)
     found = np.concatenate(scores)
     if not len(found):
-        raise SwanError(NO_DATA)
+        raise SwanError(f"{scene}: {NO_DATA}")
     if not np.isfinite(found).all():
         raise SwanError("the similarities are not numbers", "the checkpoint is damaged; take another one")
     return np.concatenate(rows), found

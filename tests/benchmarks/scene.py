@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import tempfile
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def write_checkpoint(path: Path) -> None:
     save_checkpoint(path, model, vocabulary, {"dataset": "", "run": "", "epoch": 0})
 
 
+def _processor_seconds() -> float:
+    """Of the processes that this one started and that have ended; other work hardly changes them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Prints a line for each command."""
     parser = argparse.ArgumentParser()
@@ -75,6 +82,7 @@ def main() -> None:
             "query, tiles kept, three files": [*question, *kept, *files],
         }
         for name, command in commands.items():
+            before = _processor_seconds()
             done: Child = swan(*command, root=root)
             print(
                 json.dumps(
@@ -83,6 +91,7 @@ def main() -> None:
                         "side": options.side,
                         "seconds": round(done.whole, 2),
                         "seconds_after_imports": round(done.work, 2),
+                        "processor_seconds": round(_processor_seconds() - before, 2),
                         "memory_above_imports_MB": round((done.peak - bare) / MEGABYTE),
                     }
                 ),

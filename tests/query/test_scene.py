@@ -223,6 +223,17 @@ def test_damaged_scene_leaves_nothing_behind(tiny_model, geo_scene, workspace, t
         ask(tmp_path / "absent.tif", workspace, checkpoint=tiny_model)
 
 
+def test_scene_without_a_place_on_the_earth_is_refused_before_it_is_embedded(
+    tiny_model, tmp_path, workspace, monkeypatch
+):
+    nowhere = write_tiff(tmp_path / "nowhere.tif", scene_pixels(), transform=(1, 0, 5e9, 0, -1, 5e9))
+    monkeypatch.setattr(Raster, "read", None)
+    with pytest.raises(SwanError, match="WGS84"):
+        ask(nowhere, workspace, checkpoint=tiny_model)
+    with pytest.raises(SwanError, match="WGS84"):
+        keep(tiny_model, nowhere, tmp_path / "tiles.h5")
+
+
 def test_turned_scene_is_placed_by_its_own_transform(tiny_model, tmp_path, workspace):
     rasterio = pytest.importorskip("rasterio")
     transform = (0.3, 0.4, 600000, 0.4, -0.3, 5000000)
