@@ -271,8 +271,8 @@ class Service:
                 )
                 for hit in answer.hits
             ]
-            asked_with = f"/upload/{asked.image}" if asked.image and not asked.text else ""
-            if asked.like is not None and not asked.text:
+            asked_with = f"/upload/{asked.image}" if asked.image else ""
+            if asked.like is not None:
                 asked_with = self._address(asked.like)
             sections = [Section(answer, cards, asked_with)]
         title = f"{answer.question} · swan" if answer else "swan"
@@ -294,7 +294,7 @@ class Service:
             "threshold": "auto" if asked.threshold == "auto" else "-1",
             "top_k": str(scope.top_k),
         }
-        kept = {"image": asked.image, "like": "" if asked.like is None else str(asked.like)}
+        kept = {"image": asked.image, "like": "" if asked.like is None else str(asked.like)}  # hidden fields
         return {
             "text": " ".join(asked.text),
             "without": " ".join(asked.without),
@@ -303,7 +303,7 @@ class Service:
             "labels": {"find": "find", "threshold": "least score", "top_k": "results"},
             "choices": choices,
             "chosen": chosen,
-            "kept": {name: value for name, value in kept.items() if value and not asked.text},
+            "kept": {name: value for name, value in kept.items() if value},
             "narrowed": bool(asked.without or scope.files or scope.scenes or scope.split),
         }
 
@@ -368,6 +368,8 @@ def application(service: Service, host: str) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     def page(asked: Annotated[Asked, Depends(parameters)]) -> HTMLResponse:
+        if asked.text:  # typed after a search by image, which the form keeps for narrowing it down
+            asked = replace(asked, image="", like=None)
         try:
             answer = service.ask(asked) if asked.anything else None
         except SwanError as error:

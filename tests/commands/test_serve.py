@@ -222,6 +222,12 @@ def test_a_person_searches_opens_goes_back_and_uploads(served, source, browser):
     page.wait_for_selector("li img")
     assert page.locator("h2").inner_text() == "harbor_2.png"
     assert page.locator("li .file").first.inner_text() == "harbor_2.png"
+    page.locator("input[type=search]").fill("a red plane")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**text=a+red+plane**")
+    assert page.locator("h2").inner_text() == "a red plane"
+    page.go_back()
+    assert page.locator("h2").inner_text() == "harbor_2.png"
     page.go_back()
     assert page.locator("input[type=search]").input_value() == "boats in the harbor"
 
