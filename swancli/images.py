@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +93,20 @@ def _from_wide(samples: np.ndarray) -> np.ndarray:
 
     Fractions of one (reflectance) are scaled by one; infinite and missing values are black, as no data.
     """
-    fractions = np.issubdtype(samples.dtype, np.floating)
+    kind = samples.dtype
     samples = np.nan_to_num(samples.astype(np.float64), posinf=0, neginf=0).clip(min=0)
-    top = samples.max(initial=0)
-    full = 1 if fractions and top <= 1 else 2 ** max(8, int(np.ceil(np.log2(top + 1)))) - 1
+    full = full_scale(float(samples.max(initial=0)), kind)
     pixels = np.rint(samples * (255 / full)).clip(0, 255).astype(np.uint8)
     if pixels.ndim == 2 or pixels.shape[2] < 3:
         grey = pixels if pixels.ndim == 2 else pixels[..., 0]
         return np.repeat(grey[..., None], 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])
+
+
+def full_scale(top: float, kind: np.dtype) -> float:
+    """What counts as white among samples of a type whose largest is `top`; see `decode_image`."""
+    fractions = np.issubdtype(kind, np.floating) and top <= 1
+    return 1.0 if fractions else 2.0 ** max(8, math.ceil(math.log2(top + 1))) - 1
 
 
 def _decode_tiff(data: bytes, name: str) -> np.ndarray:

@@ -176,9 +176,14 @@ class Catalogue:
         return chosen, captions
 
 
+def different_names(column: np.ndarray) -> list[str]:
+    """The different names in a scene or split column, in order."""
+    return sorted({name for name in column if name})
+
+
 def names_in(column: np.ndarray) -> str:
     """The different names in a scene or split column, for a message; "" when there are none."""
-    return ", ".join(sorted({name for name in column if name}))
+    return ", ".join(different_names(column))
 
 
 def _objects(values: Iterable[Any]) -> np.ndarray:
@@ -377,13 +382,19 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> str:
         for name in ("dataset", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
         for name in PATHS:
-            file.attrs[name] = _relative(getattr(embeddings, name), path.parent)
+            file.attrs[name] = to_relative(getattr(embeddings, name), path.parent)
         file.attrs["digest"] = digest.hexdigest()
     return digest.hexdigest()
 
 
-def _relative(path: str, folder: Path) -> str:
+def to_relative(path: str, folder: Path) -> str:
+    """A path as it is stored in a file of a folder, so that both can move together; "" stays."""
     return os.path.relpath(path, folder) if path else ""
+
+
+def from_relative(path: str, folder: Path) -> str:
+    """The path that `to_relative` stored in a file of a folder; "" stays."""
+    return os.path.normpath(folder / path) if path else ""
 
 
 def open_embeddings(path: Path) -> Embeddings:
@@ -412,9 +423,7 @@ def open_embeddings(path: Path) -> Embeddings:
         raise
     names = ("dataset", "checkpoint_sha256", "variant", "digest", *PATHS)
     attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
-    for name in PATHS:
-        if attributes[name]:
-            attributes[name] = os.path.normpath(path.parent / attributes[name])
+    attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
     return Embeddings(image, caption, catalogue, **attributes)
 
 

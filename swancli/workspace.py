@@ -253,6 +253,12 @@ def tiles_name(scene: Path) -> str:
     return f"tiles-{scene.name}.h5"
 
 
+def standing_checkpoint(path: Path) -> Path:
+    """The file itself; where another installation had the shipped checkpoint, that of this one."""
+    moved = not path.exists() and path.name == shipped_checkpoint().name
+    return shipped_checkpoint() if moved else path
+
+
 def is_shipped(path: Path) -> bool:
     """Whether a file is the shipped checkpoint, by whatever path."""
     return path.resolve() == shipped_checkpoint().resolve()

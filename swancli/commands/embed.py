@@ -24,7 +24,9 @@ from swancli.commands.options import (
     RunName,
     SceneImage,
     TileSizes,
+    alone,
     exclusive,
+    scene_only,
 )
 from swancli.console import Display, show_embedded, show_indexed, show_tiles, warn
 from swancli.errors import SwanError
@@ -80,14 +82,14 @@ def embed(
     exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)
     exclusive(texts=texts, index=index)
     exclusive(scene_image=scene_image, index=index)
-    if tile_size and not scene_image:
-        raise SwanError("--tile-size is of a large scene", "give the scene: --scene-image FILE")
+    if not scene_image:
+        scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     workspace, display = Workspace(root), Display(quiet)
     if index:
         load_faiss()  # now, not after an hour of encoding
     if standing:
-        exclusive(embeddings=standing, run=run, checkpoint=checkpoint, vocab=vocab, output=output)
-        exclusive(embeddings=standing, dataset=dataset, images=images)
+        encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
+        alone("embeddings", standing, **encoding, dataset=dataset, images=images)
         if not index:
             raise SwanError(
                 f"--embeddings {standing}: nothing to do with it", "say which index: --index hnsw"
@@ -158,8 +160,8 @@ def _embed_scene(
     from swancli.query.scene import embed_scene
     from swancli.query.tiles import TILE_SIZES
 
-    tiles = embed_scene(model, scene, path, sizes=sizes or TILE_SIZES, **options)
-    show_tiles(path, scene, tiles, sizes or TILE_SIZES)
+    sizes = sizes or TILE_SIZES
+    show_tiles(path, scene, embed_scene(model, scene, path, sizes=sizes, **options), sizes)
 
 
 def _embeddings_path(

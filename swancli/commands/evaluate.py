@@ -21,6 +21,7 @@ from swancli.commands.options import (
     Root,
     RunName,
     TileSizes,
+    alone,
     exclusive,
 )
 from swancli.console import NOT_MET, Display, print_report, show_localization, warn
@@ -113,8 +114,7 @@ def evaluate(
             "min_mr": min_mr,
             "csv": csv_,
         }
-        for name, value in recall_only.items():
-            exclusive(localization=localization, **{name: value})
+        alone("localization", localization, **recall_only)
         encoder = checkpoint or Workspace(root).find_encoder(run, dataset, foreign=True)
         _localize(
             localization, images, encoder, vocab, tile_size or (), batch_size, device, json_, Display(quiet)

@@ -72,6 +72,19 @@ def exclusive(**options: object) -> None:
         raise SwanError(f"{' and '.join(named)} cannot go together", "give one of them")
 
 
+def alone(option: str, value: object, **others: object) -> None:
+    """Refuses each of the others beside an option that has no use for them."""
+    for name, other in others.items():
+        exclusive(**{option: value, name: other})
+
+
+def scene_only(mend: str, **options: object) -> None:
+    """Refuses options of a large scene where none is given; `mend` says how to give it."""
+    for name, value in options.items():
+        if value:
+            raise SwanError(f"--{name.replace('_', '-')} is of a large scene", mend)
+
+
 def given_options(context: typer.Context | None) -> set[str]:
     """The options that stand on the command line; none for a command that another one calls."""
     if context is None:

@@ -22,7 +22,9 @@ from swancli.commands.options import (
     Root,
     SceneImage,
     TileSizes,
+    alone,
     exclusive,
+    scene_only,
 )
 from swancli.console import Display, show_answer, show_scene_answer, warn
 from swancli.errors import SwanError
@@ -155,12 +157,11 @@ def query(
         raise SwanError("--pictures has nothing to act on", "add --html FILE or --sheet FILE")
     workspace, display, least = Workspace(root), Display(quiet), _least_score(threshold)
     away = tuple(without or ())
-    of_a_scene = {"geojson": geojson, "heatmap": heatmap, "overlay": overlay, "tile_size": tile_size}
+    maps = {"geojson": geojson, "heatmap": heatmap, "overlay": overlay}
     if scene_image:
         of_images = {"batch": batch, "captions": captions, "scene": scene, "split": split, "files": files}
         of_images |= {"exact": exact, "html": html, "sheet": sheet, "pictures": pictures}
-        for name, value in of_images.items():
-            exclusive(scene_image=scene_image, **{name: value})
+        alone("scene_image", scene_image, **of_images)
         if least is None:
             raise SwanError("--threshold auto was set for images, not for places", "give a number")
         _query_scene(
@@ -168,7 +169,7 @@ def query(
             image or Question(tuple(text), away),
             top_k,
             least,
-            {"geojson": geojson, "heatmap": heatmap, "overlay": overlay},
+            maps,
             json_,
             display,
             workspace=workspace,
@@ -179,10 +180,7 @@ def query(
             sizes=tile_size or (),
         )
         return
-    for name, value in of_a_scene.items():
-        if value:
-            option = name.replace("_", "-")
-            raise SwanError(f"--{option} is of a large scene", "give the scene: --scene-image FILE")
+    scene_only("give the scene: --scene-image FILE", **maps, tile_size=tile_size)
     if sheet:
         from swancli.evaluate.figures import require_plots
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swancli.evaluate.metrics import caption_codes, scene_codes
+
 BLOCK = 256  # captions at a time
 
 
@@ -43,20 +45,17 @@ def match_threshold(
     Returns:
         None when the images have fewer than two scenes, or no caption has an image of a scene.
     """
-    names = sorted({name for name in scene if name is not None})
-    number = {name: place for place, name in enumerate(names)}
-    code = np.array([number.get(name, -1) for name in scene], dtype=np.int64)
-    captions = np.flatnonzero(caption_image >= 0)
-    captions = captions[code[caption_image[captions]] >= 0]
-    if len(names) < 2 or not len(captions):
+    code = scene_codes(scene)
+    caption_code = caption_codes(code, caption_image)
+    captions = np.flatnonzero(caption_code >= 0)
+    if code.max(initial=-1) < 1 or not len(captions):  # codes count from 0
         return None
     there, not_there = [], []
     for start in range(0, len(captions), BLOCK):
         rows = captions[start : start + BLOCK]
         scores = caption[rows] @ image.T
-        own = code[caption_image[rows]]
         there.append(scores.max(axis=1))
-        not_there.append(np.where(own[:, None] == code, -np.inf, scores).max(axis=1))
+        not_there.append(np.where(caption_code[rows, None] == code, -np.inf, scores).max(axis=1))
     threshold, false_alarm, miss = equal_errors(np.concatenate(there), np.concatenate(not_there))
     return MatchThreshold(threshold, 100 * false_alarm, 100 * miss, len(image), len(captions))
 

@@ -341,9 +341,9 @@ def scene_oracle_scores(
     Args:
         scene: object (N,) of str or None. The rest as in `retrieval_scores`.
     """
-    code = _scene_codes(scene)
+    code = scene_codes(scene)
     known = np.unique(code[code >= 0])
-    groups = code + 1, _caption_codes(code, caption_image) + 1  # group 0 has no scene and pairs with nothing
+    groups = code + 1, caption_codes(code, caption_image) + 1  # group 0 has no scene and pairs with nothing
     return _scores(pair_grids((known + 1, known + 1), *groups), caption_image, ties, ks)
 
 
@@ -422,12 +422,14 @@ def _scene_members(code: np.ndarray, scenes: int) -> np.ndarray:
     return np.eye(scenes + 1, dtype=np.float32)[code]
 
 
-def _scene_codes(scene: np.ndarray) -> np.ndarray:
+def scene_codes(scene: np.ndarray) -> np.ndarray:
+    """int64 (N,): a number for each scene of an object (N,) of str or None, by name from 0; -1 is none."""
     names = {name: code for code, name in enumerate(sorted({name for name in scene if name is not None}))}
     return np.array([names.get(name, -1) for name in scene], dtype=np.int64)
 
 
-def _caption_codes(code: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
+def caption_codes(code: np.ndarray, caption_image: np.ndarray) -> np.ndarray:
+    """int64 (M,): the code of each caption's image, int64 (M,); -1 for a caption without one."""
     return np.append(code, -1)[caption_image]  # image -1 picks this last one
 
 
@@ -435,8 +437,8 @@ def _scene_recall(
     grids: Grids, scene: np.ndarray, caption_image: np.ndarray, ties: str, ks: Sequence[int]
 ) -> SceneRecall:
     _check(grids, caption_image, ties, ks)
-    code = _scene_codes(scene)
-    caption_code = _caption_codes(code, caption_image)
+    code = scene_codes(scene)
+    caption_code = caption_codes(code, caption_image)
     return SceneRecall(
         image_to_text=_scene_direction(grids[0], code, caption_code, ties, ks),
         text_to_image=_scene_direction(grids[1], caption_code, code, ties, ks),
@@ -492,8 +494,8 @@ def scene_confusion(
     Raises:
         SwanError: no caption's image has a scene, or a similarity is not a number.
     """
-    code = _scene_codes(scene)
-    caption_code = _caption_codes(code, caption_image)
+    code = scene_codes(scene)
+    caption_code = caption_codes(code, caption_image)
     asked = caption_code >= 0
     if not asked.any():
         raise SwanError("no caption's image has a scene")

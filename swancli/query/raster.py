@@ -17,6 +17,7 @@ from types import ModuleType
 import numpy as np
 
 from swancli.errors import ImageError, SwanError
+from swancli.images import full_scale
 
 CACHE = 192  # MB of decoded blocks that GDAL keeps; its own default grows with the machine's memory
 PREVIEW = 2000  # pixels, the longer side of the small view at most
@@ -48,9 +49,8 @@ class Frame:
             latitude = d * self.width / 2 + e * self.height / 2 + f
             across = math.hypot(a * max(0.01, math.cos(math.radians(latitude))), d)
         shape = across / down if down else 0.0
-        return (
-            shape if 0.02 < shape < 50 else 1.0
-        )  # beyond, also for what is no number, the transform is wrong
+        # Beyond, also for what is no number, the transform is wrong.
+        return shape if 0.02 < shape < 50 else 1.0
 
 
 def require_rasterio() -> ModuleType:
@@ -143,9 +143,7 @@ class Raster:
         samples, valid = self._samples(None, shape)
         self._full = 255.0
         if samples.dtype != np.uint8:
-            fractions = np.issubdtype(samples.dtype, np.floating)
-            top = float(np.where(valid, samples, 0).max(initial=0))
-            self._full = 1.0 if fractions and top <= 1 else 2.0 ** max(8, math.ceil(math.log2(top + 1))) - 1
+            self._full = full_scale(float(np.where(valid, samples, 0).max(initial=0)), samples.dtype)
         return self._to_rgb(samples, valid)
 
     def read(self, box: np.ndarray) -> tuple[np.ndarray, float]:

@@ -24,7 +24,7 @@ from swancli.query.index import open_index
 from swancli.query.ranking import Ranking, exact_ranking
 from swancli.store import Catalogue, Embeddings, mapped, names_in, open_embeddings
 from swancli.vocab import Vocabulary, tokenize
-from swancli.workspace import shipped_checkpoint
+from swancli.workspace import standing_checkpoint
 
 HELD_PARTS = 2  # filters whose vectors are kept in memory beside those of all images: the newest
 
@@ -91,6 +91,16 @@ class Hit:
     scene: str | None
     captions: tuple[str, ...]
 
+    def record(self) -> dict[str, Any]:
+        """Plain values, for JSON; without the row, which means nothing elsewhere."""
+        return {
+            "rank": self.rank,
+            "score": self.score,
+            "filename": self.filename,
+            "scene": self.scene,
+            "captions": list(self.captions),
+        }
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -106,16 +116,7 @@ class Answer:
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        hits = [
-            {
-                "rank": hit.rank,
-                "score": hit.score,
-                "filename": hit.filename,
-                "scene": hit.scene,
-                "captions": list(hit.captions),
-            }
-            for hit in self.hits
-        ]
+        hits = [hit.record() for hit in self.hits]
         error = {"error": self.error.problem} if self.error else {}
         return {"query": self.question, "unknown_words": list(self.unknown), "results": hits, **error}
 
@@ -358,9 +359,7 @@ def open_search(
         raise SwanError(f"{path}: holds nothing to search", "embed some: swan embed --images DIR")
     index = None if exact else open_index(path, embeddings, target)
     vocab = vocab or (Path(embeddings.vocab) if embeddings.vocab else None)
-    made_by = checkpoint or Path(embeddings.checkpoint)
-    if not checkpoint and not made_by.exists() and made_by.name == shipped_checkpoint().name:
-        made_by = shipped_checkpoint()  # where this installation has it
+    made_by = checkpoint or standing_checkpoint(Path(embeddings.checkpoint))
     with ThreadPoolExecutor(1) as pool:
         # Reading and hashing leave the interpreter free, which meanwhile imports the tokenizer.
         loading = pool.submit(load_checkpoint, made_by, vocab, captions_only=texts_only)

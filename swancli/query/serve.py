@@ -34,6 +34,7 @@ from swancli.images import decode_image
 from swancli.pictures import Pictures, jpeg
 from swancli.query.page import SIDE, Card, Section, render_page
 from swancli.query.search import Answer, Find, Question, Scope, Searcher
+from swancli.store import different_names
 
 LONGEST_TEXT = 2000  # characters of a question
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
@@ -151,6 +152,13 @@ class Service:
             self._match = searcher.match_threshold().threshold
         except SwanError:
             self._match = None
+        catalogue = searcher.catalogue
+        self._choices = {
+            "scene": _names_or_any(catalogue.scene),
+            "split": _names_or_any(catalogue.split),
+            "find": [("images", "images"), *([("captions", "captions")] if len(catalogue.text) else [])],
+            "threshold": [("-1", "any"), *([("auto", "a match")] if self._match is not None else [])],
+        }
 
     def ask(self, asked: Asked) -> Answer:
         """The answer to a request.
@@ -231,17 +239,7 @@ class Service:
 
     def found(self, answer: Answer) -> Found:
         """An answer as the API gives it."""
-        results = [
-            Result(
-                rank=hit.rank,
-                score=hit.score,
-                filename=hit.filename,
-                scene=hit.scene,
-                captions=list(hit.captions),
-                image=self._address(hit.row) or None,
-            )
-            for hit in answer.hits
-        ]
+        results = [Result(**hit.record(), image=self._address(hit.row) or None) for hit in answer.hits]
         return Found(query=answer.question, unknown_words=list(answer.unknown), results=results)
 
     def _address(self, row: int, size: str = "small") -> str:
@@ -279,14 +277,8 @@ class Service:
         return render_page(title, sections, form=self._form(asked), message=message)
 
     def _form(self, asked: Asked) -> Mapping[str, Any]:
-        catalogue, scope = self.searcher.catalogue, asked.scope
-        choices = {
-            "scene": _choices("any", catalogue.scene),
-            "split": _choices("any", catalogue.split),
-            "find": [("images", "images"), *([("captions", "captions")] if len(catalogue.text) else [])],
-            "threshold": [("-1", "any"), *([("auto", "a match")] if self._match is not None else [])],
-            "top_k": [(str(number), str(number)) for number in sorted({*CHOICES, scope.top_k})],
-        }
+        scope = asked.scope
+        counts = [(str(number), str(number)) for number in sorted({*CHOICES, scope.top_k})]
         chosen = {
             "scene": scope.scenes[0] if scope.scenes else "",
             "split": scope.split or "",
@@ -301,15 +293,15 @@ class Service:
             "files": scope.files or "",
             "longest": LONGEST_TEXT,
             "labels": {"find": "find", "threshold": "least score", "top_k": "results"},
-            "choices": choices,
+            "choices": {**self._choices, "top_k": counts},
             "chosen": chosen,
             "kept": {name: value for name, value in kept.items() if value},
             "narrowed": bool(asked.without or scope.files or scope.scenes or scope.split),
         }
 
 
-def _choices(none: str, column: np.ndarray) -> list[tuple[str, str]]:
-    return [("", none), *((name, name) for name in sorted({name for name in column if name}))]
+def _names_or_any(column: np.ndarray) -> list[tuple[str, str]]:
+    return [("", "any"), *((name, name) for name in different_names(column))]
 
 
 async def _body(request: Request) -> bytes:

@@ -8,7 +8,6 @@ pixels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ from swancli.errors import StoreError, SwanError
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
 from swancli.query.raster import Frame, Raster
-from swancli.store import MADE_BY, TILES, create_store, open_store
-from swancli.workspace import shipped_checkpoint
+from swancli.store import MADE_BY, TILES, create_store, from_relative, open_store, to_relative
+from swancli.workspace import standing_checkpoint
 
 TILE_SIZES = (256, 384)  # pixels; chosen on scenes made of validation images
 LEAST_DATA = 0.5  # share of a tile that must hold data
@@ -198,7 +197,7 @@ def write_tiles(
         file.create_dataset("tiles/box", data=boxes[np.concatenate(kept)])
         file.create_dataset("scene/preview", data=raster.preview, compression="gzip")
         file.attrs.update(
-            scene=os.path.relpath(raster.path, path.parent),
+            scene=to_relative(str(raster.path), path.parent),
             scene_name=identity.name,
             scene_size=identity.size,
             scene_changed=identity.changed,
@@ -207,10 +206,10 @@ def write_tiles(
             crs=raster.frame.crs,
             transform=raster.frame.transform,
             tile_sizes=list(sizes),
-            checkpoint=os.path.relpath(checkpoint.path, path.parent),
+            checkpoint=to_relative(str(checkpoint.path), path.parent),
             checkpoint_sha256=checkpoint.sha256,
             variant=checkpoint.model.settings.variant,
-            vocab=os.path.relpath(checkpoint.vocab, path.parent) if checkpoint.vocab else "",
+            vocab=to_relative(str(checkpoint.vocab or ""), path.parent),
         )
         return len(embedding)
 
@@ -242,12 +241,10 @@ class TileFile:
                 attributes["scene_name"], int(attributes["scene_size"]), int(attributes["scene_changed"])
             )
             self.sizes = tuple(map(int, attributes["tile_sizes"]))
-            self.checkpoint = Path(os.path.normpath(path.parent / attributes["checkpoint"]))
-            if not self.checkpoint.exists() and self.checkpoint.name == shipped_checkpoint().name:
-                self.checkpoint = shipped_checkpoint()  # where this installation has it
+            self.checkpoint = standing_checkpoint(Path(from_relative(attributes["checkpoint"], path.parent)))
             self.checkpoint_sha256 = attributes["checkpoint_sha256"]
             vocab = attributes["vocab"]
-            self.vocab = Path(os.path.normpath(path.parent / vocab)) if vocab else None
+            self.vocab = Path(from_relative(vocab, path.parent)) if vocab else None
             if not len(boxes) == len(self._embedding) > 0:
                 raise KeyError(f"{len(boxes)} boxes for {len(self._embedding)} embeddings")
         except (KeyError, TypeError, ValueError) as error:
