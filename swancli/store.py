@@ -1,4 +1,4 @@
-"""The HDF5 files that one step hands to the next, and how a file comes into being whole.
+"""The HDF5 files that one step hands to the next.
 
     prepare -> dataset.h5 -> vocab -> vocab.h5 -> train -> best.pt -> embed -> embeddings.h5 -> eval, query
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
+from swancli.files import atomic_path
 from swancli.images import decode_image
 
 VERSION = 1
@@ -40,35 +41,6 @@ MADE_BY = {
 SPLITS = ("train", "val", "test")
 TEXT = h5py.string_dtype(encoding="utf-8")
 BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dimensions
-
-
-# ---------------------------------------------------------------------------------------------------------
-# whole files only
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is synced to disk and renamed to `path`.
-
-    When the body raises, the temporary file is removed and whatever stood at `path` stays as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ import h5py
 import numpy as np
 
 from swancli.errors import SwanError
+from swancli.files import atomic_path
 from swancli.model.settings import WORD_DIM
-from swancli.store import TEXT, VOCABULARY, atomic_path, create_store, open_store
+from swancli.store import TEXT, VOCABULARY, create_store, open_store
 from swancli.word_vectors import WordVectors
 
 if TYPE_CHECKING:

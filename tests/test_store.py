@@ -15,7 +15,6 @@ from swancli.store import (
     Catalogue,
     Dataset,
     Embeddings,
-    atomic_path,
     create_dataset,
     create_store,
     mapped,
@@ -72,36 +71,6 @@ def test_image_rows_are_those_of_the_split():
     assert catalogue.image_rows("val").tolist() == [0, 2]
     assert catalogue.image_rows("test").tolist() == []
     assert catalogue.image_rows(None).tolist() == [0, 1, 2]
-
-
-# ---------------------------------------------------------------------------------------------------------
-# whole files only
-
-
-def write_half(path, error):
-    with create_store(path, DATASET) as file:
-        file["half"] = 1
-        raise error
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_exception_leaves_the_old_file_and_no_temporary_one(tmp_path, error):
-    path = tmp_path / "a.h5"
-    path.write_text("old")
-    with pytest.raises(error):
-        write_half(path, error)
-    assert path.read_text() == "old"
-    assert [found.name for found in tmp_path.iterdir()] == ["a.h5"]
-
-
-def test_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
-    path = tmp_path / "deep" / "a.txt"
-    with atomic_path(path) as temporary:
-        temporary.write_text("new")
-        assert not path.exists()
-        assert temporary.parent == path.parent
-    assert path.read_text() == "new"
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_store_carries_format_version_maker_and_complete(tmp_path):

@@ -24,8 +24,9 @@ from swancli.evaluate.metrics import (
     scene_confusion,
 )
 from swancli.evaluate.report import Report
+from swancli.files import atomic_path
 from swancli.pictures import Pictures
-from swancli.store import Embeddings, atomic_path
+from swancli.store import Embeddings
 from swancli.workspace import Run, Workspace
 
 if TYPE_CHECKING:

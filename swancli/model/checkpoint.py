@@ -17,11 +17,11 @@ import torch
 
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
+from swancli.files import atomic_path
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.model.torch_file import foreign_names, read_torch_file
-from swancli.store import atomic_path
 from swancli.vocab import Vocabulary, read_vocabulary
 
 FORMAT, VERSION = "swan-checkpoint", 1

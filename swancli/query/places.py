@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from swancli.errors import SwanError
+from swancli.files import atomic_path
 from swancli.query.heat import HeatMap
 from swancli.query.raster import Frame, require_rasterio
-from swancli.store import atomic_path
 
 WGS84 = "EPSG:4326"
 ON_EARTH = "WGS84, longitude and latitude in degrees"

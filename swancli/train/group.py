@@ -16,9 +16,9 @@ from typing import Any
 from swancli import __version__
 from swancli.errors import SwanError
 from swancli.evaluate.report import GroupReport, GroupRow, Report
+from swancli.files import atomic_path
 from swancli.model.settings import QUIRKS, ModelSettings
 from swancli.prepare.splits import Fold
-from swancli.store import atomic_path
 from swancli.train.loop import PUBLISHED_PAIRS, Watch
 from swancli.train.run import RunConfig, config_from, lengthened, raise_existing, resumed_config, train_run
 from swancli.workspace import Group, Run, Workspace

@@ -21,10 +21,11 @@ from swancli.errors import SwanError
 from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.features import Features, encode_features
+from swancli.files import atomic_path
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
-from swancli.store import Dataset, atomic_path
+from swancli.store import Dataset
 from swancli.threads import read_ahead
 from swancli.train.batches import (
     Batch,

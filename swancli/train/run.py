@@ -19,11 +19,12 @@ from swancli.device import choose_device, describe_device
 from swancli.errors import SwanError
 from swancli.evaluate.report import Report, evaluate_checkpoint
 from swancli.features import Features
+from swancli.files import atomic_path
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
-from swancli.store import Dataset, atomic_path
+from swancli.store import Dataset
 from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train
 from swancli.vocab import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace

@@ -20,8 +20,9 @@ from swancli import __version__
 from swancli.device import autocast, image_batch, move, pinned
 from swancli.embed import Progress
 from swancli.errors import SwanError
+from swancli.files import atomic_path
 from swancli.model.backbone import Backbone
-from swancli.store import Dataset, atomic_path
+from swancli.store import Dataset
 from swancli.threads import read_ahead
 from swancli.train.batches import augment, draw_views, normalise, read_images, stored_size
 from swancli.train.schedule import warmed_cosine
