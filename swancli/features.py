@@ -137,6 +137,7 @@ def write_features(
                         "train without --features, or give trained weights: --weights FILE",
                     )
                 _append(file, depth, halved, len(rows), start)
+            file.check()
             progress("views", stop, len(rows))
 
 

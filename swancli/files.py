@@ -1,13 +1,20 @@
-"""How a file comes into being: whole, on the disk, and with nothing of an interrupted attempt left behind."""
+"""How a file comes into being, whole and on the disk, and how a folder has one writer at a time."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from swancli.errors import SwanError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -16,6 +23,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     When the body raises, the temporary file is removed and whatever stood at `path` stays as it was. What a
     killed process left of the same file is removed first.
+
+    Raises:
+        SwanError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     host = re.sub(r"\W", "-", socket.gethostname())
@@ -26,8 +36,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        if _tells_of_full_disk(error):
+            raise SwanError(f"{path}: no room left on the disk", "make room, then run it again") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _tells_of_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is of a disk or a quota without room.
+
+    HDF5 says so in its text alone when it fails to close a file; torch raises another error on top.
+    """
+    while error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        if any(f"errno = {number}," in str(error) for number in NO_ROOM):
+            return True
+        error = error.__context__
+    return False
 
 
 def _remove_left_over(path: Path, host: str) -> None:
@@ -55,3 +83,26 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing into a folder; it is free again when this one ends, however it does.
+
+    Raises:
+        SwanError: another process writes into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SwanError(f"{folder}: another swan is writing there", "wait for its end, or stop it") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # which a folder raises that something came into
+            folder.rmdir()

@@ -10,6 +10,7 @@ M captions, H x W pixels, D embedding, V words.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,13 +44,67 @@ TEXT = h5py.string_dtype(encoding="utf-8")
 BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dimensions
 
 
+class _UnfailingFile(io.FileIO):
+    """A file that HDF5 writes into; what it could not take is remembered in `error` and told by us.
+
+    HDF5 itself neither survives a write that fails nor closes its file afterwards: the process crashes.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data)
+        while left and not self.error:
+            try:
+                left = left[super().write(left) :]
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raises what went wrong so far."""
+        if self.error:
+            raise self.error
+
+
+class StoreFile(h5py.File):
+    """A new store while it is written."""
+
+    def __init__(self, file: _UnfailingFile) -> None:
+        super().__init__(file, "w")
+        self._target = file
+
+    def check(self) -> None:
+        """To be called now and then in a long write, which would go on for nothing on a full disk.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        self._target.check()
+
+
 @contextmanager
-def create_store(path: Path, kind: str) -> Iterator[h5py.File]:
-    """A new HDF5 file of a kind (a key of `MADE_BY`), complete when the body ends."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(format=kind, version=VERSION, created_by=f"swancli {__version__}")
-        yield file
-        file.attrs["complete"] = True
+def create_store(path: Path, kind: str) -> Iterator[StoreFile]:
+    """A new HDF5 file of a kind (a key of `MADE_BY`), complete when the body ends.
+
+    Raises:
+        SwanError: the disk is full.
+    """
+    with atomic_path(path) as temporary, _UnfailingFile(temporary, "w+") as target:
+        try:
+            with StoreFile(target) as file:
+                file.attrs.update(format=kind, version=VERSION, created_by=f"swancli {__version__}")
+                yield file
+                file.attrs["complete"] = True
+        finally:
+            target.check()
 
 
 def open_store(path: Path, kind: str) -> h5py.File:
@@ -214,7 +269,7 @@ def read_catalogue(file: h5py.File) -> Catalogue:
 class DatasetWriter:
     """Takes the images of a new `dataset.h5` one by one, in the source's order; see `create_dataset`."""
 
-    def __init__(self, file: h5py.File, shape: tuple[int, int] | None) -> None:
+    def __init__(self, file: StoreFile, shape: tuple[int, int] | None) -> None:
         self._file = file
         self._digests: list[str] = []
         if shape:
@@ -231,6 +286,7 @@ class DatasetWriter:
         self._images.resize(len(self._digests) + 1, axis=0)
         self._images[-1] = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
         self._digests.append(digest)
+        self._file.check()
 
     def finish(self, catalogue: Catalogue, skipped: Sequence[tuple[str, str]] = ()) -> None:
         """Writes the columns; `skipped` holds a file name and a reason for each image left out."""

@@ -17,11 +17,10 @@ import torch
 
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
-from swancli.files import atomic_path
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.model.torch_file import foreign_names, read_torch_file
+from swancli.model.torch_file import foreign_names, read_torch_file, write_torch_file
 from swancli.vocab import Vocabulary, read_vocabulary
 
 FORMAT, VERSION = "swan-checkpoint", 1
@@ -64,8 +63,7 @@ def save_checkpoint(
         "model": model.state_dict(),
         "training": training or {},
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    write_torch_file(path, content)
 
 
 def load_checkpoint(
@@ -170,8 +168,7 @@ def export_published(checkpoint: Checkpoint, path: Path) -> None:
         "args": Namespace(created_by=f"swancli {__version__}", **origin),
         "Eiters": origin.get("steps", 0),
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    write_torch_file(path, content)
 
 
 def file_sha256(path: Path) -> str:

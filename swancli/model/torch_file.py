@@ -1,4 +1,4 @@
-"""Reading files that `torch.save` wrote, from whomever they come: nothing in them can execute."""
+"""Writing files with `torch.save`, and reading them, from whomever they come: nothing in them can execute."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from swancli.errors import StoreError
+from swancli.files import atomic_path
+
+
+def write_torch_file(path: Path, content: Any) -> None:
+    """Writes tensors and plain values, whole or not at all; the bytes do not depend on the name."""
+    # A file that torch opened itself would carry its temporary name inside.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 class Unread:

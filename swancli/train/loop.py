@@ -179,6 +179,8 @@ def train(
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
     fingerprint = dataset.catalogue.fingerprint()
     events = _tensorboard(run, len(history) + 1)
+    if history:
+        _write_metrics(run, history)  # killed between `last.pt` and this, it lacks an epoch
 
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
@@ -218,8 +220,7 @@ def train(
             save_checkpoint(run.best, model, vocabulary, origin)
         state = {"optimizer": optimizer.state_dict(), "history": history}
         save_checkpoint(run.last, model, vocabulary, origin, state)
-        with atomic_path(run.metrics) as temporary:
-            pd.DataFrame(history).to_csv(temporary, index=False)
+        _write_metrics(run, history)
         if events:
             for name, value in history[-1].items():
                 events.add_scalar(name, value, epoch)
@@ -354,6 +355,11 @@ def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
         row |= {f"{name}_median_rank": direction.median_rank, f"{name}_mean_rank": direction.mean_rank}
     row |= {"mR": report.scores.mean_recall, "pairs_per_second": report.pairs_per_second}
     return row | {"seconds": report.seconds}
+
+
+def _write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
+    with atomic_path(run.metrics) as temporary:
+        pd.DataFrame(history).to_csv(temporary, index=False)
 
 
 def _restore(

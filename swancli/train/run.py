@@ -19,7 +19,7 @@ from swancli.device import choose_device, describe_device
 from swancli.errors import SwanError
 from swancli.evaluate.report import Report, evaluate_checkpoint
 from swancli.features import Features
-from swancli.files import atomic_path
+from swancli.files import atomic_path, only_writer
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
@@ -172,12 +172,17 @@ def train_run(
     """Trains a run to its last epoch; returns the recalls of its best checkpoint on the validation split.
 
     Raises:
-        SwanError: data set or vocabulary is missing, they do not belong together, or the run exists already.
+        SwanError: data set or vocabulary is missing, they do not belong together, the run exists already, or
+            another process trains it.
     """
-    if not resume and run.config.exists():
-        raise_existing(run)
     processor = choose_device(device)
-    with Dataset(workspace.dataset(config.dataset)) as dataset, ExitStack() as closing_later:
+    with (
+        Dataset(workspace.dataset(config.dataset)) as dataset,
+        only_writer(run.folder),
+        ExitStack() as closing_later,
+    ):
+        if not resume and run.config.exists():
+            raise_existing(run)
         if config.fold:
             dataset.catalogue = redrawn(dataset.catalogue, config.fold)
         if resume and run.last.exists():

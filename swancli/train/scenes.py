@@ -20,8 +20,8 @@ from swancli import __version__
 from swancli.device import autocast, image_batch, move, pinned
 from swancli.embed import Progress
 from swancli.errors import SwanError
-from swancli.files import atomic_path
 from swancli.model.backbone import Backbone
+from swancli.model.torch_file import write_torch_file
 from swancli.store import Dataset
 from swancli.threads import read_ahead
 from swancli.train.batches import augment, draw_views, normalise, read_images, stored_size
@@ -138,8 +138,7 @@ def train_on_scenes(
         "scenes": names,
         "state_dict": {key: value.cpu() for key, value in backbone.network.state_dict().items()},
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    write_torch_file(path, content)
     return accuracy
 
 

@@ -46,6 +46,13 @@ def published(tmp_path_factory):
     return folder
 
 
+def test_bytes_do_not_depend_on_the_name(published, tmp_path):
+    again = load_checkpoint(published / "best.pt")
+    for name in ("one.pt", "another.pt"):
+        save_checkpoint(tmp_path / name, again.model, again.vocabulary, again.origin)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
+
+
 def test_exported_file_has_the_published_layout(published):
     content = torch.load(published / "SWAN_best.pth.tar", weights_only=False)
     assert sorted(content) == ["Eiters", "args", "best_rsum", "epoch", "model"]

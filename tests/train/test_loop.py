@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from swancli.errors import SwanError
+from swancli.files import only_writer
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
 from swancli.store import Dataset
@@ -19,14 +20,27 @@ from swancli.vocab import count_words, write_vocabulary
 NO_CLOCK = ["pairs_per_second", "seconds"]
 
 
+def plain_values(content):
+    """The tensors and plain values inside of nested lists and dictionaries, in order."""
+    if isinstance(content, dict | list):
+        inner = content.values() if isinstance(content, dict) else content
+        return [value for part in inner for value in plain_values(part)]
+    return [content]
+
+
 def weights_of(path):
     return torch.load(path, weights_only=True)["model"]
 
 
 def assert_same_run(first, second):
+    """In everything but the clock and the run's name."""
     for name in ("best", "last"):
-        one, two = (weights_of(getattr(run, name)) for run in (first, second))
-        assert all(torch.equal(one[key], two[key]) for key in one)
+        one, two = (torch.load(getattr(run, name), weights_only=True) for run in (first, second))
+        assert all(torch.equal(one["model"][key], two["model"][key]) for key in one["model"])
+        assert {**one["origin"], "run": ""} == {**two["origin"], "run": ""}
+    states = [plain_values(content["training"]["optimizer"]) for content in (one, two)]
+    for value, other in zip(*states, strict=True):
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
     tables = [pd.read_csv(run.metrics).drop(columns=NO_CLOCK) for run in (first, second)]
     pd.testing.assert_frame_equal(*tables)
 
@@ -50,6 +64,21 @@ def test_interrupted_and_resumed_run_ends_where_the_uninterrupted_one_does(works
     assert len(pd.read_csv(workspace.run("tiny", "parts").metrics)) == 1
     parts = run_training("parts", epochs=3, frozen=False, resume=True)
     assert_same_run(whole, parts)
+
+
+def test_epoch_that_metrics_lack_is_there_after_resuming(run_training):
+    run = run_training("first", epochs=2)
+    whole = run.metrics.read_text()
+    run.metrics.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # killed after `last.pt`
+    run_training("first", epochs=2, resume=True)
+    assert run.metrics.read_text() == whole
+
+
+def test_run_that_another_process_trains_is_refused(workspace, run_training):
+    run = workspace.run("tiny", "first")
+    with only_writer(run.folder), pytest.raises(SwanError, match="another swan is writing there"):
+        run_training("first", epochs=1)
+    run_training("first", epochs=1)
 
 
 def test_resumed_run_of_the_default_recipe_ends_where_the_uninterrupted_one_does(run_training):
