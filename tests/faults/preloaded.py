@@ -1,0 +1,17 @@
+"""Imported once by the server that forks the processes of trials: what commands import."""
+# ruff: noqa: F401
+
+import faiss
+import rasterio
+import torch.utils.tensorboard
+import torchvision
+
+import swancli.cli
+import swancli.commands.demo
+import swancli.embed
+import swancli.evaluate.report
+import swancli.prepare.build
+import swancli.query.index
+import swancli.query.scene
+import swancli.train.group
+import swancli.train.scenes
