@@ -56,7 +56,8 @@ def open_store(path: Path, kind: str) -> h5py.File:
     """Opens a store for reading.
 
     Raises:
-        StoreError: the file is absent, not HDF5, of another format or version, or not complete.
+        StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
+            lies in another file: a stranger's could show any file of this machine as pictures.
     """
     again = f"make it with `{MADE_BY[kind]}`"
     if not path.is_file():
@@ -72,10 +73,26 @@ def open_store(path: Path, kind: str) -> h5py.File:
         problem = f"{path}: version {file.attrs.get('version')} of {kind}; this swan reads version {VERSION}"
     elif not file.attrs.get("complete", False):
         problem = f"{path}: not complete, the command that wrote it was interrupted"
+    elif elsewhere := _leading_elsewhere(file):
+        problem = f"{path}: its /{elsewhere} lies in another file, which no swan writes and none reads"
     else:
         return file
     file.close()
     raise StoreError(problem, again)
+
+
+def _leading_elsewhere(file: h5py.File) -> str:
+    """Name of a link or an array in a file whose content lies in another file; "" when there is none."""
+
+    def check(name: bytes, link: h5py.h5l.LinkInfo) -> str | None:
+        if link.type == h5py.h5l.TYPE_HARD:
+            found = file[name]
+            outside = isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)
+        else:
+            outside = link.type != h5py.h5l.TYPE_SOFT
+        return name.decode(errors="replace") if outside else None
+
+    return file.id.links.visit(check, info=True) or ""
 
 
 def _as_text(value: Any) -> str:
@@ -193,7 +210,10 @@ def read_catalogue(file: h5py.File) -> Catalogue:
         categories = []
         for name in ("scene", "split"):
             names = np.append(file[f"images/{name}_names"].asstr()[:], None)  # -1 picks this last one
-            categories.append(names[file[f"images/{name}"][:]])
+            codes = file[f"images/{name}"][:]
+            if codes.min(initial=-1) < -1:
+                raise IndexError(f"/images/{name} holds {codes.min()}, no code")
+            categories.append(names[codes])
         text = file["captions/text"].asstr()[:]
         image = file["captions/image"][:].astype(np.int64)
     except (KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
@@ -265,12 +285,21 @@ class Dataset:
             images = self._file["images"]
             self._pixels = images.get("pixels")
             self._encoded = images["encoded"] if self._pixels is None else None
+            self._check_lengths(images)
         except KeyError as error:
             self._file.close()
             raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[DATASET]}") from error
         except StoreError:
             self._file.close()
             raise
+
+    def _check_lengths(self, images: h5py.Group) -> None:
+        """Refuses images that are not one for each file name: they would stand beside wrong captions."""
+        names = [name for name in ("pixels", "encoded", "digest") if name in images]
+        counts = {name: len(images[name]) for name in ("filename", *names)}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} of /images/{name}" for name, count in counts.items())
+            raise StoreError(f"{self.path}: rows do not fit: {told}", "make the file again")
 
     def image(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3): the RGB pixels of one image."""
@@ -384,9 +413,12 @@ def open_embeddings(path: Path) -> Embeddings:
         if (
             len(image) != len(catalogue.filename)
             or len(caption) != len(catalogue.text)
-            or image.shape[1] != caption.shape[1]
+            or image.shape[1:] != caption.shape[1:]
+            or image.ndim != 2
         ):
             raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
+        if not image.dtype == caption.dtype == np.float32:
+            raise StoreError(f"{path}: embeddings of type {image.dtype} and {caption.dtype}, not float32")
     except KeyError as error:
         file.close()
         raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[EMBEDDINGS]}") from error
@@ -414,9 +446,9 @@ def mapped(column: h5py.Dataset) -> np.ndarray:
     """A column of a store as an array whose values the system fetches from the file where they are touched.
 
     So a few rows of many cost nothing else. A column that does not lie in the file in one piece, as no swan
-    writes it, is read.
+    writes it, is read; so is one of texts or other objects, whose bytes in the file are no values.
     """
     start = column.id.get_offset()
-    if start is None or not column.size:
+    if start is None or not column.size or column.dtype.hasobject:
         return column[:]
     return np.memmap(column.file.filename, column.dtype, "r", offset=start, shape=column.shape)
