@@ -14,7 +14,7 @@ import torch
 
 from swancli.device import autocast, image_batch, move, pinned, reading_threads
 from swancli.errors import ImageError, SwanError
-from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes, resize_image
+from swancli.images import decode_image, pixel_digest, read_inside, resize_image
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
@@ -215,10 +215,7 @@ def embed_folder(
     """
     if not folder.is_dir():
         raise SwanError(f"--images {folder}: no such folder")
-    try:
-        source = read_source(folder, "folder")
-    except SwanError as error:
-        raise SwanError(f"{folder}: no images in it", f"known are {', '.join(SUFFIXES)}") from error
+    source = read_source(folder, "folder")
     names = [entry.filename for entry in source.entries]
     skipped: dict[int, tuple[str, str]] = {}
     blank = np.zeros((1, 1, 3), np.uint8)
@@ -226,12 +223,11 @@ def embed_folder(
     def read_image(row: int) -> np.ndarray:
         try:
             path = source.images / names[row]
-            return decode_image(read_bytes(path), str(path))
+            return decode_image(read_inside(path, source.images), str(path))
         except ImageError as error:
             if missing == "error":
-                raise ImageError(
-                    error.problem, error.mend or "mend it, or pass over it: --missing skip"
-                ) from None
+                mend = f"{error.mend or 'mend it'}; or pass over it: --missing skip"
+                raise ImageError(error.problem, mend) from None
             skipped[row] = names[row], error.problem
             return blank
 

@@ -5,13 +5,40 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from swancli.errors import ImageError
 
+# All that Pillow may take a file for, whatever it is called: it hands others, such as EPS, to other programs.
+FORMATS = tuple(
+    kind.format
+    for kind in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        TiffImagePlugin.TiffImageFile,
+        BmpImagePlugin.BmpImageFile,
+        WebPImagePlugin.WebPImageFile,
+        Jpeg2KImagePlugin.Jpeg2KImageFile,
+        GifImagePlugin.GifImageFile,
+        PpmImagePlugin.PpmImageFile,
+    )
+)
+LEADS_OUT = "leads out of the folder of images"
+LEADS_OUT_MEND = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -28,6 +55,28 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError(f"{path}: {error.strerror or error}") from error
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder leads out of it, by its name or by a link; the folder may be a link."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def read_inside(path: Path, folder: Path) -> bytes:
+    """The bytes of an image file below a folder, which a stranger may have named or put there.
+
+    Raises:
+        ImageError: it is absent, cannot be read, is a pipe or a device, or leads out of the folder.
+    """
+    try:
+        outside = leads_out(path, folder)
+    except ValueError as error:  # a NUL in the name
+        raise ImageError(f"{str(path)!r}: {error}") from error
+    if outside:
+        raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_MEND)
+    if path.exists() and not path.is_file():
+        raise ImageError(f"{path}: not a file")
+    return read_bytes(path)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels, from the header alone where Pillow knows the format.
 
@@ -35,14 +84,14 @@ def image_size(path: Path) -> tuple[int, int]:
         ImageError: the file is absent or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.height, image.width
     except Exception:
         return decode_image(read_bytes(path), str(path)).shape[:2]
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """The pixels of an encoded image: JPEG, PNG, TIFF and whatever else Pillow reads.
+    """The pixels of an encoded image of one of `FORMATS`.
 
     Grey and palette images become RGB. Where an alpha channel says transparent the image becomes black
     (no data). Samples wider than 8 bits are scaled by the smallest bit depth that holds the image's
@@ -57,7 +106,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     """
     tiff = data[:4] in TIFF_STARTS
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if not (tiff and _beyond_pillow(image)):
                 image.load()
                 return _to_rgb(image)

@@ -123,6 +123,39 @@ def test_absent_folder_of_images_is_told(source):
     assert "--images DIR" in said
 
 
+def test_links_that_lead_out_of_the_folder_are_told_and_can_be_left_out(source):
+    secret = source.parent / "secret.png"
+    (source / "images" / "port_1.png").rename(secret)
+    (source / "images" / "port_1.png").symlink_to(secret)
+    (source / "images" / "port_0.png").rename(source / "images" / "kept.png")
+    (source / "images" / "port_0.png").symlink_to("kept.png")
+    assert prepare_problem(source) == (
+        f"{source / 'images'}: 1 of 4 images lie outside of it, by links or by name: "
+        "1 port_<number>.png (first port_1.png)\n"
+        "give the folder that the images themselves are in, or copy them: cp -rL; "
+        "or leave them out, --missing skip"
+    )
+    summary, _ = prepare(source, missing="skip")
+    assert summary.skipped == [
+        Skipped("leads out of the folder of images", "port_<number>.png", 1, "port_1.png")
+    ]
+
+
+def test_folder_of_images_that_is_a_link_is_taken(source):
+    (source / "images").rename(source.parent / "elsewhere")
+    (source / "images").symlink_to(source.parent / "elsewhere")
+    assert not prepare(source)[0].skipped
+
+
+def test_scene_does_not_lead_out_of_the_folder(source):
+    """An image may lie in a folder named like its scene."""
+    (source / "images" / "port_1.png").rename(source.parent / "port_1.png")
+    content = json.loads((source / "dataset.json").read_text())
+    content["images"][1]["scene"] = "../.."
+    (source / "dataset.json").write_text(json.dumps(content))
+    assert "lie outside of it" in prepare_problem(source)
+
+
 def test_truncated_and_false_images_are_named(source):
     path = source / "images" / "port_1.png"
     path.write_text("<html>not found</html>")
