@@ -37,9 +37,11 @@ FORMATS = tuple(
         PpmImagePlugin.PpmImageFile,
     )
 )
+TOO_LARGE_MEND = "cut it into tiles"
 LEADS_OUT = "leads out of the folder of images"
 LEADS_OUT_MEND = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+MOST_SAMPLES = 10**9  # of a picture: 31,600 x 31,600 in grey
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -90,7 +92,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return decode_image(read_bytes(path), str(path)).shape[:2]
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
+def decode_image(data: bytes, name: str, most_samples: int = MOST_SAMPLES) -> np.ndarray:
     """The pixels of an encoded image of one of `FORMATS`.
 
     Grey and palette images become RGB. Where an alpha channel says transparent the image becomes black
@@ -98,28 +100,40 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     largest value, so that 12-bit data in a 16-bit file is not nearly black; floating-point
     samples up to 1 are scaled by 1.
 
+    Args:
+        name: tells the user which image it is. most_samples: pixels times bands; a small file may claim many.
+
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        ImageError: the bytes are not a whole image; `name` tells the user which.
+        ImageError: the bytes are not a whole image, or too large a one.
     """
     tiff = data[:4] in TIFF_STARTS
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if not (tiff and _beyond_pillow(image)):
+                shape = (image.height, image.width, max(3, len(image.getbands())))
+                _check_samples(shape, name, most_samples)
                 image.load()
                 return _to_rgb(image)
+    except ImageError:
+        raise
     except Image.UnidentifiedImageError:
         if not tiff:
             raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too large an image ({error})", "cut it into tiles") from error
+        raise ImageError(f"{name}: too large an image ({error})", TOO_LARGE_MEND) from error
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
         if not tiff:
             raise ImageError(f"{name}: damaged image ({error})") from error
-    return _decode_tiff(data, name)
+    return _decode_tiff(data, name, most_samples)
+
+
+def _check_samples(shape: tuple[int, ...], name: str, most: int) -> None:
+    if math.prod(shape) > most:
+        raise ImageError(f"{name}: too large an image ({' x '.join(map(str, shape))})", TOO_LARGE_MEND)
 
 
 def _beyond_pillow(image: Image.Image) -> bool:
@@ -158,7 +172,7 @@ def full_scale(top: float, kind: np.dtype) -> float:
     return 1.0 if fractions else 2.0 ** max(8, math.ceil(math.log2(top + 1))) - 1
 
 
-def _decode_tiff(data: bytes, name: str) -> np.ndarray:
+def _decode_tiff(data: bytes, name: str, most_samples: int) -> np.ndarray:
     """TIFF kinds that Pillow does not know: 16-bit RGB, more than four bands, floating point."""
     try:
         import tifffile
@@ -169,8 +183,11 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         ) from None
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            picture = file.series[0]
+            picture = file.series[0]  # of several pages, where they are of one size
+            _check_samples(picture.shape, name, most_samples)
             samples, axes = picture.asarray(), picture.axes
+    except ImageError:
+        raise
     except Exception as error:
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
     if not samples.size:

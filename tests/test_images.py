@@ -220,3 +220,11 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     for name, said in (("pipe.png", "not a file"), ("absent.png", "No such file"), ("a\0.png", "null")):
         with pytest.raises(ImageError, match=said):
             read_inside(tmp_path / name, tmp_path)
+
+
+def test_small_file_that_claims_many_samples_is_refused_before_it_is_read():
+    stack = encode_tiff(np.zeros((40, 64, 64, 3), np.uint16), compression="zlib", photometric="rgb")
+    plain = encode(Image.new("RGB", (64, 64)))
+    for data in (stack, plain):
+        with pytest.raises(ImageError, match="too large an image"):
+            decode_image(data, "it", 10_000)

@@ -48,7 +48,7 @@ def serve(
     searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab)
     shown = pictures_of(searcher.embeddings, pictures)
     listening = web.listen(host, port)
-    if host not in web.LOOPBACK:
+    if not web.is_loopback(host):
         warn(f"--host {host}: whoever can reach it can search, and see the images")
     display.note(f"searching {len(searcher.catalogue.filename)} images of {path}; Ctrl-C ends")
     address = f"[{host}]" if ":" in host else host
