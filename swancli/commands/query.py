@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from swancli.commands.options import (
     exclusive,
     scene_only,
 )
-from swancli.console import Display, show_answer, show_scene_answer, warn
+from swancli.console import Display, print_json, show_answer, show_scene_answer, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
@@ -271,7 +270,7 @@ def _query_scene(
     if answer.unknown:
         warn(f"words that the model does not know: {', '.join(answer.unknown)}")
     if as_json:
-        print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
+        print_json(answer.record())
     else:
         show_scene_answer(answer)
     for path in written:
@@ -333,6 +332,6 @@ def _print_answer(answer: Answer, as_json: bool, searched: str, lenient: bool = 
     if answer.unknown:
         warn(f"words that the model does not know: {', '.join(answer.unknown)}")
     if as_json:
-        print(json.dumps({**answer.record(), "search": searched}, ensure_ascii=False), flush=True)
+        print_json({**answer.record(), "search": searched})
     else:
         show_answer(answer)
