@@ -12,6 +12,7 @@ from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
 from swancli.store import Dataset
+from swancli.train import loop
 from swancli.train.loop import TrainSettings, Watch, rate_share
 from swancli.train.run import resumed_config
 from swancli.vocab import count_words, write_vocabulary
@@ -183,3 +184,56 @@ def test_damaged_checkpoint_is_refused(tmp_path, run_training):
     for name, message in (("other.pt", "do not fit"), ("cut.pt", "loaded safely"), ("none.pt", "no such")):
         with pytest.raises(SwanError, match=message):
             load_checkpoint(tmp_path / name)
+
+
+class Poison(Watch):
+    """Makes the weights of a run not a number after a step."""
+
+    def __init__(self, monkeypatch, epoch, step):
+        self.after = epoch, step
+        self.poisoned = False
+        plain = loop.hinge_loss
+
+        def poisoned_loss(similarity, *masks, **options):
+            return plain(similarity * (float("nan") if self.poisoned else 1), *masks, **options)
+
+        monkeypatch.setattr(loop, "hinge_loss", poisoned_loss)
+
+    def step(self, epoch, step, steps, loss, pairs_per_second):
+        self.poisoned = (epoch, step) == self.after
+
+
+def test_loss_that_is_no_number_stops_with_its_step_files_and_the_last_good_checkpoint(
+    run_training, monkeypatch, workspace
+):
+    run = workspace.run("tiny", "a")
+    with pytest.raises(SwanError, match=r"epoch 2 of 2 steps: the loss is nan at step 2 ") as told:
+        run_training("a", epochs=3, watch=Poison(monkeypatch, 2, 1))
+    names = told.value.problem.partition("its images: ")[2].split(", ")
+    assert names
+    assert set(names) <= {"red_0.png", "green_1.png", "blue_2.png", "white_3.png"}
+    assert f"the last good checkpoint is {run.last}" in told.value.mend
+    assert "--init-from" in told.value.mend
+    assert load_checkpoint(run.last).origin["epoch"] == 1
+    assert all(value.isfinite().all() for value in weights_of(run.last).values())
+    assert len(pd.read_csv(run.metrics)) == 1
+
+
+def test_loss_that_is_no_number_at_once_says_that_there_is_no_checkpoint(
+    run_training, monkeypatch, workspace
+):
+    watch = Poison(monkeypatch, 0, 0)
+    watch.poisoned = True
+    with pytest.raises(SwanError, match="at step 1 ") as told:
+        run_training("a", epochs=1, watch=watch)
+    assert told.value.mend.startswith("no checkpoint is written yet")
+    assert not workspace.run("tiny", "a").last.exists()
+
+
+def test_exploding_weights_are_not_kept(run_training, workspace):
+    explode = TrainSettings(epochs=2, batch_size=8, captions_per_image=1, lr=1e30, schedule="step")
+    with pytest.raises(SwanError) as told:
+        run_training("a", training=explode)
+    assert "validation: a similarity is not a number" in told.value.problem
+    assert "no checkpoint is written yet" in told.value.mend
+    assert not workspace.run("tiny", "a").last.exists()
