@@ -7,6 +7,7 @@ swan embed --images DIR
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +182,8 @@ def embed_dataset(
     for captions, shard in _encoded_together(part, model):
         texts = part.text[captions]
         caption[captions] = encode_captions(model, checkpoint.vocabulary, texts, shard=shard, **options)
-    return _made_by(checkpoint, image, caption, part, dataset.name, dataset.path)
+    made = _made_by(checkpoint, image, caption, part, dataset.name, dataset.path)
+    return replace(made, dataset_digest=dataset.digest)
 
 
 def _encoded_together(catalogue: Catalogue, model: Swan) -> list[tuple[np.ndarray, int]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,7 @@ class DatasetWriter:
         """Writes the columns; `skipped` holds a file name and a reason for each image left out."""
         write_catalogue(self._file, catalogue)
         self._file.create_dataset("images/digest", data=_objects(self._digests), dtype=TEXT)
+        self._file.attrs["digest"] = content_digest(catalogue, self._digests)
         for column, name in enumerate(("filename", "reason")):
             values = _objects(row[column] for row in skipped)
             self._file.create_dataset(f"skipped/{name}", data=values, dtype=TEXT)
@@ -269,11 +270,27 @@ def create_dataset(path: Path, name: str, shape: tuple[int, int] | None) -> Iter
         yield DatasetWriter(file, shape)
 
 
+def content_digest(catalogue: Catalogue, digests: Sequence[str]) -> str:
+    """A hash of names, captions and pixels, whatever the splits and the order of the rows.
+
+    Args:
+        digests: of each image's pixels.
+    """
+    images = [f"{name}\0{digest}" for name, digest in zip(catalogue.filename, digests, strict=True)]
+    captions = [
+        f"{catalogue.filename[row]}\0{text}"
+        for row, text in zip(catalogue.image, catalogue.text, strict=True)
+    ]
+    rows = "\n".join([*sorted(images), *sorted(captions)])
+    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
+
+
 class Dataset:
     """A `dataset.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        name: the data set's name. catalogue: its rows.
+        name: the data set's name. catalogue: its rows. digest: see `content_digest`; "" in files of an
+        earlier swan.
     """
 
     def __init__(self, path: Path) -> None:
@@ -281,6 +298,7 @@ class Dataset:
         self._file = open_store(path, DATASET)
         try:
             self.name = _as_text(self._file.attrs["dataset"])
+            self.digest = _as_text(self._file.attrs.get("digest", ""))
             self.catalogue = read_catalogue(self._file)
             images = self._file["images"]
             self._pixels = images.get("pixels")
@@ -348,6 +366,7 @@ class Embeddings:
     vocab: path of the vocabulary where the checkpoint carries none (stored likewise), else "".
     pictures: path of the `dataset.h5` or the folder that the images came from (stored likewise), else "".
     digest: of `image`, as `write_embeddings` stored it; "" before that, and in files of an earlier swan.
+    dataset_digest: of the data set that was embedded, see `content_digest`; "" of folders and lines of text.
     """
 
     image: np.ndarray | h5py.Dataset
@@ -360,6 +379,7 @@ class Embeddings:
     vocab: str = ""
     pictures: str = ""
     digest: str = ""
+    dataset_digest: str = ""
 
 
 PATHS = ("checkpoint", "vocab", "pictures")  # of `Embeddings`
@@ -380,7 +400,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> str:
             block = np.ascontiguousarray(embeddings.image[start : start + BLOCK], np.float32)
             image[start : start + BLOCK] = block
             digest.update(block)
-        for name in ("dataset", "checkpoint_sha256", "variant"):
+        for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
         for name in PATHS:
             file.attrs[name] = to_relative(getattr(embeddings, name), path.parent)
@@ -425,7 +445,7 @@ def open_embeddings(path: Path) -> Embeddings:
     except StoreError:
         file.close()
         raise
-    names = ("dataset", "checkpoint_sha256", "variant", "digest", *PATHS)
+    names = ("dataset", "dataset_digest", "checkpoint_sha256", "variant", "digest", *PATHS)
     attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
     attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
     return Embeddings(image, caption, catalogue, **attributes)
@@ -440,6 +460,18 @@ def read_embeddings(path: Path) -> Embeddings:
     stored = open_embeddings(path)
     with stored.image.file:
         return replace(stored, image=stored.image[:], caption=stored.caption[:])
+
+
+def changed_since(embeddings: Embeddings) -> str:
+    """In words, that the data set was prepared anew since it was embedded; "" when not, or not to be told."""
+    path, digest = Path(embeddings.pictures), ""
+    if not (embeddings.dataset_digest and path.is_file()):
+        return ""
+    with suppress(StoreError), open_store(path, DATASET) as file:  # a damaged one is told when it is read
+        digest = _as_text(file.attrs.get("digest", ""))
+    changed = digest and digest != embeddings.dataset_digest
+    again = "its images or captions are others now; make the embeddings again: swan embed"
+    return f"{path} was prepared again after it was embedded; {again}" if changed else ""
 
 
 def mapped(column: h5py.Dataset) -> np.ndarray:

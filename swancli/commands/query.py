@@ -141,6 +141,7 @@ def query(
     """
     from swancli.images import decode_image, read_bytes
     from swancli.query.search import Question, Scope, open_search
+    from swancli.store import changed_since
 
     if sum((bool(text), image is not None, batch)) != 1:
         raise SwanError(
@@ -193,6 +194,8 @@ def query(
         exact=exact,
         texts_only=image is None,
     )
+    if changed := changed_since(searcher.embeddings):
+        warn(changed)
     if least is None:
         match = searcher.match_threshold()
         least = match.threshold

@@ -42,10 +42,13 @@ def serve(
         ) from error
     from swancli.pictures import pictures_of
     from swancli.query.search import open_search
+    from swancli.store import changed_since
 
     display = Display(quiet)
     path = embeddings or Workspace(root).find_embeddings()
     searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab)
+    if changed := changed_since(searcher.embeddings):
+        warn(changed)
     shown = pictures_of(searcher.embeddings, pictures)
     listening = web.listen(host, port)
     if not web.is_loopback(host):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from swancli.images import (
     read_inside,
     resize_image,
 )
+from swancli.prepare.agreement import misplaced_captions
 from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
 from swancli.prepare.sources import Source, read_source
-from swancli.prepare.splits import assign_splits
+from swancli.prepare.splits import assign_splits, overlap
 from swancli.store import SPLITS, Catalogue, create_dataset
 from swancli.threads import in_order
 
@@ -85,11 +86,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `prepare` wrote. shape: (height, width) of all images; None when they are stored as they were."""
+    """What `prepare` wrote.
+
+    shape: (height, width) of all images; None when they are stored as they were. warnings: what makes figures
+    of it doubtful.
+    """
 
     splits: list[SplitCount]
     skipped: list[Skipped]
     shape: tuple[int, int] | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,12 @@ def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress 
     listed, skipped = _find_files(source, splits, settings.missing, progress)
     shape = _choose_shape(listed, settings, progress)
     rows = _read_rows(listed, source.images, shape, settings, skipped, progress)
-    return write_dataset(output, settings.name, shape, rows, skipped)
+    summary = write_dataset(output, settings.name, shape, rows, skipped)
+    misplaced = misplaced_captions(source.entries)
+    if not misplaced:
+        return summary
+    warning = f"{settings.source}: {misplaced}: is a list off by some rows?"
+    return replace(summary, warnings=(warning, *summary.warnings))
 
 
 def _no_progress(phase: str, done: int, total: int) -> None:
@@ -309,11 +320,13 @@ def write_dataset(
     """
     entries: list[Entry] = []
     splits: list[str | None] = []
+    digests: list[str] = []
     with create_dataset(output, name, shape) as writer:
         for row in rows:
             writer.add(row.image, row.digest)
             entries.append(row.entry)
             splits.append(row.split)
+            digests.append(row.digest)
         if not entries:
             raise SwanError(f"{name}: no image could be read: {_describe(skipped)}", "are the files images?")
         catalogue = Catalogue.of(
@@ -324,7 +337,8 @@ def write_dataset(
             image=(index for index, entry in enumerate(entries) for _ in entry.captions),
         )
         writer.finish(catalogue, skipped)
-    return Summary(count_splits(catalogue), group_skipped(skipped), shape)
+    warnings = (overlap(catalogue, digests, split) for split in ("val", "test"))
+    return Summary(count_splits(catalogue), group_skipped(skipped), shape, tuple(filter(None, warnings)))
 
 
 def count_splits(catalogue: Catalogue) -> list[SplitCount]:

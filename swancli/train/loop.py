@@ -224,6 +224,7 @@ def train(
         origin = {
             "dataset": dataset.name,
             "fingerprint": fingerprint,
+            "dataset_digest": dataset.digest,
             "run": run.name,
             "fold": asdict(fold) if fold else None,
             "epoch": epoch,
@@ -405,6 +406,11 @@ def _restore(
     if last.origin.get("fingerprint") != dataset.catalogue.fingerprint():
         raise SwanError(
             f"{dataset.path}: prepared again since the run began; its splits or captions have changed",
+            "start a new run",
+        )
+    if dataset.digest != last.origin.get("dataset_digest", dataset.digest):
+        raise SwanError(
+            f"{dataset.path}: prepared again since the run began; its images are others now",
             "start a new run",
         )
     if not all("highest" in group for group in last.training["optimizer"]["param_groups"]):

@@ -17,6 +17,7 @@ from swancli.prepare.build import (
     prepare_dataset,
     prepare_demo,
 )
+from swancli.prepare.demo import generate_demo
 from swancli.store import Dataset
 
 SPLITS = ("train", "train", "val", "test")
@@ -287,3 +288,27 @@ def test_real_tiffs_of_two_sizes_are_stored_as_they_are(real_data, tmp_path):
     summary = prepare_dataset(PrepareSettings("tif", real_data / "tif_samples"), tmp_path / "dataset.h5")
     assert summary.shape is None
     assert summary.splits == [SplitCount(None, 6, 0, 4)]
+
+
+def test_test_image_with_the_pixels_of_a_training_one_is_warned_of(source):
+    assert prepare(source)[0].warnings == ()
+    Image.new("RGB", (8, 6), (0, 10, 20)).save(source / "images" / "port_3.png", compress_level=0)
+    (warning,) = prepare(source)[0].warnings
+    assert warning.startswith("1 of 1 images of test have the name or the pixels of a training image")
+    assert "(first port_3.png, as port_0.png)" in warning
+
+
+def test_captions_that_are_off_by_one_are_warned_of(tmp_path):
+    folder = tmp_path / "source"
+    (folder / "images").mkdir(parents=True)
+    images = list(generate_demo(36, seed=1, size=16))
+    for image in images:
+        Image.fromarray(image.pixels).save(folder / "images" / image.filename)
+    captions = [caption for image in images for caption in image.captions]
+    (folder / "train_filename.txt").write_text("\n".join(image.filename for image in images))
+    (folder / "train_caps.txt").write_text("\n".join(captions))
+    assert prepare(folder)[0].warnings == ()
+    (folder / "train_caps.txt").write_text("\n".join(captions[1:] + captions[:1]))
+    (warning,) = prepare(folder)[0].warnings
+    assert "1 line earlier in the list" in warning
+    assert str(folder) in warning
