@@ -237,3 +237,20 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
     assert "validation: a similarity is not a number" in told.value.problem
     assert "no checkpoint is written yet" in told.value.mend
     assert not workspace.run("tiny", "a").last.exists()
+
+
+def test_run_whose_images_have_changed_is_not_resumed(run_training, workspace):
+    run_training("a", epochs=1)
+    with h5py.File(workspace.dataset("tiny"), "r+") as file:
+        file.attrs["digest"] = "of other pixels"
+    with pytest.raises(SwanError, match="its images are others now"):
+        run_training("a", epochs=2, resume=True)
+
+
+def test_checkpoint_of_weights_that_are_no_numbers_is_refused(run_training):
+    run = run_training("a", epochs=1)
+    content = torch.load(run.best, weights_only=True)
+    content["model"]["image_tower.aggregate.0.weight"][0, 0] = float("nan")
+    torch.save(content, run.best)
+    with pytest.raises(SwanError, match=r"1 of its weights are not numbers, first image_tower\.aggregate\.0"):
+        load_checkpoint(run.best)
