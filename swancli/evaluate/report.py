@@ -27,6 +27,7 @@ from swancli.evaluate.metrics import (
 )
 from swancli.evaluate.reranking import reranked_similarity
 from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
+from swancli.prepare.agreement import described_images, misplaced_captions
 from swancli.prepare.splits import overlap
 from swancli.store import Catalogue, Dataset, Embeddings, changed_since, names_in, read_embeddings
 from swancli.workspace import Group, Run, Workspace, standing_checkpoint
@@ -249,6 +250,7 @@ def evaluate(
             "leave it out, or choose another with --split",
         )
     reranked = reranked_similarity(image, caption) if rerank else None
+    misplaced = misplaced_captions(described_images(part))
     return Report(
         source=source,
         split=split or "all",
@@ -267,6 +269,7 @@ def evaluate(
             else None
         ),
         new_captions=int(new.sum()),
+        warnings=(f"{misplaced}: are captions and images off by some rows?",) if misplaced else (),
     )
 
 
@@ -321,7 +324,7 @@ def evaluate_checkpoint(
         options["known"] = training_texts(stored.catalogue) if new_captions else None
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(path)}
     report = evaluate(embeddings, source, split=split, **options)
-    return replace(report, warnings=tuple(filter(None, warnings)))
+    return replace(report, warnings=(*report.warnings, *filter(None, warnings)))
 
 
 def evaluate_group(
@@ -393,7 +396,7 @@ def evaluate_file(
     options["known"] = training_texts(embeddings.catalogue) if new_captions else None
     source = {"dataset": embeddings.dataset, "embeddings": str(path)}
     report = evaluate(embeddings, source, split=split, **options)
-    return replace(report, warnings=tuple(filter(None, _doubts(embeddings, split))))
+    return replace(report, warnings=(*report.warnings, *filter(None, _doubts(embeddings, split))))
 
 
 def _doubts(embeddings: Embeddings, split: str | None) -> Iterator[str]:

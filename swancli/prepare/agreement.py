@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from swancli.prepare.entries import Entry
+from swancli.store import Catalogue
 
 LINES = (-2, -1, 1, 2)  # by how many captions a list may be off; another image's five are as many as two back
 IMAGES = (-1, 1)
@@ -47,6 +48,16 @@ def misplaced_captions(entries: Sequence[Entry]) -> str:
         if by_images:
             return f"the captions{whose} fit the scenes of their images better {_moved(by_images, 'image')}"
     return ""
+
+
+def described_images(catalogue: Catalogue) -> list[Entry]:
+    """The images of a data set with their captions, as a source lists them."""
+    captions: list[list[str]] = [[] for _ in catalogue.filename]
+    for row, text in zip(catalogue.image, catalogue.text, strict=True):
+        if row >= 0:
+            captions[row].append(text)
+    columns = zip(catalogue.filename, captions, catalogue.split, catalogue.scene, strict=True)
+    return [Entry(name, tuple(texts), split, scene) for name, texts, split, scene in columns]
 
 
 def _moved(shift: int, what: str) -> str:

@@ -233,6 +233,14 @@ class Service:
             raise SwanError(f"there is no image {row}")
         return row
 
+    def picture(self, row: int, side: int) -> bytes:
+        """A JPEG file of an image that is searched; raises a SwanError that tells no path of this machine."""
+        name = self.searcher.catalogue.filename[self.checked_row(row)]
+        try:
+            return self.pictures.jpeg(row, side)
+        except SwanError as error:
+            raise SwanError(f"{name}: its picture is not there any more, or cannot be read") from error
+
     def found(self, answer: Answer) -> Found:
         """An answer as the API gives it."""
         results = [Result(**hit.record(), image=self._address(hit.row) or None) for hit in answer.hits]
@@ -416,7 +424,7 @@ def application(service: Service, host: str) -> FastAPI:
     def image(row: int, size: Literal["small", "large"] = "small") -> Response:
         """The picture of an image that is searched, as JPEG."""
         side = SIDE if size == "small" else OPENED_SIDE
-        picture = service.pictures.jpeg(service.checked_row(row), side)
+        picture = service.picture(row, side)
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     return app

@@ -3,12 +3,14 @@
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 
-from swancli.prepare.agreement import LEAST, misplaced_captions
+from swancli.prepare.agreement import LEAST, described_images, misplaced_captions
 from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
 from swancli.prepare.sources import read_source
+from swancli.store import Catalogue
 
 
 def by_lines(entries, lines):
@@ -66,3 +68,13 @@ def test_few_alike_and_undescribed_images_are_no_sign(demo):
     assert (
         misplaced_captions([replace(entry, captions=entry.captions[:1], scene=None) for entry in demo]) == ""
     )
+
+
+def test_rows_of_a_data_set_are_looked_at_as_a_source_is(demo):
+    columns = ([getattr(entry, name) for entry in demo] for name in ("filename", "scene", "split"))
+    texts = [text for entry in demo for text in entry.captions]
+    image = np.repeat(np.arange(len(demo)), [len(entry.captions) for entry in demo])
+    catalogue = Catalogue.of(*columns, texts, image)
+    assert described_images(catalogue) == demo
+    off = replace(catalogue, image=np.minimum(image + 1, len(demo) - 1))
+    assert "1 image later in the list" in misplaced_captions(described_images(off))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from swancli.errors import SwanError
+from swancli.evaluate.report import evaluate_checkpoint
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
 from swancli.store import Dataset
@@ -254,3 +255,12 @@ def test_checkpoint_of_weights_that_are_no_numbers_is_refused(run_training):
     torch.save(content, run.best)
     with pytest.raises(SwanError, match=r"1 of its weights are not numbers, first image_tower\.aggregate\.0"):
         load_checkpoint(run.best)
+
+
+def test_evaluation_tells_of_test_images_that_trained(run_training, workspace):
+    run = run_training("a", epochs=1)
+    assert evaluate_checkpoint(workspace, run.best).warnings == ()
+    with h5py.File(workspace.dataset("tiny"), "r+") as file:
+        file["images/digest"][8] = file["images/digest"][0]
+    (warning,) = evaluate_checkpoint(workspace, run.best).warnings
+    assert warning.startswith("1 of 4 images of test have the name or the pixels of a training image")
