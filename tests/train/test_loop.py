@@ -240,27 +240,20 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
     assert not workspace.run("tiny", "a").last.exists()
 
 
-def test_run_whose_images_have_changed_is_not_resumed(run_training, workspace):
-    run_training("a", epochs=1)
+def test_what_has_changed_since_a_run_is_told(run_training, workspace):
+    """One run for all of it: test images that trained, other pixels, weights that are no numbers."""
+    run = run_training("a", epochs=1)
+    assert evaluate_checkpoint(workspace, run.best).warnings == ()
     with h5py.File(workspace.dataset("tiny"), "r+") as file:
+        file["images/digest"][8] = file["images/digest"][0]
         file.attrs["digest"] = "of other pixels"
+    changed, seen = evaluate_checkpoint(workspace, run.best).warnings
+    assert "prepared again after the training; its images are others now" in changed
+    assert seen.startswith("1 of 4 images of test have the name or the pixels of a training image")
     with pytest.raises(SwanError, match="its images are others now"):
         run_training("a", epochs=2, resume=True)
-
-
-def test_checkpoint_of_weights_that_are_no_numbers_is_refused(run_training):
-    run = run_training("a", epochs=1)
     content = torch.load(run.best, weights_only=True)
     content["model"]["image_tower.aggregate.0.weight"][0, 0] = float("nan")
     torch.save(content, run.best)
     with pytest.raises(SwanError, match=r"1 of its weights are not numbers, first image_tower\.aggregate\.0"):
         load_checkpoint(run.best)
-
-
-def test_evaluation_tells_of_test_images_that_trained(run_training, workspace):
-    run = run_training("a", epochs=1)
-    assert evaluate_checkpoint(workspace, run.best).warnings == ()
-    with h5py.File(workspace.dataset("tiny"), "r+") as file:
-        file["images/digest"][8] = file["images/digest"][0]
-    (warning,) = evaluate_checkpoint(workspace, run.best).warnings
-    assert warning.startswith("1 of 4 images of test have the name or the pixels of a training image")
