@@ -9,16 +9,18 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from typer import Exit
 from typer.core import TyperGroup
@@ -46,7 +48,24 @@ PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
 RECALL_AT = (1, 5, 10)
 
 
-class ResultConsole(Console):
+# What would act on a terminal, or turn around what is read there: file names and captions hold anything.
+ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
+
+
+def _harmless(text: str) -> str:
+    return ACTING.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+class SafeConsole(Console):
+    """A console that shows what would act on the terminal, such as escape sequences in a file name."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _harmless(text), style, control)
+
+
+class ResultConsole(SafeConsole):
     """A console that leaves a closed pipe to `Boundary`: rich would end with exit code 1."""
 
     def on_broken_pipe(self) -> None:
@@ -60,7 +79,7 @@ def output() -> Console:
 
 def warn(text: str) -> None:
     """A warning on standard error, shown even when it is not a terminal."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escape(text)}")
+    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escape(text)}")
 
 
 class Boundary(TyperGroup):
@@ -87,7 +106,7 @@ class Boundary(TyperGroup):
 
 
 def _show_error(problem: str, mend: str) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold red]error:[/] {escape(problem)}")
     if mend:
         console.print(f"  {escape(mend)}")
@@ -97,7 +116,7 @@ class Display:
     """Progress and notes on standard error; silent when it is no terminal, or when asked to be."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = SafeConsole(stderr=True, highlight=False)
         self.silent = quiet or not self.console.is_terminal
 
     def note(self, text: str) -> None:
@@ -238,17 +257,31 @@ def show_scores(title: str, rows: Mapping[str, Scores]) -> None:
     output().print(table)
 
 
+def print_json(record: Any, indent: int | None = None) -> None:
+    """One JSON document, valid and without effect on a terminal whatever text is in it."""
+    text = json.dumps(record, indent=indent, ensure_ascii=False)
+    print(ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
+
+
+def _cell(value: Any) -> Any:
+    """A text as a spreadsheet shows it, which takes some beginnings for a formula; numbers stay."""
+    if not isinstance(value, str):
+        return value
+    value = _harmless(value)
+    return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+
+
 def print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> None:
     """A report as one JSON document, as CSV with a header, or as a table."""
     from swancli.evaluate.report import GroupReport
 
     if as_json:
-        print(json.dumps(report.record(), indent=1, ensure_ascii=False))
+        print_json(report.record(), indent=1)
     elif as_csv:
         rows = report.table()
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     elif isinstance(report, GroupReport):
         show_group(report)
     else:

@@ -7,6 +7,7 @@ swan embed --images DIR
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from swancli.device import autocast, image_batch, move, pinned, reading_threads
 from swancli.errors import ImageError, SwanError
-from swancli.images import SUFFIXES, decode_image, pixel_digest, read_bytes, resize_image
+from swancli.images import decode_image, pixel_digest, read_inside, resize_image
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
@@ -181,7 +182,8 @@ def embed_dataset(
     for captions, shard in _encoded_together(part, model):
         texts = part.text[captions]
         caption[captions] = encode_captions(model, checkpoint.vocabulary, texts, shard=shard, **options)
-    return _made_by(checkpoint, image, caption, part, dataset.name, dataset.path)
+    made = _made_by(checkpoint, image, caption, part, dataset.name, dataset.path)
+    return replace(made, dataset_digest=dataset.digest)
 
 
 def _encoded_together(catalogue: Catalogue, model: Swan) -> list[tuple[np.ndarray, int]]:
@@ -215,10 +217,7 @@ def embed_folder(
     """
     if not folder.is_dir():
         raise SwanError(f"--images {folder}: no such folder")
-    try:
-        source = read_source(folder, "folder")
-    except SwanError as error:
-        raise SwanError(f"{folder}: no images in it", f"known are {', '.join(SUFFIXES)}") from error
+    source = read_source(folder, "folder")
     names = [entry.filename for entry in source.entries]
     skipped: dict[int, tuple[str, str]] = {}
     blank = np.zeros((1, 1, 3), np.uint8)
@@ -226,12 +225,11 @@ def embed_folder(
     def read_image(row: int) -> np.ndarray:
         try:
             path = source.images / names[row]
-            return decode_image(read_bytes(path), str(path))
+            return decode_image(read_inside(path, source.images), str(path))
         except ImageError as error:
             if missing == "error":
-                raise ImageError(
-                    error.problem, error.mend or "mend it, or pass over it: --missing skip"
-                ) from None
+                mend = f"{error.mend or 'mend it'}; or pass over it: --missing skip"
+                raise ImageError(error.problem, mend) from None
             skipped[row] = names[row], error.problem
             return blank
 

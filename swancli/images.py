@@ -5,14 +5,43 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from swancli.errors import ImageError
 
+# All that Pillow may take a file for, whatever it is called: it hands others, such as EPS, to other programs.
+FORMATS = tuple(
+    kind.format
+    for kind in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        TiffImagePlugin.TiffImageFile,
+        BmpImagePlugin.BmpImageFile,
+        WebPImagePlugin.WebPImageFile,
+        Jpeg2KImagePlugin.Jpeg2KImageFile,
+        GifImagePlugin.GifImageFile,
+        PpmImagePlugin.PpmImageFile,
+    )
+)
+TOO_LARGE_MEND = "cut it into tiles"
+LEADS_OUT = "leads out of the folder of images"
+LEADS_OUT_MEND = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+MOST_SAMPLES = 10**9  # of a picture: 31,600 x 31,600 in grey
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -28,6 +57,28 @@ def read_bytes(path: Path) -> bytes:
         raise ImageError(f"{path}: {error.strerror or error}") from error
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder leads out of it, by its name or by a link; the folder may be a link."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def read_inside(path: Path, folder: Path) -> bytes:
+    """The bytes of an image file below a folder, which a stranger may have named or put there.
+
+    Raises:
+        ImageError: it is absent, cannot be read, is a pipe or a device, or leads out of the folder.
+    """
+    try:
+        outside = leads_out(path, folder)
+    except ValueError as error:  # a NUL in the name
+        raise ImageError(f"{str(path)!r}: {error}") from error
+    if outside:
+        raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_MEND)
+    if path.exists() and not path.is_file():
+        raise ImageError(f"{path}: not a file")
+    return read_bytes(path)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels, from the header alone where Pillow knows the format.
 
@@ -35,42 +86,54 @@ def image_size(path: Path) -> tuple[int, int]:
         ImageError: the file is absent or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.height, image.width
     except Exception:
         return decode_image(read_bytes(path), str(path)).shape[:2]
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """The pixels of an encoded image: JPEG, PNG, TIFF and whatever else Pillow reads.
+def decode_image(data: bytes, name: str, most_samples: int = MOST_SAMPLES) -> np.ndarray:
+    """The pixels of an encoded image of one of `FORMATS`.
 
     Grey and palette images become RGB. Where an alpha channel says transparent the image becomes black
     (no data). Samples wider than 8 bits are scaled by the smallest bit depth that holds the image's
     largest value, so that 12-bit data in a 16-bit file is not nearly black; floating-point
     samples up to 1 are scaled by 1.
 
+    Args:
+        name: tells the user which image it is. most_samples: pixels times bands; a small file may claim many.
+
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        ImageError: the bytes are not a whole image; `name` tells the user which.
+        ImageError: the bytes are not a whole image, or too large a one.
     """
     tiff = data[:4] in TIFF_STARTS
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if not (tiff and _beyond_pillow(image)):
+                shape = (image.height, image.width, max(3, len(image.getbands())))
+                _check_samples(shape, name, most_samples)
                 image.load()
                 return _to_rgb(image)
+    except ImageError:
+        raise
     except Image.UnidentifiedImageError:
         if not tiff:
             raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too large an image ({error})", "cut it into tiles") from error
+        raise ImageError(f"{name}: too large an image ({error})", TOO_LARGE_MEND) from error
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
         if not tiff:
             raise ImageError(f"{name}: damaged image ({error})") from error
-    return _decode_tiff(data, name)
+    return _decode_tiff(data, name, most_samples)
+
+
+def _check_samples(shape: tuple[int, ...], name: str, most: int) -> None:
+    if math.prod(shape) > most:
+        raise ImageError(f"{name}: too large an image ({' x '.join(map(str, shape))})", TOO_LARGE_MEND)
 
 
 def _beyond_pillow(image: Image.Image) -> bool:
@@ -109,7 +172,7 @@ def full_scale(top: float, kind: np.dtype) -> float:
     return 1.0 if fractions else 2.0 ** max(8, math.ceil(math.log2(top + 1))) - 1
 
 
-def _decode_tiff(data: bytes, name: str) -> np.ndarray:
+def _decode_tiff(data: bytes, name: str, most_samples: int) -> np.ndarray:
     """TIFF kinds that Pillow does not know: 16-bit RGB, more than four bands, floating point."""
     try:
         import tifffile
@@ -120,8 +183,11 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
         ) from None
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            picture = file.series[0]
+            picture = file.series[0]  # of several pages, where they are of one size
+            _check_samples(picture.shape, name, most_samples)
             samples, axes = picture.asarray(), picture.axes
+    except ImageError:
+        raise
     except Exception as error:
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
     if not samples.size:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from swancli.errors import SwanError
-from swancli.images import decode_image, read_bytes
+from swancli.images import decode_image, read_inside
 from swancli.store import Catalogue, Dataset, Embeddings
 
 QUALITY = 85  # of JPEG files made here
@@ -57,10 +57,8 @@ class Pictures:
                 raise SwanError(f"{self._folder}: has no image {name!r} any more")
             with self._lock:
                 return self._dataset.image(self._place[name])
-        path = (self._folder / name).resolve()
-        if not path.is_relative_to(self._folder.resolve()):
-            raise SwanError(f"{name!r}: leads out of {self._folder}")
-        return decode_image(read_bytes(path), str(path))
+        path = self._folder / name
+        return decode_image(read_inside(path, self._folder), str(path))
 
     def jpeg(self, row: int, side: int) -> bytes:
         """A picture as a JPEG file, its longer side at most `side` pixels; raises as `pixels` does."""

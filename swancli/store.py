@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,8 @@ def open_store(path: Path, kind: str) -> h5py.File:
     """Opens a store for reading.
 
     Raises:
-        StoreError: the file is absent, not HDF5, of another format or version, or not complete.
+        StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
+            lies in another file: a stranger's could show any file of this machine as pictures.
     """
     again = f"make it with `{MADE_BY[kind]}`"
     if not path.is_file():
@@ -127,10 +128,26 @@ def open_store(path: Path, kind: str) -> h5py.File:
         problem = f"{path}: version {file.attrs.get('version')} of {kind}; this swan reads version {VERSION}"
     elif not file.attrs.get("complete", False):
         problem = f"{path}: not complete, the command that wrote it was interrupted"
+    elif elsewhere := _leading_elsewhere(file):
+        problem = f"{path}: its /{elsewhere} lies in another file, which no swan writes and none reads"
     else:
         return file
     file.close()
     raise StoreError(problem, again)
+
+
+def _leading_elsewhere(file: h5py.File) -> str:
+    """Name of a link or an array in a file whose content lies in another file; "" when there is none."""
+
+    def check(name: bytes, link: h5py.h5l.LinkInfo) -> str | None:
+        if link.type == h5py.h5l.TYPE_HARD:
+            found = file[name]
+            outside = isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)
+        else:
+            outside = link.type != h5py.h5l.TYPE_SOFT
+        return name.decode(errors="replace") if outside else None
+
+    return file.id.links.visit(check, info=True) or ""
 
 
 def _as_text(value: Any) -> str:
@@ -248,7 +265,10 @@ def read_catalogue(file: h5py.File) -> Catalogue:
         categories = []
         for name in ("scene", "split"):
             names = np.append(file[f"images/{name}_names"].asstr()[:], None)  # -1 picks this last one
-            categories.append(names[file[f"images/{name}"][:]])
+            codes = file[f"images/{name}"][:]
+            if codes.min(initial=-1) < -1:
+                raise IndexError(f"/images/{name} holds {codes.min()}, no code")
+            categories.append(names[codes])
         text = file["captions/text"].asstr()[:]
         image = file["captions/image"][:].astype(np.int64)
     except (KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
@@ -292,6 +312,7 @@ class DatasetWriter:
         """Writes the columns; `skipped` holds a file name and a reason for each image left out."""
         write_catalogue(self._file, catalogue)
         self._file.create_dataset("images/digest", data=_objects(self._digests), dtype=TEXT)
+        self._file.attrs["digest"] = content_digest(catalogue, self._digests)
         for column, name in enumerate(("filename", "reason")):
             values = _objects(row[column] for row in skipped)
             self._file.create_dataset(f"skipped/{name}", data=values, dtype=TEXT)
@@ -305,11 +326,27 @@ def create_dataset(path: Path, name: str, shape: tuple[int, int] | None) -> Iter
         yield DatasetWriter(file, shape)
 
 
+def content_digest(catalogue: Catalogue, digests: Sequence[str]) -> str:
+    """A hash of names, captions and pixels, whatever the splits and the order of the rows.
+
+    Args:
+        digests: of each image's pixels.
+    """
+    images = [f"{name}\0{digest}" for name, digest in zip(catalogue.filename, digests, strict=True)]
+    captions = [
+        f"{catalogue.filename[row]}\0{text}"
+        for row, text in zip(catalogue.image, catalogue.text, strict=True)
+    ]
+    rows = "\n".join([*sorted(images), *sorted(captions)])
+    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
+
+
 class Dataset:
     """A `dataset.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        name: the data set's name. catalogue: its rows.
+        name: the data set's name. catalogue: its rows. digest: see `content_digest`; "" in files of an
+        earlier swan.
     """
 
     def __init__(self, path: Path) -> None:
@@ -317,16 +354,26 @@ class Dataset:
         self._file = open_store(path, DATASET)
         try:
             self.name = _as_text(self._file.attrs["dataset"])
+            self.digest = _as_text(self._file.attrs.get("digest", ""))
             self.catalogue = read_catalogue(self._file)
             images = self._file["images"]
             self._pixels = images.get("pixels")
             self._encoded = images["encoded"] if self._pixels is None else None
+            self._check_lengths(images)
         except KeyError as error:
             self._file.close()
             raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[DATASET]}") from error
         except StoreError:
             self._file.close()
             raise
+
+    def _check_lengths(self, images: h5py.Group) -> None:
+        """Refuses images that are not one for each file name: they would stand beside wrong captions."""
+        names = [name for name in ("pixels", "encoded", "digest") if name in images]
+        counts = {name: len(images[name]) for name in ("filename", *names)}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} of /images/{name}" for name, count in counts.items())
+            raise StoreError(f"{self.path}: rows do not fit: {told}", "make the file again")
 
     def image(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3): the RGB pixels of one image."""
@@ -375,6 +422,7 @@ class Embeddings:
     vocab: path of the vocabulary where the checkpoint carries none (stored likewise), else "".
     pictures: path of the `dataset.h5` or the folder that the images came from (stored likewise), else "".
     digest: of `image`, as `write_embeddings` stored it; "" before that, and in files of an earlier swan.
+    dataset_digest: of the data set that was embedded, see `content_digest`; "" of folders and lines of text.
     """
 
     image: np.ndarray | h5py.Dataset
@@ -387,6 +435,7 @@ class Embeddings:
     vocab: str = ""
     pictures: str = ""
     digest: str = ""
+    dataset_digest: str = ""
 
 
 PATHS = ("checkpoint", "vocab", "pictures")  # of `Embeddings`
@@ -407,7 +456,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> str:
             block = np.ascontiguousarray(embeddings.image[start : start + BLOCK], np.float32)
             image[start : start + BLOCK] = block
             digest.update(block)
-        for name in ("dataset", "checkpoint_sha256", "variant"):
+        for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
         for name in PATHS:
             file.attrs[name] = to_relative(getattr(embeddings, name), path.parent)
@@ -440,16 +489,19 @@ def open_embeddings(path: Path) -> Embeddings:
         if (
             len(image) != len(catalogue.filename)
             or len(caption) != len(catalogue.text)
-            or image.shape[1] != caption.shape[1]
+            or image.shape[1:] != caption.shape[1:]
+            or image.ndim != 2
         ):
             raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
+        if not image.dtype == caption.dtype == np.float32:
+            raise StoreError(f"{path}: embeddings of type {image.dtype} and {caption.dtype}, not float32")
     except KeyError as error:
         file.close()
         raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[EMBEDDINGS]}") from error
     except StoreError:
         file.close()
         raise
-    names = ("dataset", "checkpoint_sha256", "variant", "digest", *PATHS)
+    names = ("dataset", "dataset_digest", "checkpoint_sha256", "variant", "digest", *PATHS)
     attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
     attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
     return Embeddings(image, caption, catalogue, **attributes)
@@ -466,13 +518,25 @@ def read_embeddings(path: Path) -> Embeddings:
         return replace(stored, image=stored.image[:], caption=stored.caption[:])
 
 
+def changed_since(embeddings: Embeddings) -> str:
+    """In words, that the data set was prepared anew since it was embedded; "" when not, or not to be told."""
+    path, digest = Path(embeddings.pictures), ""
+    if not (embeddings.dataset_digest and path.is_file()):
+        return ""
+    with suppress(StoreError), open_store(path, DATASET) as file:  # a damaged one is told when it is read
+        digest = _as_text(file.attrs.get("digest", ""))
+    changed = digest and digest != embeddings.dataset_digest
+    again = "its images or captions are others now; make the embeddings again: swan embed"
+    return f"{path} was prepared again after it was embedded; {again}" if changed else ""
+
+
 def mapped(column: h5py.Dataset) -> np.ndarray:
     """A column of a store as an array whose values the system fetches from the file where they are touched.
 
     So a few rows of many cost nothing else. A column that does not lie in the file in one piece, as no swan
-    writes it, is read.
+    writes it, is read; so is one of texts or other objects, whose bytes in the file are no values.
     """
     start = column.id.get_offset()
-    if start is None or not column.size:
+    if start is None or not column.size or column.dtype.hasobject:
         return column[:]
     return np.memmap(column.file.filename, column.dtype, "r", offset=start, shape=column.shape)

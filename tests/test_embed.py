@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from swancli.embed import embed_dataset, encode_captions, encode_images, open_dataset
+from swancli.embed import embed_dataset, embed_folder, encode_captions, encode_images, open_dataset
+from swancli.errors import ImageError
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
@@ -131,3 +133,21 @@ def test_whole_data_set_gives_each_split_the_embeddings_it_has_alone(dataset, vo
     assert rows.sum() == 150
     np.testing.assert_allclose(whole.caption[rows], test.caption, atol=1e-6)
     np.testing.assert_allclose(whole.image[whole.catalogue.split == "test"], test.image, atol=1e-6)
+
+
+def test_link_that_leads_out_of_the_folder_is_refused_or_left_out(vocabulary, tmp_path):
+    model = model_of("repaired", len(vocabulary))
+    save_checkpoint(tmp_path / "best.pt", model, vocabulary, {"dataset": "d", "run": "r", "epoch": 1})
+    checkpoint, folder = load_checkpoint(tmp_path / "best.pt"), tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "own.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    (folder / "secret.png").symlink_to(tmp_path / "secret.png")
+    (folder / "same.png").symlink_to("own.png")
+    with pytest.raises(ImageError, match=r"secret\.png: leads out of the folder") as told:
+        embed_folder(checkpoint, folder, device=CPU)
+    assert "cp -rL" in told.value.mend
+    assert "--missing skip" in told.value.mend
+    embeddings, skipped = embed_folder(checkpoint, folder, missing="skip", device=CPU)
+    assert embeddings.catalogue.filename.tolist() == ["own.png", "same.png"]
+    assert [name for name, _ in skipped] == ["secret.png"]

@@ -1,13 +1,14 @@
 """One decoder for every kind of image file."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from swancli.errors import ImageError
-from swancli.images import decode_image, image_size, pixel_digest, read_bytes, resize_image
+from swancli.images import decode_image, image_size, pixel_digest, read_bytes, read_inside, resize_image
 
 
 def encode(picture, format="png", **options):
@@ -186,3 +187,44 @@ def test_wide_tiff_bands_keep_their_values(planar, bands):
     tifffile.imwrite(file, stored, photometric="rgb", planarconfig=planar)
     expected = np.rint(values[..., :3] * (255 / 4095)).astype(np.uint8)
     np.testing.assert_array_equal(decode_image(file.getvalue(), "a.tif"), expected)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.eps"])
+def test_file_that_another_program_would_open_is_no_image(name):
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    with pytest.raises(ImageError, match="not an image"):
+        decode_image(data, name)
+
+
+def test_link_inside_a_folder_is_read_and_one_that_leads_out_is_not(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (folder / "below" / "a.png").write_bytes(b"own")
+    (folder / "inside.png").symlink_to("below/a.png")
+    (folder / "outside.png").symlink_to(tmp_path / "secret.png")
+    (folder / "away").symlink_to(tmp_path)
+    (tmp_path / "called").symlink_to(folder)
+    assert read_inside(folder / "inside.png", folder) == b"own"
+    assert read_inside(tmp_path / "called" / "inside.png", tmp_path / "called") == b"own"
+    for name in ("outside.png", "away/secret.png", "../secret.png", "below/../../secret.png"):
+        with pytest.raises(ImageError, match="leads out"):
+            read_inside(folder / name, folder)
+    with pytest.raises(ImageError, match="leads out"):
+        read_inside(folder / "/etc/passwd", folder)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, said in (("pipe.png", "not a file"), ("absent.png", "No such file"), ("a\0.png", "null")):
+        with pytest.raises(ImageError, match=said):
+            read_inside(tmp_path / name, tmp_path)
+
+
+def test_small_file_that_claims_many_samples_is_refused_before_it_is_read():
+    stack = encode_tiff(np.zeros((40, 64, 64, 3), np.uint16), compression="zlib", photometric="rgb")
+    plain = encode(Image.new("RGB", (64, 64)))
+    for data in (stack, plain):
+        with pytest.raises(ImageError, match="too large an image"):
+            decode_image(data, "it", 10_000)

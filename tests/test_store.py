@@ -246,3 +246,86 @@ def test_embeddings_that_do_not_fit_their_rows_are_refused(tmp_path):
     write_embeddings(tmp_path / "embeddings.h5", wrong)
     with pytest.raises(StoreError, match="do not fit its rows"):
         read_embeddings(tmp_path / "embeddings.h5")
+
+
+def elsewhere_raw(file, other):
+    file.create_dataset("images/pixels", (1, 8, 8, 3), np.uint8, external=[(str(other), 0, 192)])
+
+
+def elsewhere_link(file, other):
+    file["images/pixels"] = h5py.ExternalLink(str(other), "/pixels")
+
+
+def elsewhere_virtual(file, other):
+    layout = h5py.VirtualLayout((1, 8, 8, 3), np.uint8)
+    layout[:] = h5py.VirtualSource(str(other), "/pixels", (1, 8, 8, 3))
+    file.create_virtual_dataset("images/pixels", layout)
+
+
+def elsewhere_by_a_soft_link(file, other):
+    file["kept/pixels"] = h5py.ExternalLink(str(other), "/pixels")
+    file["images/pixels"] = h5py.SoftLink("/kept/pixels")
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [elsewhere_raw, elsewhere_link, elsewhere_virtual, elsewhere_by_a_soft_link],
+    ids=lambda f: f.__name__,
+)
+def test_file_whose_pixels_lie_in_another_file_is_refused(tmp_path, lead):
+    """A stranger's could show any file of this machine, such as a key, as a picture."""
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["pixels"] = np.zeros((1, 8, 8, 3), np.uint8)
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        file.attrs["dataset"] = "a"
+        write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
+        lead(file, other)
+    with pytest.raises(StoreError, match="lies in another file"):
+        Dataset(tmp_path / "a.h5")
+
+
+def test_soft_link_inside_the_file_is_followed(tmp_path):
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        file.attrs["dataset"] = "a"
+        write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
+        file["kept"] = np.full((1, 8, 8, 3), 7, np.uint8)
+        file["images/pixels"] = h5py.SoftLink("/kept")
+    with Dataset(tmp_path / "a.h5") as dataset:
+        assert (dataset.image(0) == 7).all()
+
+
+@pytest.mark.parametrize("kind", [h5py.vlen_dtype(np.float32), h5py.string_dtype(), h5py.ref_dtype])
+def test_column_of_objects_is_never_mapped(tmp_path, kind):
+    """Its bytes in the file would be taken for addresses in memory."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", (3,), kind)
+        assert not isinstance(mapped(file["a"]), np.memmap)
+
+
+def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
+    path = tmp_path / "embeddings.h5"
+    catalogue = Catalogue.of(["a"], [None], [None])
+    vectors = np.ones((1, 4), np.float32)
+    write_embeddings(path, Embeddings(vectors, vectors[:0], catalogue, "a", "best.pt", "", "repaired"))
+    with h5py.File(path, "a") as file:
+        del file["images/embedding"]
+        file.create_dataset("images/embedding", (1, 4), h5py.vlen_dtype(np.float32))
+    with pytest.raises(StoreError, match="type object"):
+        open_embeddings(path)
+
+
+@pytest.mark.parametrize("column", ["pixels", "digest"])
+def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
+    """They would stand beside the captions of others."""
+    path = tmp_path / "dataset.h5"
+    with create_dataset(path, "a", (8, 8)) as writer:
+        for name in ("a", "b"):
+            writer.add(np.zeros((8, 8, 3), np.uint8), name)
+        writer.finish(Catalogue.of(["a", "b"], [None] * 2, ["train"] * 2, ["a road"] * 2, [0, 1]))
+    with h5py.File(path, "a") as file:
+        values = file[f"images/{column}"][:1]
+        del file[f"images/{column}"]
+        file[f"images/{column}"] = values
+    with pytest.raises(StoreError, match=f"1 of /images/{column}"):
+        Dataset(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +23,7 @@ from swancli.commands.options import (
     alone,
     exclusive,
 )
-from swancli.console import NOT_MET, Display, print_report, show_localization, warn
+from swancli.console import NOT_MET, Display, print_json, print_report, show_localization, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
@@ -192,6 +191,6 @@ def _localize(
             load_checkpoint(encoder, vocab), read, source, progress=progress, **options
         )
     if as_json:
-        print(json.dumps(report.record(), indent=1, ensure_ascii=False))
+        print_json(report.record(), indent=1)
     else:
         show_localization(report)

@@ -19,7 +19,7 @@ from swancli.commands.options import (
     Root,
     given_options,
 )
-from swancli.console import Display, show_features, show_prepared
+from swancli.console import Display, show_features, show_prepared, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
@@ -124,6 +124,8 @@ def prepare(
         with display.progress() as progress:
             summary = prepare_dataset(settings, path, progress)
         show_prepared(dataset, summary)
+        for warning in summary.warnings:
+            warn(warning)
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
         made_of = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +18,7 @@ from swancli.commands.options import (
     Quiet,
     Root,
 )
-from swancli.console import Display, show_pretrained
+from swancli.console import Display, print_json, show_pretrained
 from swancli.workspace import Workspace, named_checkpoint
 
 
@@ -66,7 +65,7 @@ def pretrain(
     with Dataset(workspace.dataset(name)) as stored, display.pretraining() as (progress, on_epoch):
         outcome = train_on_scenes(stored, settings, path, choose_device(device), progress, on_epoch)
     if json_:
-        print(json.dumps({"dataset": name, "file": str(path), **asdict(outcome)}))
+        print_json({"dataset": name, "file": str(path), **asdict(outcome)})
     else:
         show_pretrained(name, path, outcome)
     display.note(f"next: swan train --dataset {name} --backbone {backbone} --weights {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from swancli.commands.options import (
     exclusive,
     scene_only,
 )
-from swancli.console import Display, show_answer, show_scene_answer, warn
+from swancli.console import Display, print_json, show_answer, show_scene_answer, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
@@ -142,6 +141,7 @@ def query(
     """
     from swancli.images import decode_image, read_bytes
     from swancli.query.search import Question, Scope, open_search
+    from swancli.store import changed_since
 
     if sum((bool(text), image is not None, batch)) != 1:
         raise SwanError(
@@ -194,6 +194,8 @@ def query(
         exact=exact,
         texts_only=image is None,
     )
+    if changed := changed_since(searcher.embeddings):
+        warn(changed)
     if least is None:
         match = searcher.match_threshold()
         least = match.threshold
@@ -271,7 +273,7 @@ def _query_scene(
     if answer.unknown:
         warn(f"words that the model does not know: {', '.join(answer.unknown)}")
     if as_json:
-        print(json.dumps(answer.record(), ensure_ascii=False), flush=True)
+        print_json(answer.record())
     else:
         show_scene_answer(answer)
     for path in written:
@@ -333,6 +335,6 @@ def _print_answer(answer: Answer, as_json: bool, searched: str, lenient: bool = 
     if answer.unknown:
         warn(f"words that the model does not know: {', '.join(answer.unknown)}")
     if as_json:
-        print(json.dumps({**answer.record(), "search": searched}, ensure_ascii=False), flush=True)
+        print_json({**answer.record(), "search": searched})
     else:
         show_answer(answer)

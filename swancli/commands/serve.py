@@ -42,13 +42,16 @@ def serve(
         ) from error
     from swancli.pictures import pictures_of
     from swancli.query.search import open_search
+    from swancli.store import changed_since
 
     display = Display(quiet)
     path = embeddings or Workspace(root).find_embeddings()
     searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab)
+    if changed := changed_since(searcher.embeddings):
+        warn(changed)
     shown = pictures_of(searcher.embeddings, pictures)
     listening = web.listen(host, port)
-    if host not in web.LOOPBACK:
+    if not web.is_loopback(host):
         warn(f"--host {host}: whoever can reach it can search, and see the images")
     display.note(f"searching {len(searcher.catalogue.filename)} images of {path}; Ctrl-C ends")
     address = f"[{host}]" if ":" in host else host

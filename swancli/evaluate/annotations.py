@@ -18,6 +18,7 @@ import torch
 from swancli.embed import Progress, encode_captions, quiet
 from swancli.errors import SwanError
 from swancli.evaluate.localization import PEAK, Indicators, indicators
+from swancli.images import LEADS_OUT, LEADS_OUT_MEND, leads_out
 from swancli.model.checkpoint import Checkpoint
 from swancli.query.heat import HeatMap, heat_map, local_maxima
 from swancli.query.raster import Raster, require_rasterio
@@ -99,7 +100,10 @@ def read_annotations(path: Path, images: Path | None = None) -> list[Annotation]
             raise SwanError(f"{path}: annotation {number} is not one ({error!r})", mend) from error
         if not tokenize(caption):
             raise SwanError(f"{path}: annotation {number} has no word in its caption {caption!r}")
-        scene = (images or path.parent) / name
+        folder = images or path.parent
+        scene = folder / name
+        if "\0" in name or leads_out(scene, folder):
+            raise SwanError(f"{path}: annotation {number}: {name!r} {LEADS_OUT}", LEADS_OUT_MEND)
         if not scene.is_file():
             raise SwanError(
                 f"{path}: annotation {number}: no such scene {scene}", "say where they are: --images DIR"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ from swancli.evaluate.metrics import (
     scores_from_similarity,
 )
 from swancli.evaluate.reranking import reranked_similarity
-from swancli.model.checkpoint import Checkpoint, load_checkpoint
-from swancli.store import Catalogue, Dataset, Embeddings, names_in, read_embeddings
-from swancli.workspace import Group, Run, Workspace
+from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
+from swancli.prepare.agreement import described_images, misplaced_captions
+from swancli.prepare.splits import overlap
+from swancli.store import Catalogue, Dataset, Embeddings, changed_since, names_in, read_embeddings
+from swancli.workspace import Group, Run, Workspace, standing_checkpoint
 
+NORM_TOLERANCE = 0.02  # of an embedding's length; half precision rounds it by less
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
 
 
@@ -42,7 +45,7 @@ class Report:
     ceiling, scenes, reranked and new are None unless asked for. reranked: recalls after re-ranking. new:
     recalls with only those captions whose text no training caption has; images without such a caption are no
     queries, but still found; new_ceiling is theirs. new_captions: how many they are.
-    warning: what makes the figures doubtful, "" for nothing.
+    warnings: what makes the figures doubtful.
     """
 
     source: dict[str, str]
@@ -58,7 +61,7 @@ class Report:
     new: Scores | None = None
     new_ceiling: Scores | None = None
     new_captions: int = 0
-    warning: str = ""
+    warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Nested plain values, for JSON."""
@@ -99,11 +102,6 @@ class Report:
     def mean_recall(self) -> float:
         """mR, in percent."""
         return self.scores.mean_recall
-
-    @property
-    def warnings(self) -> list[str]:
-        """The warning, when there is one."""
-        return [self.warning] if self.warning else []
 
     def table(self) -> list[dict[str, Any]]:
         """The same as one flat row, `i2t_R@1` and so on, for CSV."""
@@ -252,6 +250,7 @@ def evaluate(
             "leave it out, or choose another with --split",
         )
     reranked = reranked_similarity(image, caption) if rerank else None
+    misplaced = misplaced_captions(described_images(part))
     return Report(
         source=source,
         split=split or "all",
@@ -270,6 +269,7 @@ def evaluate(
             else None
         ),
         new_captions=int(new.sum()),
+        warnings=(f"{misplaced}: are captions and images off by some rows?",) if misplaced else (),
     )
 
 
@@ -320,10 +320,11 @@ def evaluate_checkpoint(
             batch_size=batch_size,
             progress=progress,
         )
-        warning = _changed_since_training(checkpoint, stored)
+        warnings = _changed_since_training(checkpoint, stored), _overlap(stored, split)
         options["known"] = training_texts(stored.catalogue) if new_captions else None
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(path)}
-    return replace(evaluate(embeddings, source, split=split, **options), warning=warning)
+    report = evaluate(embeddings, source, split=split, **options)
+    return replace(report, warnings=(*report.warnings, *filter(None, warnings)))
 
 
 def evaluate_group(
@@ -344,7 +345,8 @@ def evaluate_group(
         report = evaluate_checkpoint(workspace, run.best, dataset, **options)
         unfinished = _unfinished(run)
         if unfinished:
-            report = replace(report, warning=f"{unfinished}: swan train --resume --run {group.name}")
+            warning = f"{unfinished}: swan train --resume --run {group.name}"
+            report = replace(report, warnings=(*report.warnings, warning))
         rows.append(GroupRow(member["label"], member["fold"], report))
     return GroupReport(group.name, tuple(rows))
 
@@ -362,16 +364,47 @@ def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
     trained_on = checkpoint.origin.get("fingerprint")
     if not trained_on or dataset.name != checkpoint.origin["dataset"]:
         return ""
-    if dataset.catalogue.fingerprint() == trained_on:
-        return ""
-    return f"{dataset.path} was prepared again after the training; its splits may overlap what was trained on"
+    again = f"{dataset.path} was prepared again after the training"
+    if dataset.catalogue.fingerprint() != trained_on:
+        return f"{again}; its splits may overlap what was trained on"
+    if dataset.digest != checkpoint.origin.get("dataset_digest", dataset.digest):
+        return f"{again}; its images are others now"
+    return ""
+
+
+def _overlap(dataset: Dataset, split: str | None) -> str:
+    digests = dataset.digests(dataset.catalogue.image_rows(None))
+    return "" if split is None or digests is None else overlap(dataset.catalogue, digests, split)
 
 
 def evaluate_file(
     path: Path, *, split: str | None = "test", new_captions: bool = False, **options: Any
 ) -> Report:
-    """Evaluates an `embeddings.h5` as it is; options as in `evaluate_checkpoint`."""
+    """Evaluates an `embeddings.h5` as it is; options as in `evaluate_checkpoint`.
+
+    Raises:
+        SwanError: see `evaluate`; also when its vectors have another length than 1, which no swan writes.
+    """
     embeddings = read_embeddings(path)
+    for name, vectors in (("image", embeddings.image), ("caption", embeddings.caption)):
+        length = np.linalg.norm(vectors, axis=1)
+        wrong = np.flatnonzero(~(np.abs(length - 1) < NORM_TOLERANCE))
+        if len(wrong):
+            problem = f"{path}: {len(wrong)} of {len(length)} {name} embeddings are not of length 1"
+            told = f"first row {wrong[0]}: {length[wrong[0]]:.3g}"
+            raise SwanError(f"{problem} ({told})", "make the file again: swan embed")
     options["known"] = training_texts(embeddings.catalogue) if new_captions else None
     source = {"dataset": embeddings.dataset, "embeddings": str(path)}
-    return evaluate(embeddings, source, split=split, **options)
+    report = evaluate(embeddings, source, split=split, **options)
+    return replace(report, warnings=(*report.warnings, *filter(None, _doubts(embeddings, split))))
+
+
+def _doubts(embeddings: Embeddings, split: str | None) -> Iterator[str]:
+    """What may have changed since the embeddings were made, and which images were seen in training."""
+    made_by = standing_checkpoint(Path(embeddings.checkpoint))
+    if made_by.is_file() and file_sha256(made_by) != embeddings.checkpoint_sha256:
+        yield f"{made_by} is another checkpoint than made these embeddings, perhaps trained on since"
+    yield changed_since(embeddings)
+    if split:
+        marks = [vector.tobytes() for vector in embeddings.image]
+        yield overlap(embeddings.catalogue, marks, split, of="embedding")

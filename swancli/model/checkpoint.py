@@ -151,6 +151,9 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
         raise SwanError(
             f"its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})", TRAIN_AGAIN
         )
+    unsound = [key for key, value in weights.items() if not value.isfinite().all()]
+    if unsound:
+        raise SwanError(f"{len(unsound)} of its weights are not numbers, first {unsound[0]}", TRAIN_AGAIN)
     model.load_state_dict(weights)
 
 

@@ -8,18 +8,28 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from swancli.errors import ImageError, SwanError
-from swancli.images import decode_image, image_size, pixel_digest, read_bytes, resize_image
+from swancli.images import (
+    LEADS_OUT,
+    LEADS_OUT_MEND,
+    decode_image,
+    image_size,
+    leads_out,
+    pixel_digest,
+    read_inside,
+    resize_image,
+)
+from swancli.prepare.agreement import misplaced_captions
 from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
 from swancli.prepare.sources import Source, read_source
-from swancli.prepare.splits import assign_splits
+from swancli.prepare.splits import assign_splits, overlap
 from swancli.store import SPLITS, Catalogue, create_dataset
 from swancli.threads import in_order
 
@@ -27,6 +37,7 @@ DEMO = "demo"
 DEMO_IMAGES, DEMO_SIZE = 1200, 128
 COMMON_SHARE = 0.9  # of the images that are of one size, from which on the others are resized to it
 ABSENT = "absent"
+OR_SKIP = "; or leave them out, --missing skip"
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,11 +86,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `prepare` wrote. shape: (height, width) of all images; None when they are stored as they were."""
+    """What `prepare` wrote.
+
+    shape: (height, width) of all images; None when they are stored as they were. warnings: what makes figures
+    of it doubtful.
+    """
 
     splits: list[SplitCount]
     skipped: list[Skipped]
     shape: tuple[int, int] | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,8 +141,13 @@ def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress 
     )
     listed, skipped = _find_files(source, splits, settings.missing, progress)
     shape = _choose_shape(listed, settings, progress)
-    rows = _read_rows(listed, shape, settings, skipped, progress)
-    return write_dataset(output, settings.name, shape, rows, skipped)
+    rows = _read_rows(listed, source.images, shape, settings, skipped, progress)
+    summary = write_dataset(output, settings.name, shape, rows, skipped)
+    misplaced = misplaced_captions(source.entries)
+    if not misplaced:
+        return summary
+    warning = f"{settings.source}: {misplaced}: is a list off by some rows?"
+    return replace(summary, warnings=(warning, *summary.warnings))
 
 
 def _no_progress(phase: str, done: int, total: int) -> None:
@@ -176,20 +197,25 @@ def _find_files(
     source: Source, splits: Sequence[str | None], missing: str, progress: Progress
 ) -> tuple[list[Listed], list[tuple[str, str]]]:
     """The entries whose image file is there, and (file name, reason) of the others."""
-    listed, absent = [], []
+    listed, absent, outside = [], [], []
     for done, (entry, split) in enumerate(zip(source.entries, splits, strict=True), start=1):
         path = source.image_path(entry)
-        if path.is_file():
-            listed.append(Listed(entry, split, path))
-        else:
+        if not path.is_file():
             absent.append((entry.filename, ABSENT))
+        elif leads_out(path, source.images):
+            outside.append((entry.filename, LEADS_OUT))
+        else:
+            listed.append(Listed(entry, split, path))
         progress("looking for images", done, len(source.entries))
     if absent and (missing == "error" or not listed):
         folder = "" if source.images.is_dir() else " (no such folder)"
         problem = f"{source.images}{folder}: {len(absent)} of {len(source.entries)} images are missing"
         mend = "say where they are, --images DIR" + (", or leave them out, --missing skip" if listed else "")
         raise SwanError(f"{problem}: {_describe(absent)}", mend)
-    return listed, absent
+    if outside and (missing == "error" or not listed):
+        problem = f"{source.images}: {len(outside)} of {len(source.entries)} images lie outside of it"
+        raise SwanError(f"{problem}, by links or by name: {_describe(outside)}", LEADS_OUT_MEND + OR_SKIP)
+    return listed, absent + outside
 
 
 def _describe(skipped: Sequence[tuple[str, str]]) -> str:
@@ -240,13 +266,14 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
 
 def _read_rows(
     listed: list[Listed],
+    folder: Path,
     shape: tuple[int, int] | None,
     settings: PrepareSettings,
     skipped: list[tuple[str, str]],
     progress: Progress,
 ) -> Iterator[Row]:
     """The images that can be read; the others are added to `skipped`, or raise."""
-    loaded = in_order(partial(_load, shape=shape), listed, settings.workers)
+    loaded = in_order(partial(_load, folder=folder, shape=shape), listed, settings.workers)
     for done, (image, row) in enumerate(zip(listed, loaded, strict=True), start=1):
         if isinstance(row, Row):
             yield row
@@ -259,10 +286,10 @@ def _read_rows(
         progress("reading images", done, len(listed))
 
 
-def _load(image: Listed, shape: tuple[int, int] | None) -> Row | ImageError:
+def _load(image: Listed, folder: Path, shape: tuple[int, int] | None) -> Row | ImageError:
     """An image as it is stored, with the hash of its pixels; or why it cannot be read."""
     try:
-        data = read_bytes(image.path)
+        data = read_inside(image.path, folder)
         pixels = decode_image(data, str(image.path))
     except ImageError as error:
         return error
@@ -293,11 +320,13 @@ def write_dataset(
     """
     entries: list[Entry] = []
     splits: list[str | None] = []
+    digests: list[str] = []
     with create_dataset(output, name, shape) as writer:
         for row in rows:
             writer.add(row.image, row.digest)
             entries.append(row.entry)
             splits.append(row.split)
+            digests.append(row.digest)
         if not entries:
             raise SwanError(f"{name}: no image could be read: {_describe(skipped)}", "are the files images?")
         catalogue = Catalogue.of(
@@ -308,7 +337,8 @@ def write_dataset(
             image=(index for index, entry in enumerate(entries) for _ in entry.captions),
         )
         writer.finish(catalogue, skipped)
-    return Summary(count_splits(catalogue), group_skipped(skipped), shape)
+    warnings = (overlap(catalogue, digests, split) for split in ("val", "test"))
+    return Summary(count_splits(catalogue), group_skipped(skipped), shape, tuple(filter(None, warnings)))
 
 
 def count_splits(catalogue: Catalogue) -> list[SplitCount]:

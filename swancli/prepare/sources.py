@@ -67,6 +67,8 @@ def read_source(path: Path, format: str | None = None, images: Path | None = Non
         readers = {"precomp": read_precomp, "ucm": read_ucm, "table": read_table, "folder": _read_folder}
         entries, found = readers[kind](images or listing if kind == "folder" else listing), kind
     if not entries:
+        if kind == "folder":
+            raise SwanError(f"{path}: no images in it", f"known are {', '.join(SUFFIXES)}")
         raise SwanError(f"{path}: lists no images", f"looked for {LISTS_NEEDED}")
     entries = [_with_scene(entry) for entry in entries]
     home = listing.resolve() if listing.is_dir() else listing.resolve().parent

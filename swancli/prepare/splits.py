@@ -88,6 +88,28 @@ def redrawn(catalogue: Catalogue, fold: Fold) -> Catalogue:
     return replace(catalogue, split=split)
 
 
+def overlap(catalogue: Catalogue, marks: Sequence[object], split: str, of: str = "pixels") -> str:
+    """In words, how many images of a split are training images too, by name or by mark; "" when none is.
+
+    Args:
+        marks: of each image, equal for equal pixels. of: what is equal when marks are.
+    """
+    training, own = (catalogue.image_rows(name) for name in ("train", split))
+    if split == "train":
+        return ""
+    by_name = {catalogue.filename[row]: row for row in training}
+    by_mark = {marks[row]: row for row in training}
+    seen = [(row, by_name.get(catalogue.filename[row], by_mark.get(marks[row]))) for row in own]
+    seen = [(row, twin) for row, twin in seen if twin is not None]
+    if not seen:
+        return ""
+    first, twin = (catalogue.filename[row] for row in seen[0])
+    return (
+        f"{len(seen)} of {len(own)} images of {split} have the name or the {of} of a training image "
+        f"(first {first}, as {twin}); recall on them says little of new images"
+    )
+
+
 def divide_rows(
     rows: np.ndarray, scenes: Sequence[str | None], fraction: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -37,6 +37,9 @@ LEAST_FOR_CODES = 1000  # different vectors; ivf-pq learns 256 codes for each pa
 TRAINED_ON = 64  # vectors for each list and each code that is learnt
 QUESTIONS = 200  # that recall is measured with
 RECALL_AT = 10
+# What faiss calls its kinds in the first bytes of an index. No other is let in: some name further files.
+WRITTEN_AS = {"flat": b"IxFI", "hnsw": b"IHNs", "ivf-pq": b"IwPQ"}
+CHECKING_FAISS = (1, 14, 2)  # earlier ones follow the links of a damaged index to anywhere in memory
 TOGETHER = 256  # questions asked at a time
 
 CPU = torch.device("cpu")
@@ -301,6 +304,11 @@ class IndexRanking:
             questions = np.ascontiguousarray(vectors[start : start + TOGETHER])
             _, found = self._index.search(questions, proposed)
             for question, numbers in zip(questions, found, strict=True):
+                if numbers.max(initial=-1) >= len(self._starts) - 1:
+                    raise StoreError(
+                        "the index is damaged: it proposes rows that are not there",
+                        "make it again: swan embed --index; or search without it: --exact",
+                    )
                 rows = self._rows_of(numbers[numbers >= 0], top_k)
                 yield ranked(rows, self._stored, question, top_k, threshold)
 
@@ -333,17 +341,24 @@ def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -
         with open_store(place, INDEX) as file:
             card = _read_card(file)
             rows, starts, memory = (mapped(file[name]) for name in ("rows", "starts", "faiss"))
-    except (StoreError, KeyError) as error:
+        _check_rows(rows, starts, memory, card)
+    except (StoreError, KeyError, ValueError) as error:
         problem = error.problem if isinstance(error, StoreError) else f"{place}: damaged ({error})"
         raise StoreError(problem, again.format("hnsw")) from error
     if not card.digest or card.digest != embeddings.digest:
         raise SwanError(f"{place}: made for other embeddings than {path}", again.format(card.kind))
     faiss = load_faiss()
+    if tuple(map(int, faiss.__version__.split(".")[:3])) < CHECKING_FAISS:
+        raise SwanError(
+            f"{place}: faiss {faiss.__version__} reads an index without checking it",
+            "take a newer one: pip install -U faiss-cpu; or search without: swan query --exact",
+        )
     try:
         reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(memory), memory.size)
-        index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
+        _check_parts(faiss, index)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        reason = (str(error).strip() or "too large").splitlines()[-1]
         raise StoreError(
             f"{place}: faiss {faiss.__version__} cannot read it, which faiss {card.faiss} wrote ({reason})",
             again.format(card.kind),
@@ -354,6 +369,32 @@ def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -
     return IndexRanking(
         card.kind, index, rows, starts, embeddings.image, device, card.describe(), (reader, memory)
     )
+
+
+def _check_rows(rows: np.ndarray, starts: np.ndarray, memory: np.ndarray, card: IndexCard) -> None:
+    """Raises a ValueError unless the columns of an index are what `_equal_rows` and faiss give."""
+    if not rows.dtype == starts.dtype == np.int64 or memory.dtype != np.uint8:
+        raise ValueError("columns of another type")
+    if card.kind not in WRITTEN_AS or memory[:4].tobytes() != WRITTEN_AS[card.kind]:
+        raise ValueError(f"its bytes are no {card.kind} index")
+    # Groups that are all of the rows, in order, lead to no row that is not there.
+    grouped = len(starts) and starts[0] == 0 and starts[-1] == len(rows) and (np.diff(starts) > 0).all()
+    if not grouped or (len(rows) and not 0 <= rows.min() <= rows.max() < len(rows)):
+        raise ValueError("/starts and /rows do not fit")
+
+
+def _check_parts(faiss: ModuleType, index: Any) -> None:
+    """Raises a ValueError unless an index is made of the parts that `_trained` gives it."""
+    if isinstance(index, faiss.IndexHNSWSQ):
+        sound = isinstance(faiss.downcast_index(index.storage), faiss.IndexScalarQuantizer)
+    elif isinstance(index, faiss.IndexIVFPQ):
+        lists = faiss.downcast_InvertedLists(index.invlists)
+        sound = isinstance(lists, faiss.ArrayInvertedLists)
+        sound = sound and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
+    else:
+        sound = isinstance(index, faiss.IndexFlat)
+    if not sound:
+        raise ValueError("made of parts that no swan uses")
 
 
 def _read_card(file: h5py.File) -> IndexCard:

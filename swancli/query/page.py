@@ -69,7 +69,8 @@ def write_page(path: Path, answers: Sequence[Answer], pictures: Pictures) -> Non
     ]
     title = answers[0].question if len(answers) == 1 else f"{len(answers)} queries"
     with atomic_path(path) as temporary:
-        temporary.write_text(render_page(title, sections), encoding="utf-8")
+        # A file name that is no UTF-8 becomes a reference, which is shown as an unknown character.
+        temporary.write_text(render_page(title, sections), encoding="utf-8", errors="xmlcharrefreplace")
 
 
 def _embedded(identity: str, hit: Hit, pictures: Pictures) -> Card:

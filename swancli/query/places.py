@@ -127,7 +127,9 @@ def _geometry(rings: Sequence[np.ndarray]) -> dict[str, Any]:
 def write_geojson(path: Path, features: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
     """Writes a FeatureCollection; `about` holds further members of it, plain values."""
     collection = {"type": "FeatureCollection", **about, "features": list(features)}
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    # A file name that is no UTF-8 becomes an escape of JSON.
+    options = {"encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic_path(path) as temporary, temporary.open("w", **options) as file:
         json.dump(collection, file, ensure_ascii=False, indent=1)
 
 

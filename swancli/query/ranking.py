@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import torch
 
+from swancli.errors import SwanError
 from swancli.store import BLOCK, mapped
 
 HELD = 2**30  # bytes of vectors that are held in memory, at most
@@ -87,7 +88,7 @@ class HeldRanking:
         for start in range(0, len(vectors), together):
             questions = vectors[start : start + together]
             products = torch.from_numpy(questions).to(self._device) @ self._image
-            for question, scores in zip(questions, products.cpu().numpy(), strict=True):
+            for question, scores in zip(questions, _checked(products.cpu().numpy()), strict=True):
                 rows = self._candidates[scores >= _least(scores, top_k)]
                 yield ranked(rows, self._stored, question, top_k, threshold)
 
@@ -120,7 +121,7 @@ class StreamedRanking:
         least = np.full(len(vectors), -np.inf, np.float32)  # of the scores that can still be among the best
         for rows, block in row_blocks(self._embedding, self._candidates):
             products = torch.from_numpy(block).to(self._device) @ asked.T
-            for question, scores in enumerate(products.T.cpu().numpy()):
+            for question, scores in enumerate(_checked(products.T.cpu().numpy())):
                 near = np.flatnonzero(scores >= least[question])
                 if not len(near):
                     continue
@@ -141,6 +142,20 @@ def row_blocks(embedding: h5py.Dataset, candidates: np.ndarray) -> Iterator[tupl
             yield rows, block if len(rows) == len(block) else block[rows - start]
 
 
+def _checked(scores: np.ndarray) -> np.ndarray:
+    """The scores.
+
+    Raises:
+        SwanError: one is not a number, so that it has no place among the others.
+    """
+    if np.isnan(scores).any():
+        raise SwanError(
+            "a similarity is not a number: the embeddings or the checkpoint are damaged",
+            "make the embeddings again: swan embed",
+        )
+    return scores
+
+
 def _least(scores: np.ndarray, top_k: int) -> float:
     """The least of some rounded scores that can be among the `top_k` best."""
     return np.partition(scores, -top_k)[-top_k] - ROUNDING if top_k < len(scores) else -np.inf
@@ -157,7 +172,7 @@ def ranked(
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), BLOCK):
         scores[start : start + BLOCK] = similarities(stored[rows[start : start + BLOCK]], question)
-    order = np.argsort(-scores, kind="stable")[:top_k]
+    order = np.argsort(-_checked(scores), kind="stable")[:top_k]
     if threshold > -1:  # which rounding can fall short of
         order = order[scores[order] >= threshold]
     return rows[order], scores[order]

@@ -17,10 +17,22 @@ from types import ModuleType
 import numpy as np
 
 from swancli.errors import ImageError, SwanError
-from swancli.images import full_scale
+from swancli.images import TIFF_STARTS, full_scale
 
 CACHE = 192  # MB of decoded blocks that GDAL keeps; its own default grows with the machine's memory
 PREVIEW = 2000  # pixels, the longer side of the small view at most
+# How files begin that are whole in themselves, and GDAL's name of their format. Of others, such as VRT or
+# WMS, GDAL goes by the content to other files and addresses, whatever the file is called.
+FORMATS = {
+    **dict.fromkeys(TIFF_STARTS, "GTiff"),
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"RIFF": "WEBP",
+    b"NITF": "NITF",
+}
 NO_COORDINATES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -76,6 +88,26 @@ def require_rasterio() -> ModuleType:
     return rasterio
 
 
+def _format_of(path: Path) -> str:
+    """GDAL's name of a file's format, by its first bytes.
+
+    Raises:
+        ImageError: none of those that are read.
+    """
+    with path.open("rb") as file:
+        start = file.read(16)
+    if path.suffix.lower() == ".vrt":
+        return "VRT"
+    found = next((name for bytes_, name in FORMATS.items() if start.startswith(bytes_)), None)
+    if not found:
+        known = ", ".join(sorted({*FORMATS.values()}))
+        raise ImageError(
+            f"{path}: none of the pictures that are read as a scene ({known})",
+            "make a GeoTIFF of it: gdal_translate",
+        )
+    return found
+
+
 class Raster:
     """A scene opened for reading; use it as a context manager. It may be read from several threads.
 
@@ -87,7 +119,8 @@ class Raster:
         frame: where it lies. preview: uint8 (h, w, 3), the whole scene, at most `PREVIEW` pixels a side.
 
     Raises:
-        ImageError: the file is absent, no picture, or damaged.
+        ImageError: the file is absent, no picture, of a format that leads to other files, or damaged. A VRT
+            is read when it is called `.vrt`, since whoever names it so knows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +132,7 @@ class Raster:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
             try:
-                self._file = self._rasterio.open(path)
+                self._file = self._rasterio.open(path, driver=_format_of(path))
                 with ExitStack() as undone:
                     undone.callback(self._file.close)
                     self._describe()

@@ -8,12 +8,14 @@ others wait their turn in threads, and pictures are read meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import io
+import re
 import socket
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from threading import Lock
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -23,10 +25,9 @@ import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from PIL import Image
 from pydantic import BaseModel, StringConstraints
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.exceptions import HTTPException
 
 from swancli import __version__
 from swancli.errors import SwanError
@@ -38,13 +39,15 @@ from swancli.store import different_names
 
 LONGEST_TEXT = 2000  # characters of a question
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
-LARGEST_PICTURE = 25_000_000  # its pixels
+LARGEST_PICTURE = 75_000_000  # its pixels times its bands, three at least
+UPLOADS = 8  # that are read at once, each held in memory; more are told to come later
+UPLOAD_SECONDS = 60  # for the body of one
 KEPT_UPLOADS = 200  # images to search by, the newest of which are remembered
 OPENED_SIDE = 1600  # pixels, the longer side of an opened image at most
 MOST_RESULTS = 1000
 CONNECTIONS = 200  # at once; more are told to come later
+HOST_HEADER = re.compile(r"(?:\[([\da-fA-F:.]+)\]|([\w.-]+))(?::\d+)?")
 CHOICES = (12, 24, 48, 96)  # numbers of results to choose from on the page
-LOOPBACK = ("127.0.0.1", "localhost")
 
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
 Several = Annotated[list[Text], Query(default_factory=list, max_length=20)]
@@ -199,15 +202,8 @@ class Service:
         Raises:
             SwanError: it is no image, or too large a one.
         """
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-        except Exception as error:  # Pillow raises all kinds; what it cannot measure is not decoded
-            raise SwanError(f"{name}: not an image that can be searched by") from error
-        if width * height > LARGEST_PICTURE:
-            raise SwanError(f"{name}: {width} x {height} pixels are too many", "make it smaller")
         with self._decoding:  # one at a time, since a small file may be a large picture
-            pixels = decode_image(data, name)
+            pixels = decode_image(data, name, LARGEST_PICTURE)
         key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
         with self._asking:
             self._uploads[key] = Upload(self.searcher.image_vector(pixels), name, preview)
@@ -236,6 +232,14 @@ class Service:
         if not 0 <= row < len(self.searcher.catalogue.filename):
             raise SwanError(f"there is no image {row}")
         return row
+
+    def picture(self, row: int, side: int) -> bytes:
+        """A JPEG file of an image that is searched; raises a SwanError that tells no path of this machine."""
+        name = self.searcher.catalogue.filename[self.checked_row(row)]
+        try:
+            return self.pictures.jpeg(row, side)
+        except SwanError as error:
+            raise SwanError(f"{name}: its picture is not there any more, or cannot be read") from error
 
     def found(self, answer: Answer) -> Found:
         """An answer as the API gives it."""
@@ -323,6 +327,24 @@ class TooLarge(SwanError):
     """A request's body is larger than is taken."""
 
 
+class TooSlow(SwanError):
+    """A request's body does not come, or too many come at once."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _asked_host(header: str) -> str:
+    """The name in a Host header, without its port and an IPv6 address's brackets."""
+    parts = HOST_HEADER.fullmatch(header)
+    return (parts[1] or parts[2]).lower() if parts else ""
+
+
 def application(service: Service, host: str) -> FastAPI:
     """The web application.
 
@@ -333,22 +355,28 @@ def application(service: Service, host: str) -> FastAPI:
     app = FastAPI(
         title="swan", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
-    if host in LOOPBACK:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
-    failures = {400: {"model": Failure}, 413: {"model": Failure}}
+    failures = {400: {"model": Failure}, 408: {"model": Failure}, 413: {"model": Failure}}
+    uploads = asyncio.Semaphore(UPLOADS)
 
     @app.middleware("http")
     async def guard(request: Request, answer: Any) -> Response:
-        response = await answer(request)
+        if is_loopback(host) and not is_loopback(_asked_host(request.headers.get("Host", ""))):
+            response = JSONResponse({"error": "not the name of this machine"}, 400)
+        else:
+            response = await answer(request)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["X-Frame-Options"] = "DENY"
         return response
 
     @app.exception_handler(SwanError)
     async def refuse(request: Request, error: SwanError) -> Response:
-        status = 413 if isinstance(error, TooLarge) else 400
+        status = {TooLarge: 413, TooSlow: 408}.get(type(error), 400)
         problem = f"{error.problem}; {error.mend}" if error.mend else error.problem
         return JSONResponse({"error": problem}, status)
+
+    @app.exception_handler(HTTPException)
+    async def not_here(request: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def misunderstand(request: Request, error: RequestValidationError) -> Response:
@@ -379,7 +407,14 @@ def application(service: Service, host: str) -> FastAPI:
         """Takes the bytes of an image file as its body, to be searched by as `image` of `/api/search`."""
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise SwanError("an upload from another site's page")
-        return Uploaded(image=await run_in_threadpool(service.keep, await _body(request), name))
+        if uploads.locked():
+            raise TooSlow("too many images come at once", "try again")
+        async with uploads:
+            try:
+                data = await asyncio.wait_for(_body(request), UPLOAD_SECONDS)
+            except asyncio.TimeoutError as error:
+                raise TooSlow(f"the image did not come within {UPLOAD_SECONDS} seconds") from error
+            return Uploaded(image=await run_in_threadpool(service.keep, data, name))
 
     @app.get("/upload/{key}", include_in_schema=False)
     def uploaded(key: str) -> Response:
@@ -389,7 +424,7 @@ def application(service: Service, host: str) -> FastAPI:
     def image(row: int, size: Literal["small", "large"] = "small") -> Response:
         """The picture of an image that is searched, as JPEG."""
         side = SIDE if size == "small" else OPENED_SIDE
-        picture = service.pictures.jpeg(service.checked_row(row), side)
+        picture = service.picture(row, side)
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     return app

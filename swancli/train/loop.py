@@ -41,14 +41,21 @@ from swancli.train.batches import (
 )
 from swancli.train.losses import hinge_loss
 from swancli.train.schedule import stepped, warmed_cosine
+from swancli.train.soundness import (
+    READ_STEPS,
+    Step,
+    UnsoundStepError,
+    check_steps,
+    gradient_norm,
+    is_sound,
+    stopped,
+)
 from swancli.vocab import Vocabulary
 from swancli.workspace import Run
 
 # Section 4.1 and the published options file.
 PAPER_RATE = 2e-4
 MARGIN = 0.2
-
-SHOWN_STEPS = 10  # of a GPU: the display's loss is read once in so many steps
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,8 @@ def train(
         features: maps of the frozen backbone, to train the heads alone on.
 
     Raises:
-        SwanError: no training pairs or no validation split, or the features are not of this model.
+        SwanError: no training pairs or no validation split, the features are not of this model, or a step's
+            loss or gradients are not finite; tells the step, its images and the last good checkpoint.
     """
     training_rows = dataset.rows_of("train")
     dataset.rows_of("val")
@@ -198,10 +206,19 @@ def train(
         )
         share = partial(rate_share, settings, epoch, steps=len(groups))
         show = partial(watch.step, epoch)
-        loss, rate = _train_epoch(model, batches, len(groups), optimizer, share, settings, device, show)
-        scores, match = _validate(
-            model, dataset, features, vocabulary, device, settings.precision, watch.validation
-        )
+        try:
+            loss, rate = _train_epoch(model, batches, len(groups), optimizer, share, settings, device, show)
+        except UnsoundStepError as unsound:
+            names = training.filename[unsound.step.images]
+            where = f"{run.folder}: epoch {epoch} of {len(groups)} steps"
+            raise stopped(where, unsound.step, names, _way_on(run)) from None
+        try:
+            scores, match = _validate(
+                model, dataset, features, vocabulary, device, settings.precision, watch.validation
+            )
+        except SwanError as error:  # the last step made weights of which no embedding is a number
+            problem = f"{run.folder}: epoch {epoch}, validation: {error.problem}"
+            raise SwanError(problem, _way_on(run)) from error
 
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
@@ -209,6 +226,7 @@ def train(
         origin = {
             "dataset": dataset.name,
             "fingerprint": fingerprint,
+            "dataset_digest": dataset.digest,
             "run": run.name,
             "fold": asdict(fold) if fold else None,
             "epoch": epoch,
@@ -228,6 +246,18 @@ def train(
         watch.epoch(report)
     if events:
         events.close()
+
+
+def _way_on(run: Run) -> str:
+    """Where a run that was stopped can be taken up, and how; its last checkpoint is of before that epoch."""
+    calmer = "a lower --lr, --clip-norm 1 or --precision fp32"
+    if not run.last.exists():
+        return f"no checkpoint is written yet; start again with {calmer}"
+    best = f", the best one {run.best}" if run.best.exists() else ""
+    return (
+        f"the last good checkpoint is {run.last}{best}; "
+        f"start from it with {calmer}: swan train --init-from {run.last}"
+    )
 
 
 def _optimizer(model: Swan, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -276,32 +306,40 @@ def _train_epoch(
 
     Args:
         share_at: of the highest learning rates, from a step's number.
+
+    Raises:
+        UnsoundStepError: a step's loss or gradients are not finite.
     """
     model.train()
     total = torch.zeros((), device=device)
     pairs, started, shown = 0, time.perf_counter(), 0.0
+    unread: list[Step] = []
     ready = (batch.moved(lambda tensor: pinned(tensor, device)) for batch in batches)
     for step, batch in enumerate(read_ahead(ready), start=1):
         batch = batch.moved(lambda tensor: move(tensor, device))
         for group in optimizer.param_groups:
             group["lr"] = group["highest"] * share_at(step)
-        loss = _train_step(model, batch, optimizer, settings, device)
+        unread.append(_train_step(step, model, batch, optimizer, settings, device))
+        loss = unread[-1].loss
         total += loss
         pairs += len(batch.lengths)
-        if device.type == "cpu" or step % SHOWN_STEPS == 1:  # reading it makes a GPU halt
+        if device.type == "cpu" or step % READ_STEPS == 1 or step == steps:  # reading makes a GPU halt
+            check_steps(unread)
+            unread.clear()
             shown = float(loss) / len(batch.lengths)
         on_step(step, steps, shown, pairs / (time.perf_counter() - started))
     return float(total) / pairs, pairs / (time.perf_counter() - started)
 
 
 def _train_step(
+    number: int,
     model: Swan,
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     device: torch.device,
-) -> torch.Tensor:
-    """One step of the optimiser; returns the summed loss of the batch."""
+) -> Step:
+    """One step of the optimiser, not taken on a CPU where it is not sound; its loss is summed over pairs."""
     with autocast(device, settings.precision):
         images = model.encode_images(normalise(augment(batch.pixels, batch.views)), batch.deep)
         captions = model.encode_captions(batch.tokens, batch.lengths)
@@ -314,10 +352,12 @@ def _train_step(
     )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    step = Step(number, batch.images, loss.detach(), gradient_norm(model))
     if settings.clip_norm:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    optimizer.step()
-    return loss.detach()
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, step.norm)
+    if device.type != "cpu" or is_sound(step):
+        optimizer.step()
+    return step
 
 
 def _validate(
@@ -372,6 +412,11 @@ def _restore(
     if last.origin.get("fingerprint") != dataset.catalogue.fingerprint():
         raise SwanError(
             f"{dataset.path}: prepared again since the run began; its splits or captions have changed",
+            "start a new run",
+        )
+    if dataset.digest != last.origin.get("dataset_digest", dataset.digest):
+        raise SwanError(
+            f"{dataset.path}: prepared again since the run began; its images are others now",
             "start a new run",
         )
     if not all("highest" in group for group in last.training["optimizer"]["param_groups"]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,7 +133,7 @@ class Material:
         for place, file in enumerate(files[:count]):
             link = folder / f"{place:05}{file.suffix}"
             if not link.exists():
-                link.symlink_to(file)
+                shutil.copyfile(file, link)  # a symbolic one would lead out of the folder
         return folder
 
     def backbone(self) -> Path:

@@ -1,5 +1,7 @@
 """`swan serve`: the JSON API, the page in a real browser, and what it refuses."""
 
+import asyncio
+import contextlib
 import http.client
 import io
 import json
@@ -18,6 +20,8 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
+
+from swancli.query.serve import application
 
 BROWSER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 BROWSER += ["--disable-component-update", "--disable-sync"]
@@ -148,6 +152,106 @@ def test_upload_that_is_no_image_is_refused(served, data):
 def test_other_host_names_are_not_answered_to(served):
     """So that a page from elsewhere cannot ask under a name that its owner points here."""
     assert request(served, "/", headers={"Host": "evil.example"})[0] == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
+def test_on_loopback_no_other_name_is_answered_to(host):
+    own = {"::1": ["[::1]", "[::1]:8000"]}.get(host, [host, f"{host}:8000"])
+    app = application(SimpleNamespace(), host)
+
+    async def status(name):
+        sent = []
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/api/none",
+            "query_string": b"",
+            "http_version": "1.1",
+        }
+        scope |= {"headers": [(b"host", name.encode())], "scheme": "http", "server": (host, 8000)}
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        await app(scope, receive, send)
+        return sent[0]["status"]
+
+    for name in own:
+        assert asyncio.run(status(name)) == 404
+    for name in (
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "[::1].evil",
+        "",
+        "a@localhost.b",
+    ):
+        assert asyncio.run(status(name)) == 400
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "PATCH"])
+def test_other_methods_are_refused(served, method):
+    assert request(served, "/api/search?text=boats", method)[0] == 405
+
+
+def test_address_that_is_not_there_is_told_as_other_failures_are(served):
+    status, kind, body = request(served, "/api/nothing")
+    assert (status, kind) == (404, "application/json")
+    assert json.loads(body) == {"error": "Not Found"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/?text=" + "x" * 200_000, {}),
+        ("/", {"X-Large": "x" * 200_000}),
+        ("/", {f"X-{number}": "x" * 1000 for number in range(90)}),
+        ("/?" + "&".join(["text=a"] * 5000), {}),
+        ("/?files=" + "*a" * 900 + "&text=boats", {}),
+        ("/?files=" + "[" * 1000 + "&text=boats", {}),
+        ("/image/%00", {}),
+        ("/upload/%00%ff%fe", {}),
+        ("/api/search?text=%ff%fe%00", {}),
+        ("/api/search?text=boats&scene=%ed%a0%80", {}),
+        ("/image/..\\..\\etc\\passwd", {}),
+        ("/image/%252e%252e%252fetc%252fpasswd", {}),
+    ],
+)
+def test_abuse_of_addresses_and_headers_fails_nothing(served, path, headers):
+    with contextlib.suppress(ConnectionError):  # it may hang up before all of it is sent
+        status, _, body = request(served, path, headers=headers)
+        assert status < 500
+        assert b"root:" not in body
+    assert request(served, "/api/openapi.json")[0] == 200
+
+
+def test_body_that_does_not_come_is_not_waited_for(served, monkeypatch):
+    """In this process, so that the time can be shortened."""
+    monkeypatch.setattr("swancli.query.serve.UPLOAD_SECONDS", 0.01)
+    app = application(SimpleNamespace(), "0.0.0.0")
+    sent = []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/image", "query_string": b"", "headers": []}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert b"did not come" in sent[1]["body"]
+
+
+def test_body_that_lies_about_its_type_is_taken_for_what_it_is(served):
+    page = b"<html><script>alert(1)</script></html>"
+    for kind in ("image/png", "text/html", "multipart/form-data", "application/json"):
+        status, told, body = request(served, "/api/image", "POST", page, {"Content-Type": kind})
+        assert (status, told) == (400, "application/json")
+        assert b"not an image" in body
 
 
 def test_twenty_clients_at_once_are_all_answered(served):

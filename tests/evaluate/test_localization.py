@@ -162,3 +162,15 @@ def test_place_outside_of_its_scene_is_refused(tmp_path):
     heat = HeatMap(np.ones((2, 2), np.float32), (2, 2), (4, 4), 4, 4)
     with pytest.raises(SwanError, match="outside"):
         score_map(heat, read_annotations(tmp_path / "places.json")[0])
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "link.png"])
+def test_annotated_scene_outside_of_its_folder_is_refused(tmp_path, name):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret.png").touch()
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    entry = {"jpg_name": name, "caption": "a road", "points": [[[0, 0], [4, 0], [4, 4]]]}
+    (folder / "list.json").write_text(json.dumps([entry]))
+    with pytest.raises(SwanError, match=r"annotation 1: .* leads out of the folder"):
+        read_annotations(folder / "list.json")

@@ -1,11 +1,14 @@
 """What an evaluation counts, on embeddings small enough to see through."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from swancli.errors import SwanError
-from swancli.evaluate.report import evaluate, training_texts
-from swancli.store import Catalogue, Embeddings
+from swancli.evaluate.report import evaluate, evaluate_file, training_texts
+from swancli.model.checkpoint import file_sha256
+from swancli.store import Catalogue, Dataset, Embeddings, create_dataset, write_embeddings
 
 
 @pytest.fixture
@@ -55,3 +58,55 @@ def test_new_captions_are_not_counted_unasked(embeddings):
 def test_split_without_a_new_caption_is_told(embeddings):
     with pytest.raises(SwanError, match="every caption of split 'test'"):
         evaluate(embeddings, {}, split="test", known={"a river", "a bridge", "a road"})
+
+
+@pytest.fixture
+def written(embeddings, tmp_path):
+    """The same as a file, beside the checkpoint and the data set that it was made of."""
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    with create_dataset(tmp_path / "dataset.h5", "hand", (8, 8)) as writer:
+        for row in range(3):
+            writer.add(np.full((8, 8, 3), row, np.uint8), str(row))
+        writer.finish(embeddings.catalogue)
+    with Dataset(tmp_path / "dataset.h5") as dataset:
+        made_of = {"pictures": str(dataset.path), "dataset_digest": dataset.digest}
+    made_of |= {"checkpoint": str(tmp_path / "best.pt")}
+    made_of |= {"checkpoint_sha256": file_sha256(tmp_path / "best.pt")}
+    image = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    write_embeddings(tmp_path / "embeddings.h5", replace(embeddings, image=image, **made_of))
+    return tmp_path / "embeddings.h5"
+
+
+def test_embeddings_whose_checkpoint_and_data_set_stand_as_they_were_are_not_doubted(written):
+    assert evaluate_file(written).warnings == ()
+    (written.parent / "best.pt").unlink()
+    (written.parent / "dataset.h5").unlink()
+    assert evaluate_file(written).warnings == ()
+
+
+def test_checkpoint_that_was_trained_on_since_is_told(written):
+    (written.parent / "best.pt").write_bytes(b"others")
+    (warning,) = evaluate_file(written).warnings
+    assert "best.pt is another checkpoint than made these embeddings" in warning
+
+
+def test_data_set_with_other_pixels_since_is_told(written, embeddings):
+    with create_dataset(written.parent / "dataset.h5", "hand", (8, 8)) as writer:
+        for row in range(3):
+            writer.add(np.full((8, 8, 3), 9, np.uint8), f"other {row}")
+        writer.finish(embeddings.catalogue)
+    (warning,) = evaluate_file(written).warnings
+    assert "dataset.h5 was prepared again after it was embedded" in warning
+
+
+def test_test_image_that_equals_a_training_one_is_told_of_its_embedding(written, embeddings):
+    write_embeddings(written, embeddings)
+    (warning,) = evaluate_file(written).warnings
+    assert warning.startswith("1 of 2 images of test have the name or the embedding of a training image")
+
+
+@pytest.mark.parametrize("wrong", [2.0, np.nan])
+def test_embeddings_that_are_not_of_length_one_are_refused(written, embeddings, wrong):
+    write_embeddings(written, replace(embeddings, image=embeddings.image * np.float32(wrong)))
+    with pytest.raises(SwanError, match="3 of 3 image embeddings are not of length 1"):
+        evaluate_file(written)

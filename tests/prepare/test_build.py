@@ -17,6 +17,7 @@ from swancli.prepare.build import (
     prepare_dataset,
     prepare_demo,
 )
+from swancli.prepare.demo import generate_demo
 from swancli.store import Dataset
 
 SPLITS = ("train", "train", "val", "test")
@@ -121,6 +122,39 @@ def test_absent_folder_of_images_is_told(source):
     said = prepare_problem(source, images=source / "nowhere", missing="skip")
     assert said.startswith(f"{source / 'nowhere'} (no such folder): 4 of 4 images are missing")
     assert "--images DIR" in said
+
+
+def test_links_that_lead_out_of_the_folder_are_told_and_can_be_left_out(source):
+    secret = source.parent / "secret.png"
+    (source / "images" / "port_1.png").rename(secret)
+    (source / "images" / "port_1.png").symlink_to(secret)
+    (source / "images" / "port_0.png").rename(source / "images" / "kept.png")
+    (source / "images" / "port_0.png").symlink_to("kept.png")
+    assert prepare_problem(source) == (
+        f"{source / 'images'}: 1 of 4 images lie outside of it, by links or by name: "
+        "1 port_<number>.png (first port_1.png)\n"
+        "give the folder that the images themselves are in, or copy them: cp -rL; "
+        "or leave them out, --missing skip"
+    )
+    summary, _ = prepare(source, missing="skip")
+    assert summary.skipped == [
+        Skipped("leads out of the folder of images", "port_<number>.png", 1, "port_1.png")
+    ]
+
+
+def test_folder_of_images_that_is_a_link_is_taken(source):
+    (source / "images").rename(source.parent / "elsewhere")
+    (source / "images").symlink_to(source.parent / "elsewhere")
+    assert not prepare(source)[0].skipped
+
+
+def test_scene_does_not_lead_out_of_the_folder(source):
+    """An image may lie in a folder named like its scene."""
+    (source / "images" / "port_1.png").rename(source.parent / "port_1.png")
+    content = json.loads((source / "dataset.json").read_text())
+    content["images"][1]["scene"] = "../.."
+    (source / "dataset.json").write_text(json.dumps(content))
+    assert "lie outside of it" in prepare_problem(source)
 
 
 def test_truncated_and_false_images_are_named(source):
@@ -254,3 +288,27 @@ def test_real_tiffs_of_two_sizes_are_stored_as_they_are(real_data, tmp_path):
     summary = prepare_dataset(PrepareSettings("tif", real_data / "tif_samples"), tmp_path / "dataset.h5")
     assert summary.shape is None
     assert summary.splits == [SplitCount(None, 6, 0, 4)]
+
+
+def test_test_image_with_the_pixels_of_a_training_one_is_warned_of(source):
+    assert prepare(source)[0].warnings == ()
+    Image.new("RGB", (8, 6), (0, 10, 20)).save(source / "images" / "port_3.png", compress_level=0)
+    (warning,) = prepare(source)[0].warnings
+    assert warning.startswith("1 of 1 images of test have the name or the pixels of a training image")
+    assert "(first port_3.png, as port_0.png)" in warning
+
+
+def test_captions_that_are_off_by_one_are_warned_of(tmp_path):
+    folder = tmp_path / "source"
+    (folder / "images").mkdir(parents=True)
+    images = list(generate_demo(36, seed=1, size=16))
+    for image in images:
+        Image.fromarray(image.pixels).save(folder / "images" / image.filename)
+    captions = [caption for image in images for caption in image.captions]
+    (folder / "train_filename.txt").write_text("\n".join(image.filename for image in images))
+    (folder / "train_caps.txt").write_text("\n".join(captions))
+    assert prepare(folder)[0].warnings == ()
+    (folder / "train_caps.txt").write_text("\n".join(captions[1:] + captions[:1]))
+    (warning,) = prepare(folder)[0].warnings
+    assert "1 line earlier in the list" in warning
+    assert str(folder) in warning

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swancli.errors import SwanError
 from swancli.prepare.entries import Entry
-from swancli.prepare.splits import Fold, assign_splits, divide_rows, redrawn
+from swancli.prepare.splits import Fold, assign_splits, divide_rows, overlap, redrawn
 from swancli.store import Catalogue
 
 
@@ -141,3 +141,19 @@ def test_images_without_captions_or_split_are_in_no_fold():
         "abcdef", [None] * 6, ["train", "train", "train", "train", None, "train"], "xyzwv", range(5)
     )
     assert redrawn(whole, Fold(1, 2, "random", 0)).split[4:].tolist() == [None, "train"]
+
+
+def test_images_that_train_are_found_in_another_split_by_name_and_by_pixels():
+    names = ["a", "b", "c", "d", "e", "c"]
+    splits = ["train", "train", "train", "test", "test", "test"]
+    catalogue = Catalogue.of(names, [None] * 6, splits, ["a road"] * 6, range(6))
+    assert overlap(catalogue, list("123456"), "val") == ""
+    assert overlap(catalogue, list("123452"), "test") == (
+        "1 of 3 images of test have the name or the pixels of a training image (first c, as c); "
+        "recall on them says little of new images"
+    )
+    told = overlap(catalogue, list("123255"), "test", of="embedding")
+    assert told.startswith(
+        "2 of 3 images of test have the name or the embedding of a training image (first d, as b)"
+    )
+    assert overlap(catalogue, list("111111"), "train") == ""

@@ -211,9 +211,16 @@ def test_embeddings_of_an_earlier_swan_have_no_index(folder, tmp_path):
     ("damage", "problem"),
     [
         (
-            lambda file: file["faiss"].write_direct(np.zeros(100, np.uint8), dest_sel=np.s_[:100]),
+            lambda file: file["faiss"].write_direct(np.full(96, 255, np.uint8), dest_sel=np.s_[4:100]),
             "cannot read",
         ),
+        (
+            lambda file: file["faiss"].write_direct(np.frombuffer(b"IxPT", np.uint8), dest_sel=np.s_[:4]),
+            "its bytes are no",
+        ),
+        (lambda file: file["rows"].__setitem__(3, 10**9), "do not fit"),
+        (lambda file: file["rows"].__setitem__(3, -5), "do not fit"),
+        (lambda file: file["starts"].__setitem__(3, 0), "do not fit"),
         (lambda file: file.__delitem__("starts"), "damaged"),
         (lambda file: file.attrs.__delitem__("kind"), "damaged"),
         (lambda file: file.attrs.__delitem__("complete"), "not complete"),
@@ -227,6 +234,39 @@ def test_damaged_index_is_the_users_to_mend(folder, tmp_path, kind, damage, prob
     with pytest.raises(StoreError, match=problem) as caught:
         open_index(path, open_embeddings(path))
     assert "--exact" in caught.value.mend
+
+
+def test_links_that_lead_out_of_the_index_are_refused(folder, tmp_path):
+    """A stranger's index may hold anything: faiss would follow its links to anywhere in memory."""
+    shutil.copytree(folder / "hnsw", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "embeddings.h5"
+    with h5py.File(index_path(path), "r+") as file:
+        index = faiss.deserialize_index(file["faiss"][:])
+        links = faiss.vector_to_array(index.hnsw.neighbors)
+        start = file["faiss"][:].tobytes().find(links.tobytes())
+        file["faiss"][start : start + 4 * len(links)] = np.full(len(links), 10**9, np.int32).view(np.uint8)
+    with pytest.raises(StoreError, match="out of range"):
+        open_index(path, open_embeddings(path))
+
+
+def test_numbers_that_are_in_no_list_are_told_when_they_are_proposed(folder, tmp_path):
+    shutil.copytree(folder / "ivf-pq", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "embeddings.h5"
+    with h5py.File(index_path(path), "r+") as file:
+        index = faiss.deserialize_index(file["faiss"][:])
+        numbers = faiss.rev_swig_ptr(index.invlists.get_ids(0), index.invlists.list_size(0))
+        numbers[:] = 10**12
+        file["faiss"][:] = faiss.serialize_index(index)
+    embeddings = open_embeddings(path)
+    with pytest.raises(StoreError, match="not there"):
+        list(open_index(path, embeddings).best(embeddings.image[:200], 10))
+
+
+def test_faiss_that_does_not_check_an_index_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(faiss, "__version__", "1.13.2")
+    path = folder / "hnsw" / "embeddings.h5"
+    with pytest.raises(SwanError, match="without checking it"):
+        open_index(path, open_embeddings(path))
 
 
 @pytest.mark.parametrize("kind", PROPOSED)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swancli.errors import SwanError
 from swancli.query import ranking
 from swancli.query.ranking import HeldRanking, StreamedRanking, exact_ranking, similarities
 
@@ -148,3 +149,13 @@ def test_what_is_searched_decides_whether_it_is_held(monkeypatch):
     column = stored(normalised(np.random.default_rng(5), 100, 8))
     assert isinstance(exact_ranking(column, np.arange(100), CPU), StreamedRanking)
     assert isinstance(exact_ranking(column, np.arange(50), CPU), HeldRanking)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("top_k", [1, 3, 50])
+def test_vector_that_is_no_number_is_told_and_not_passed_over(kind, top_k):
+    vectors = normalised(np.random.default_rng(0), 10, 4)
+    vectors[3] = np.nan
+    search = kind(stored(vectors), np.arange(10), CPU)
+    with pytest.raises(SwanError, match="not a number"):
+        list(search.best(vectors[:1], top_k))

@@ -135,3 +135,21 @@ def test_files_that_are_no_scenes_are_refused(tmp_path, geo_scene):
     cut.write_bytes(geo_scene.read_bytes()[:-20000])
     with pytest.raises(ImageError, match=r"cut\.tif"), Raster(cut) as scene:
         scene.read(WHOLE)
+
+
+def test_file_that_leads_to_others_is_refused_whatever_it_is_called(tmp_path, plain_scene):
+    """A stranger's scene could show any file of this machine, or ask any address."""
+    raw = '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+    size = '<VRTDataset rasterXSize="64" rasterYSize="64">'
+    (tmp_path / "raw.tif").write_text(
+        f"{size}{raw}<SourceFilename>/etc/passwd</SourceFilename></VRTRasterBand></VRTDataset>"
+    )
+    (tmp_path / "web.png").write_text("<GDAL_WMS><Service name='TMS'></Service></GDAL_WMS>")
+    for name in ("raw.tif", "web.png"):
+        with pytest.raises(ImageError, match="none of the pictures"):
+            Raster(tmp_path / name)
+    source = f"<SimpleSource><SourceFilename>{plain_scene}</SourceFilename></SimpleSource>"
+    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{n}">{source}</VRTRasterBand>' for n in (1, 2, 3))
+    (tmp_path / "mosaic.vrt").write_text(f"{size}{bands}</VRTDataset>")
+    with Raster(tmp_path / "mosaic.vrt") as raster:
+        assert raster.frame.width == 64

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from swancli.errors import SwanError
+from swancli.evaluate.report import evaluate_checkpoint
 from swancli.files import only_writer
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
 from swancli.store import Dataset
+from swancli.train import loop
 from swancli.train.loop import TrainSettings, Watch, rate_share
 from swancli.train.run import resumed_config
 from swancli.vocab import count_words, write_vocabulary
@@ -212,3 +214,75 @@ def test_damaged_checkpoint_is_refused(tmp_path, run_training):
     for name, message in (("other.pt", "do not fit"), ("cut.pt", "loaded safely"), ("none.pt", "no such")):
         with pytest.raises(SwanError, match=message):
             load_checkpoint(tmp_path / name)
+
+
+class Poison(Watch):
+    """Makes the weights of a run not a number after a step."""
+
+    def __init__(self, monkeypatch, epoch, step):
+        self.after = epoch, step
+        self.poisoned = False
+        plain = loop.hinge_loss
+
+        def poisoned_loss(similarity, *masks, **options):
+            return plain(similarity * (float("nan") if self.poisoned else 1), *masks, **options)
+
+        monkeypatch.setattr(loop, "hinge_loss", poisoned_loss)
+
+    def step(self, epoch, step, steps, loss, pairs_per_second):
+        self.poisoned = (epoch, step) == self.after
+
+
+def test_loss_that_is_no_number_stops_with_its_step_files_and_the_last_good_checkpoint(
+    run_training, monkeypatch, workspace
+):
+    run = workspace.run("tiny", "a")
+    with pytest.raises(SwanError, match=r"epoch 2 of 2 steps: the loss is nan at step 2 ") as told:
+        run_training("a", epochs=3, watch=Poison(monkeypatch, 2, 1))
+    names = told.value.problem.partition("its images: ")[2].split(", ")
+    assert names
+    assert set(names) <= {"red_0.png", "green_1.png", "blue_2.png", "white_3.png"}
+    assert f"the last good checkpoint is {run.last}" in told.value.mend
+    assert "--init-from" in told.value.mend
+    assert load_checkpoint(run.last).origin["epoch"] == 1
+    assert all(value.isfinite().all() for value in weights_of(run.last).values())
+    assert len(pd.read_csv(run.metrics)) == 1
+
+
+def test_loss_that_is_no_number_at_once_says_that_there_is_no_checkpoint(
+    run_training, monkeypatch, workspace
+):
+    watch = Poison(monkeypatch, 0, 0)
+    watch.poisoned = True
+    with pytest.raises(SwanError, match="at step 1 ") as told:
+        run_training("a", epochs=1, watch=watch)
+    assert told.value.mend.startswith("no checkpoint is written yet")
+    assert not workspace.run("tiny", "a").last.exists()
+
+
+def test_exploding_weights_are_not_kept(run_training, workspace):
+    explode = TrainSettings(epochs=2, batch_size=8, captions_per_image=1, lr=1e30, schedule="step")
+    with pytest.raises(SwanError) as told:
+        run_training("a", training=explode)
+    assert "validation: a similarity is not a number" in told.value.problem
+    assert "no checkpoint is written yet" in told.value.mend
+    assert not workspace.run("tiny", "a").last.exists()
+
+
+def test_what_has_changed_since_a_run_is_told(run_training, workspace):
+    """One run for all of it: test images that trained, other pixels, weights that are no numbers."""
+    run = run_training("a", epochs=1)
+    assert evaluate_checkpoint(workspace, run.best).warnings == ()
+    with h5py.File(workspace.dataset("tiny"), "r+") as file:
+        file["images/digest"][8] = file["images/digest"][0]
+        file.attrs["digest"] = "of other pixels"
+    changed, seen = evaluate_checkpoint(workspace, run.best).warnings
+    assert "prepared again after the training; its images are others now" in changed
+    assert seen.startswith("1 of 4 images of test have the name or the pixels of a training image")
+    with pytest.raises(SwanError, match="its images are others now"):
+        run_training("a", epochs=2, resume=True)
+    content = torch.load(run.best, weights_only=True)
+    content["model"]["image_tower.aggregate.0.weight"][0, 0] = float("nan")
+    torch.save(content, run.best)
+    with pytest.raises(SwanError, match=r"1 of its weights are not numbers, first image_tower\.aggregate\.0"):
+        load_checkpoint(run.best)

@@ -1,0 +1,75 @@
+"""What is printed has no effect on a terminal, a spreadsheet or a reader of JSON, whatever text is in it."""
+
+import csv
+import io
+import json
+
+import pytest
+from conftest import invoke
+
+from swancli import console
+from swancli.console import ResultConsole, SafeConsole, print_json, print_report, show_answer, warn
+from swancli.query.search import Answer, Hit
+
+EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\ud800\r\x00[bold]"
+ACTING = ["\x1b", "\x07", "\x9b", "\u202e", "\ud800", "\r", "\x00"]
+
+
+def test_escape_sequences_in_results_do_not_reach_the_terminal(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(console, "output", lambda: ResultConsole(file=written, width=160))
+    hit = Hit(1, 0, 0.5, EVIL, EVIL, (EVIL,))
+    show_answer(Answer(EVIL, (), (hit,)))
+    show_answer(Answer(EVIL, (), ()))
+    shown = written.getvalue()
+    assert not [character for character in ACTING if character in shown]
+    assert "\\x1b[2J" in shown
+    assert "[bold]" in shown
+
+
+def test_colours_of_a_terminal_stay():
+    written = io.StringIO()
+    SafeConsole(file=written, force_terminal=True, color_system="standard").print("[red]a\x1b[2J[/]")
+    assert written.getvalue().startswith("\x1b[31m")
+    assert "\x1b[2J" not in written.getvalue()
+
+
+def test_escape_sequences_in_warnings_and_errors_do_not_reach_the_terminal(capsys, tmp_path):
+    warn(EVIL)
+    told = capsys.readouterr().err
+    told += invoke("query", "boats", "--embeddings", tmp_path / "a\x1b[2J.h5", root=tmp_path).stderr
+    assert "no such file" in told
+    assert not [character for character in ACTING if character in told]
+
+
+def test_json_is_valid_and_the_same_whatever_text_is_in_it(capsys):
+    record = {"filename": EVIL, "caption": "Straße \u2028 </script>"}
+    print_json(record)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == record
+    assert "Straße" in printed
+    assert not [character for character in ACTING if character in printed]
+
+
+class Sheet:
+    """A report of one row."""
+
+    def table(self):
+        names = ["=1+2", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "\rx", "plain"]
+        return [{"dataset": name, "loss": -0.5, "captions": 3} for name in names]
+
+
+def test_csv_holds_no_formulas_and_its_numbers_stay_numbers(capsys):
+    print_report(Sheet(), as_json=False, as_csv=True)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    wanted = ["'=1+2", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", "'\tx", "\\rx", "plain"]
+    assert [row["dataset"] for row in rows] == wanted
+    assert {row["loss"] for row in rows} == {"-0.5"}
+
+
+@pytest.mark.parametrize("name", ["is_not_utf8\udcff"])
+def test_folder_whose_name_is_no_utf8_is_told_or_taken(tmp_path, name):
+    (tmp_path / name).mkdir()
+    refused = invoke("prepare", "--dataset", "a", "--source", tmp_path / name, root=tmp_path)
+    assert refused.returncode == 2
+    assert "is_not_utf8\\udcff" in refused.stderr
