@@ -1,0 +1,46 @@
+"""Bad input is refused in a line that names it, or passed over, counted and listed; odd input is read right.
+
+A case is one defect for one reader; another value of the same defect is not another case.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import list_inputs
+import pytest
+from conftest import invoke
+
+CASES = [*list_inputs.CASES]
+REFUSED = [case for case in CASES if case.arguments]
+READ = [case for case in CASES if case.check]
+
+
+def test_there_are_at_least_300_cases_and_no_two_are_the_same():
+    pairs = Counter(str(case).lower() for case in CASES)
+    assert max(pairs.values()) == 1, pairs.most_common(3)
+    assert len(pairs) >= 300
+    assert all(bool(case.arguments) != bool(case.check) for case in CASES)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_refused_in_a_line_that_names_the_file_and_the_place(case, tmp_path):
+    arguments = case.arguments(case.make(tmp_path))
+    before = files_below(tmp_path)
+    result = invoke(*arguments, root=tmp_path / "root")
+    assert result.returncode == 2, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 3
+    assert max(map(len, result.stderr.splitlines())) < 2000
+    for name in case.named:
+        assert name in result.stderr
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize("case", READ, ids=str)
+def test_odd_but_right_is_read(case, tmp_path):
+    case.check(case.make(tmp_path))
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
