@@ -13,6 +13,7 @@ from PIL import Image
 from swancli.errors import ImageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+LARGEST = 2 * Image.MAX_IMAGE_PIXELS  # pixels; from there on Pillow refuses what may be a decompression bomb
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -121,7 +122,11 @@ def _decode_tiff(data: bytes, name: str) -> np.ndarray:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             picture = file.series[0]
+            if math.prod(picture.shape) > 3 * LARGEST:  # before memory is taken for them
+                raise ImageError(f"{name}: too large an image ({picture.shape} samples)", "cut it into tiles")
             samples, axes = picture.asarray(), picture.axes
+    except ImageError:
+        raise
     except Exception as error:
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
     if not samples.size:

@@ -72,11 +72,11 @@ def open_store(path: Path, kind: str) -> h5py.File:
         with damage_named(path, kind):
             found, version, complete = (_single(file, name) for name in ("format", "version", "complete"))
         if found != kind:
-            raise StoreError(f"{path}: a {kind} file is needed, its format attribute says {found!r}", again)
-        if version != VERSION:
             raise StoreError(
-                f"{path}: version {version!r} of {kind}; this swan reads version {VERSION}", again
+                f"{path}: a {kind} file is needed, its format attribute says {found or 'nothing'}", again
             )
+        if version != VERSION:
+            raise StoreError(f"{path}: version {version} of {kind}; this swan reads version {VERSION}", again)
         if not complete:
             raise StoreError(f"{path}: not complete, the command that wrote it was interrupted", again)
     except StoreError:
@@ -385,11 +385,15 @@ class Dataset:
             )
         return rows
 
+    def close(self) -> None:
+        """What leaving its context does."""
+        self._file.close()
+
     def __enter__(self) -> Dataset:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -139,6 +139,9 @@ class Backbone(nn.Module):
             raise SwanError(
                 f"{path}: not weights of {self.name} ({len(wrong)} differ, first {wrong[0]})", mend
             )
+        odd = next((key for key, value in weights.items() if not torch.isfinite(value).all()), None)
+        if odd:
+            raise SwanError(f"{path}: its weight {odd} holds what is no number", "fetch or train it again")
         self.network.load_state_dict(weights, strict=False)
 
 

@@ -105,11 +105,18 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
         model = Swan(ModelSettings(**content["settings"]), captions_only)
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
         weights, origin, training = content["model"], content["origin"], content["training"]
+        if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
+            raise TypeError("its origin names no data set and no run")
+        if not isinstance(training, dict):
+            raise TypeError(f"its training is {type(training).__name__}")
+        if len(vocabulary) > model.settings.words:
+            raise ValueError(f"{len(vocabulary)} words, and word vectors for {model.settings.words}")
         _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise StoreError(f"{path}: damaged checkpoint ({error!r})", TRAIN_AGAIN) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = repr(error).partition("\\n")[0]
+        raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
     return Checkpoint(path, model.eval(), vocabulary, origin, training, file_sha256(path))
 
 
@@ -143,6 +150,8 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
 
     Those of the image side are passed over where the model has none.
     """
+    if not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise SwanError("not all of its weights are tensors", TRAIN_AGAIN)
     sides = {key.partition(".")[0] for key in model.state_dict()}
     if "backbone" not in sides:
         weights = {key: value for key, value in weights.items() if key.partition(".")[0] in sides}
@@ -153,6 +162,9 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
         raise SwanError(
             f"its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})", TRAIN_AGAIN
         )
+    odd = next((key for key, value in weights.items() if not torch.isfinite(value).all()), None)
+    if odd:
+        raise SwanError(f"its weight {odd} holds what is no number", TRAIN_AGAIN)
     model.load_state_dict(weights)
 
 

@@ -105,7 +105,9 @@ def _read_parquet(path: Path) -> Any:
         ) from error
     try:
         # The columns as they are, whatever the file's notes say of an index that pandas had.
-        return pyarrow.parquet.ParquetFile(path).read().to_pandas(ignore_metadata=True)
+        table = pyarrow.parquet.ParquetFile(path).read()
+        table.validate(full=True)  # text that is no UTF-8, which would show only when a cell is looked at
+        return table.to_pandas(ignore_metadata=True)
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise SwanError(
