@@ -103,7 +103,8 @@ def damage_named(name: Path | str, kind: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        reason = str(error.args[0] if error.args else error).partition("\n")[0]
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        reason = text.partition("\n")[0]
         raise StoreError(f"{name}: damaged ({reason})", f"make it again: {MADE_BY[kind]}") from error
 
 
@@ -133,6 +134,8 @@ def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py
     Raises:
         KeyError: it is not there. TypeError, ValueError: its type or its shape is another.
     """
+    if name not in file:
+        raise KeyError(f"no /{name}")
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise TypeError(f"/{name} is no array")

@@ -140,7 +140,7 @@ def read_ucm(folder: Path) -> list[Entry]:
         number, _, text = line.partition(" ")
         if not _is_number(number):
             raise SwanError(
-                f"{place} does not start with an image number: {line!r}", "<image number> <caption>"
+                f"{place} does not start with an image number: {line[:60]!r}", "<image number> <caption>"
             )
         if int(number) not in filenames:
             raise SwanError(
@@ -172,7 +172,7 @@ def _read_ucm_names(folder: Path) -> dict[int, tuple[str, str]]:
     for filename, place, split in names:
         stem = PurePosixPath(filename).stem
         if not _is_number(stem):
-            raise SwanError(f"{place}: {filename} is not <image number>.<suffix>")
+            raise SwanError(f"{place}: {filename[:60]} is not <image number>.<suffix>")
         if int(stem) in filenames:
             raise SwanError(f"{place}: image {stem} is listed twice", "keep one of them")
         filenames[int(stem)] = (filename, split)

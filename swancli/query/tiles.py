@@ -19,7 +19,7 @@ from swancli.embed import Progress, encode_images, quiet
 from swancli.errors import StoreError, SwanError
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
-from swancli.query.raster import Frame, Raster
+from swancli.query.raster import Frame, Raster, require_rasterio
 from swancli.store import (
     TILES,
     array_in,
@@ -243,7 +243,7 @@ class TileFile:
     """A `tiles-NAME.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        tiles: what is in it. scene: identity of the scene it was made of. sizes: of the tiles, in pixels.
+        tiles: what is in it. dimensions: of their embeddings. scene: identity of the scene it was made of. sizes: of the tiles, in pixels.
         checkpoint: the file that made it, by its path then; checkpoint_sha256: its digest. vocab: path of the
         vocabulary where the checkpoint carries none, else None.
 
@@ -265,6 +265,7 @@ class TileFile:
         file, attributes = self._file, self._file.attrs
         boxes = array_in(file, "tiles/box", "iu", None, 4)[:].astype(np.int64)
         self._embedding = array_in(file, "tiles/embedding", "f", len(boxes), None)
+        self.dimensions = self._embedding.shape[1]
         self._preview = array_in(file, "scene/preview", "u", None, None, 3)
         transform = tuple(map(float, attributes["transform"]))
         height, width = int(attributes["height"]), int(attributes["width"])
@@ -280,6 +281,8 @@ class TileFile:
         self.checkpoint_sha256 = text_attribute(file, "checkpoint_sha256")
         vocab = text_attribute(file, "vocab")
         self.vocab = Path(from_relative(vocab, folder)) if vocab else None
+        if frame.crs:
+            require_rasterio().crs.CRS.from_wkt(frame.crs)  # a ValueError, where nobody knows it
         if len(transform) != 6 or not np.isfinite(transform).all():
             raise ValueError(f"its transform is {transform}")
         if not len(boxes):

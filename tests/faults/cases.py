@@ -1,4 +1,4 @@
-"""What a case of bad or odd input is, and how one is told apart from another: by its reader and its defect."""
+"""What a case of bad or odd input is: told apart from others by its reader and its defect."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from swancli.errors import SwanError
 
 Make = Callable[[Path], Path]  # writes an input below a folder, and returns the file or folder to give
 
@@ -29,6 +33,19 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.reader}: {self.defect}"
+
+
+def refuses(read: Callable[[Path], Any], *named: str) -> Callable[[Path], None]:
+    """A check that a reader, without its command, refuses an input in two lines that name it."""
+
+    def check(path: Path) -> None:
+        with pytest.raises(SwanError) as caught:
+            read(path)
+        assert str(caught.value).count("\n") <= 1
+        for name in named:
+            assert name in str(caught.value)
+
+    return check
 
 
 def content(name: str, value: Any) -> Make:

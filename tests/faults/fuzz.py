@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import atheris
 
 with atheris.instrument_imports(include=["swancli"]):
-    import swancli.query.raster
     from readers import READERS, Reader
     from spoiling import spoil_bytes
 
@@ -111,7 +110,12 @@ def main() -> None:
                 os._exit(0)  # libFuzzer would end the process without a word
 
         longest = max(4096, 2 * len(fuzzing.sound))
-        flags = [f"-max_len={min(longest, 200_000)}", f"-seed={options.seed}", "-rss_limit_mb=4096", "-timeout=60"]
+        flags = [
+            f"-max_len={min(longest, 200_000)}",
+            f"-seed={options.seed}",
+            "-rss_limit_mb=4096",
+            "-timeout=60",
+        ]
         atheris.Setup([sys.argv[0], *flags, "-verbosity=0", str(corpus)], run)
         atheris.Fuzz()
 

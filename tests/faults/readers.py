@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from PIL import Image
@@ -112,7 +111,9 @@ NWPU = {
     "road": [{"filename": "road_1.jpg", "split": "test", "raw": "a road", "raw_1": "a roof"}],
 }
 ANNOTATIONS = [{"jpg_name": "scene.png", "caption": "a river", "points": [[[0, 0], [9, 0], [9, 9]]]}]
-TABLE = "filename,caption,split,scene\n1.jpg,a river,train,river\n1.jpg,a road,train,river\n2.jpg,a roof,test,\n"
+TABLE = (
+    "filename,caption,split,scene\n1.jpg,a river,train,river\n1.jpg,a road,train,river\n2.jpg,a roof,test,\n"
+)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -163,15 +164,29 @@ def png(grey: int = 90, side: int = 8) -> bytes:
 
 def write_small_embeddings(path: Path) -> str:
     return write_embeddings(
-        path, Embeddings(vectors(6), vectors(12, 1), small_catalogue(), "small", "best.pt", "0" * 64, "repaired")
+        path,
+        Embeddings(
+            vectors(6),
+            vectors(12, 1),
+            small_catalogue(),
+            "small",
+            str(path.with_name("best.pt")),
+            "0" * 64,
+            "repaired",
+        ),
     )
 
 
 def write_features(path: Path) -> None:
     with create_store(path, FEATURES) as file:
-        file.attrs.update(backbone="resnet18", weights="", image_size=32, augmentation="none", views=1, seed=0)
+        file.attrs.update(
+            backbone="resnet18", weights="", image_size=32, augmentation="none", views=1, seed=0
+        )
         file.attrs.update(dataset="small", pictures="0", backbone_digest="0")
-        file["views/image"], file["views/varied"] = np.array([0, 3, 1, 4]), np.array([True, True, False, False])
+        file["views/image"], file["views/varied"] = (
+            np.array([0, 3, 1, 4]),
+            np.array([True, True, False, False]),
+        )
         file["views/pixels"] = np.zeros((4, 32, 32, 3), np.uint8)
         for name, side, channels in (("deep1", 2, 128), ("deep2", 2, 256), ("deep3", 1, 512)):
             file[f"views/{name}"] = np.zeros((4, side, side, channels), np.float16)
@@ -333,10 +348,16 @@ READERS = {
     "checkpoint": Reader("best.pt", write_checkpoint, encode_with, spoil_torch),
     "weights": Reader("weights.pth", write_weights, _read_weights, spoil_torch),
     "config.json": Reader(
-        "config.json", lambda path: write_json(path, CONFIG), lambda path: resumed_config(Run(path.parent)), spoil_json
+        "config.json",
+        lambda path: write_json(path, CONFIG),
+        lambda path: resumed_config(Run(path.parent)),
+        spoil_json,
     ),
     "group.json": Reader(
-        "group.json", lambda path: write_json(path, GROUP), lambda path: Group(path.parent).members(), spoil_json
+        "group.json",
+        lambda path: write_json(path, GROUP),
+        lambda path: Group(path.parent).members(),
+        spoil_json,
     ),
     "annotations": Reader("places.json", write_annotations, read_annotations, spoil_json),
     "scene": Reader("scene.tif", write_scene, read_scene),

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import list_inputs
 import pytest
+import store_inputs
 from conftest import invoke
 
-CASES = [*list_inputs.CASES]
+CASES = [*list_inputs.CASES, *store_inputs.CASES]
 REFUSED = [case for case in CASES if case.arguments]
 READ = [case for case in CASES if case.check]
 
