@@ -6,12 +6,15 @@ A case is one defect for one reader; another value of the same defect is not ano
 from collections import Counter
 from pathlib import Path
 
+import h5py
+import image_inputs
 import list_inputs
+import model_inputs
 import pytest
 import store_inputs
 from conftest import invoke
 
-CASES = [*list_inputs.CASES, *store_inputs.CASES]
+CASES = [*image_inputs.CASES, *list_inputs.CASES, *model_inputs.CASES, *store_inputs.CASES]
 REFUSED = [case for case in CASES if case.arguments]
 READ = [case for case in CASES if case.check]
 
@@ -41,6 +44,17 @@ def test_refused_in_a_line_that_names_the_file_and_the_place(case, tmp_path):
 @pytest.mark.parametrize("case", READ, ids=str)
 def test_odd_but_right_is_read(case, tmp_path):
     case.check(case.make(tmp_path))
+
+
+@pytest.mark.parametrize("case", image_inputs.SKIPPED, ids=str)
+def test_left_out_counted_and_listed(case, tmp_path):
+    result = invoke(*case.arguments(case.make(tmp_path)), "--missing", "skip", root=tmp_path / "root")
+    assert result.returncode == 0, result.stderr
+    assert "1" in result.stdout
+    assert case.named[0] in result.stdout
+    with h5py.File(tmp_path / "root" / "small" / "dataset.h5") as file:
+        assert file["skipped/filename"].asstr()[:].tolist() == [case.named[0]]
+        assert file["images/filename"].asstr()[:].tolist() == ["0.png"]
 
 
 def files_below(folder: Path) -> set[Path]:
