@@ -23,7 +23,8 @@ import torch
 from swancli.device import autocast, image_batch, move
 from swancli.embed import Progress, quiet
 from swancli.errors import StoreError, SwanError
-from swancli.model.backbone import CHANNELS, Backbone
+from swancli.model.backbone import Backbone
+from swancli.model.settings import CHANNELS
 from swancli.model.swan import Swan
 from swancli.store import (
     FEATURES,

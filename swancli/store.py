@@ -508,7 +508,7 @@ def read_rows(embedding: h5py.Dataset, start: int, stop: int) -> np.ndarray:
         StoreError: they cannot be read, or one is not normalised or no number; names its row.
     """
     path = Path(embedding.file.filename)
-    with damage_named(path, _as_text(embedding.file.attrs["format"])):
+    with damage_named(path, _as_text(embedding.file.attrs.get("format", EMBEDDINGS))):
         vectors = embedding[start:stop]
     check_normalised(vectors, f"{path}: {embedding.name}", start)
     return vectors

@@ -25,6 +25,7 @@ from swancli.model.torch_file import foreign_names, read_torch_file
 from swancli.vocab import Vocabulary, read_vocabulary
 
 FORMAT, VERSION = "swan-checkpoint", 1
+WORD_VECTORS = "text_tower.word_vectors.weight"
 TRAIN_AGAIN = "train again, or take another checkpoint"
 
 
@@ -102,7 +103,11 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     if content.get("version") != VERSION:
         raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
     try:
-        model = Swan(ModelSettings(**content["settings"]), captions_only)
+        settings = ModelSettings(**content["settings"])
+        rows = content["model"][WORD_VECTORS].shape[0]
+        if rows != settings.words + 1:  # before a model of that size is made
+            raise ValueError(f"its settings say {settings.words} words, and it has vectors of {rows - 1}")
+        model = Swan(settings, captions_only)
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
         weights, origin, training = content["model"], content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
@@ -136,6 +141,9 @@ def _load_published(
         _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = repr(error).partition("\\n")[0]
+        raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
     if len(vocabulary) > settings.words:
         raise SwanError(
             f"{vocab}: {len(vocabulary)} words, but {path} has word vectors for {settings.words}",

@@ -243,9 +243,10 @@ class TileFile:
     """A `tiles-NAME.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        tiles: what is in it. dimensions: of their embeddings. scene: identity of the scene it was made of. sizes: of the tiles, in pixels.
-        checkpoint: the file that made it, by its path then; checkpoint_sha256: its digest. vocab: path of the
-        vocabulary where the checkpoint carries none, else None.
+        tiles: what is in it. dimensions: of their embeddings. scene: identity of the scene it was made of.
+        sizes: of the tiles, in pixels. checkpoint: the file that made it, by its path then;
+        checkpoint_sha256: its digest. vocab: path of the vocabulary where the checkpoint carries none, else
+        None.
 
     Raises:
         StoreError: see `open_store`; also when something in it does not fit the scene.

@@ -65,7 +65,7 @@ class Fuzzing:
             self.keep(error)
 
     def keep(self, error: Exception) -> None:
-        """Prints and keeps the first of each kind: the error and the innermost line of swan that it passed."""
+        """Prints and keeps the first of each kind: the error, and the innermost line of swan."""
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if "/swancli/" in frame.filename] or frames
         kind = f"{type(error).__name__} at {Path(own[-1].filename).name}:{own[-1].lineno}"

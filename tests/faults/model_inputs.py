@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def saved(whole: Any) -> Make:
     return make
 
 
-def evaluate(path: Path) -> list[object]:
-    return ["eval", "--checkpoint", path]
+def ask_with(path: Path) -> list[object]:
+    READERS["embeddings.h5"].write(path.parent / "embeddings.h5")
+    return ["query", "a", "--checkpoint", path, "--embeddings", path.parent / "embeddings.h5"]
 
 
 TABLE, GATE = "text_tower.word_vectors.weight", "text_tower.gru.weight_hh_l0"
@@ -137,7 +139,7 @@ TEXT_ONLY = {
     "training that is a list": (put("training", value=[1]), ("training",)),
 }
 CHECKPOINT_CASES = [
-    Case("checkpoint", defect, make, evaluate, ("best.pt", *named))
+    Case("checkpoint", defect, make, ask_with, ("best.pt", *named))
     for defect, (make, named) in BY_COMMAND.items()
 ]
 CHECKPOINT_CASES += [
@@ -211,14 +213,19 @@ def weights_file(whole: Any) -> Make:
     return make
 
 
+@cache
+def resnet() -> Backbone:
+    """One for all, since none of the files may change it."""
+    return Backbone("resnet18", frozen=True)
+
+
 def nan_weights(folder: Path) -> Path:
-    weights = Backbone("resnet18", frozen=True).network.state_dict()
-    weights["conv1.weight"] = torch.full_like(weights["conv1.weight"], torch.nan)
-    return weights_file(weights)(folder)
+    weights = resnet().network.state_dict()
+    return weights_file(weights | {"bn1.weight": torch.full((64,), torch.nan)})(folder)
 
 
 def load_weights(path: Path) -> None:
-    Backbone("resnet18", frozen=True).load_weights(path)
+    resnet().load_weights(path)
 
 
 WEIGHTS_CASES = [
@@ -235,7 +242,7 @@ WEIGHTS_CASES = [
             ("resnet18", "conv1.weight"),
         ),
         ("a model, pickled whole", weights_file(torch.nn.Linear(1, 1)), ("weights.pth",)),
-        ("a weight that is no number", nan_weights, ("conv1.weight", "no number")),
+        ("a weight that is no number", nan_weights, ("bn1.weight", "no number")),
     )
 ]
 

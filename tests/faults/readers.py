@@ -229,12 +229,10 @@ CONFIG = {
     "fold": {"number": 1, "of": 2, "rule": "random", "seed": 0},
     "group": "",
 }
+PLANNED = {key: value for key, value in CONFIG.items() if key != "created_by"}
 GROUP = {
     "created_by": "swancli 0.1.0",
-    "members": [
-        {"run": f"cv-fold{fold}", "label": "", "fold": fold, "config": {**CONFIG, "created_by": ""}}
-        for fold in (1, 2)
-    ],
+    "members": [{"run": f"cv-fold{fold}", "label": "", "fold": fold, "config": PLANNED} for fold in (1, 2)],
 }
 
 

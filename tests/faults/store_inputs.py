@@ -1,4 +1,4 @@
-"""Bad HDF5 files, vocabularies and word vectors: cut, of another version, of wrong shapes, with no numbers."""
+"""Bad HDF5 files, vocabularies and word vectors: cut, of another version or shape, with what is no number."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ EMBEDDINGS = {
                 "images/embedding",
             ),
             "no file names": (without("images/filename"), "filename"),
-            "file names that claim terabytes": (huge("images/filename", np.dtype("S9"), (2**40,))),
+            "file names that claim terabytes": (huge("images/filename", np.dtype("S9"), (2**40,)),),
             "no scene codes": (without("images/scene"), "scene"),
             "a caption of an image that is not there": (
                 written("captions/image", 0, 99),
@@ -607,7 +607,7 @@ TILES_CASES += [
         (
             "a coordinate system that nobody knows",
             attribute("crs", "LOCAL NONSENSE"),
-            ("tiles-scene.png.h5", "crs"),
+            ("tiles-scene.png.h5", "WKT"),
         ),
     )
 ]
