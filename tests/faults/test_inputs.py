@@ -10,11 +10,14 @@ import h5py
 import image_inputs
 import list_inputs
 import model_inputs
+import place_inputs
 import pytest
+import settings_inputs
 import store_inputs
 from conftest import invoke
 
-CASES = [*image_inputs.CASES, *list_inputs.CASES, *model_inputs.CASES, *store_inputs.CASES]
+MODULES = [image_inputs, list_inputs, model_inputs, place_inputs, settings_inputs, store_inputs]
+CASES = [case for module in MODULES for case in module.CASES]
 REFUSED = [case for case in CASES if case.arguments]
 READ = [case for case in CASES if case.check]
 
