@@ -76,8 +76,8 @@ class ModelSettings:
     def __post_init__(self) -> None:
         for name in ("words", "image_size", "embed_dim"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise SwanError(f"{name} {value!r}: not a number from 1 on")
+            if not isinstance(value, int) or value < (name != "words"):
+                raise SwanError(f"{name} {value!r}: not a number from {int(name != 'words')} on")
         if self.backbone not in CHANNELS:
             raise SwanError(f"backbone {self.backbone!r}: not known", f"one of {', '.join(CHANNELS)}")
         if self.embed_dim % VISUAL_HEADS:

@@ -27,7 +27,7 @@ from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Dataset
 from swancli.text_files import read_json
-from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train
+from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train, training_part
 from swancli.vocab import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace
 
@@ -211,6 +211,7 @@ def train_run(
     with Dataset(workspace.dataset(config.dataset)) as dataset, ExitStack() as closing_later:
         if config.fold:
             dataset.catalogue = redrawn(dataset.catalogue, config.fold)
+        training_part(dataset)  # refuses what cannot be trained on before a run begins
         if resume and run.last.exists():
             last = load_checkpoint(run.last)
             model, vocabulary, notes = last.model, last.vocabulary, []

@@ -66,7 +66,7 @@ ANNOTATIONS = {
     "an empty scene name": ([annotation(jpg_name="")], "annotation 1"),
     "no caption": ([annotation(caption=...)], "annotation 1"),
     "a caption that is a list": ([annotation(caption=["a"])], "annotation 1"),
-    "a caption without a word": ([annotation(caption="...")], "no word"),
+    "a caption without a word": ([annotation(caption="?!")], "no word"),
     "no points": ([annotation(points=...)], "annotation 1"),
     "no polygon": ([annotation(points=[])], "annotation 1"),
     "points of null": ([annotation(points=None)], "annotation 1"),
@@ -113,7 +113,6 @@ SCENE_CASES = [
         ("NUL bytes", "scene.tif", bytes(999), ()),
         ("cut in the middle", "scene.tif", half(PLAIN), ()),
         ("cut within its header", "scene.tif", PLAIN[:6], ()),
-        ("cut in the middle, PNG", "scene.png", half(saved(noise(), "PNG")), ()),
         ("no width", "scene.png", png_of(0, 9, b""), ()),
         ("complex numbers", "scene.tif", tiff(COMPLEX), ("complex",)),
         ("an unknown compression", "scene.tif", retagged(PLAIN, 259, 60_001), ()),
@@ -194,7 +193,7 @@ LINE_CASES += [
         ("right-to-left text", "\u05e0\u05d4\u05e8\n", lines_are("\u05e0\u05d4\u05e8")),
         ("emoji", "\U0001f30d\n", lines_are("\U0001f30d")),
         ("punctuation alone", "...\n", lines_are("...")),
-        ("a line of 500,000 letters", "river " * 80_000 + "\n", lines_are(("river " * 80_000).strip())),
+        ("a line of 48,000 letters", "river " * 8_000 + "\n", lines_are(("river " * 8_000).strip())),
     )
 ]
 
@@ -290,7 +289,7 @@ def requested(defect: str, address: str | bytes, check: Callable[[Path], None]) 
 UPLOAD = b"/api/image?name=mine.png\n"
 SERVE_CASES = [
     requested("nothing to look for", searched(), answers(400, "nothing to look for")),
-    requested("a text without words", searched(text="..."), answers(400, "no word")),
+    requested("a text without words", searched(text="?!"), answers(400, "no word")),
     requested("a blank text", searched(text="  "), answers(400, "nothing to look for")),
     requested("a text that is too long", searched(text="a" * 3000), answers(422, "text")),
     requested("too many texts", searched(text=["a"] * 30), answers(422, "text")),
