@@ -180,7 +180,7 @@ def train(
     Raises:
         SwanError: no training pairs or no validation split, or the features are not of this model.
     """
-    training = training_part(dataset)
+    training, training_rows = training_part(dataset), dataset.rows_of("train")
     tokens = [vocabulary.encode(text) for text in training.text]
     wording = number_wordings(tokens)
 
