@@ -108,9 +108,9 @@ def spoil_torch(path: Path, choose: Choose) -> None:
 
 
 def spoil_hdf5(path: Path, choose: Choose) -> None:
-    """Takes out, or replaces, one attribute, data set or group of an HDF5 file; or some of its bytes."""
+    """Takes out, or replaces, one attribute, data set or group of an HDF5 file; or cuts it."""
     if choose(4) == 0:
-        spoil_bytes(path, choose)
+        cut_bytes(path, choose)
         return
     with h5py.File(path, "r+") as file:
         names: list[str] = []
@@ -144,12 +144,18 @@ def spoil_hdf5(path: Path, choose: Choose) -> None:
             file[name] = values.astype(str).astype("S") if values.dtype.kind in "fiu" else values
 
 
+def cut_bytes(path: Path, choose: Choose) -> None:
+    """Cuts a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: choose(len(data) + 1)])
+
+
 def spoil_bytes(path: Path, choose: Choose) -> None:
     """Cuts a file, or changes some of its bytes."""
-    data = bytearray(path.read_bytes())
     if choose(3) == 0:
-        path.write_bytes(data[: choose(len(data) + 1)])
+        cut_bytes(path, choose)
         return
+    data = bytearray(path.read_bytes())
     for _ in range(1 + choose(8)):
         if data:
             data[choose(len(data))] = choose(256)
