@@ -121,7 +121,6 @@ OPTIONS = [
     options("embed", "embeddings and a run", "--embeddings a --run b --index flat", "--embeddings and --run"),
     options("embed", "no image in a batch", "--batch-size 0", "--batch-size"),
     options("embed", "a device that there is not", "--images . --device abacus", "abacus"),
-    options("embed", "a folder that is not there", "--images nowhere --checkpoint shipped", "nowhere"),
     options("query", "nothing to look for", "", "nothing to look for"),
     options("query", "two ways to ask", "a --image b", "more than one way"),
     options("query", "away from a text, of an image", "--image a --not b", "--not and --image"),
