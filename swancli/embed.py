@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from swancli.device import autocast, image_batch, move, pinned, reading_threads
-from swancli.errors import ImageError, SwanError
+from swancli.errors import ImageError, StoreError, SwanError
 from swancli.images import decode_image, pixel_digest, read_inside, resize_image
-from swancli.model.checkpoint import Checkpoint
+from swancli.model.checkpoint import TRAIN_AGAIN, Checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
 from swancli.prepare.splits import Fold, redrawn
@@ -153,7 +153,12 @@ def open_dataset(path: Path, checkpoint: Checkpoint) -> Dataset:
     dataset = Dataset(path)
     fold = checkpoint.origin.get("fold")
     if fold and dataset.name == checkpoint.origin["dataset"]:
-        dataset.catalogue = redrawn(dataset.catalogue, Fold(**fold))
+        try:
+            drawn = Fold(**fold)
+        except TypeError as error:
+            dataset.close()
+            raise StoreError(f"{checkpoint.path}: its fold is {fold!r}", TRAIN_AGAIN) from error
+        dataset.catalogue = redrawn(dataset.catalogue, drawn)
     return dataset
 
 

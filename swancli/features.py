@@ -23,9 +23,19 @@ import torch
 from swancli.device import autocast, image_batch, move
 from swancli.embed import Progress, quiet
 from swancli.errors import StoreError, SwanError
-from swancli.model.backbone import CHANNELS, Backbone
+from swancli.model.backbone import Backbone
+from swancli.model.settings import CHANNELS
 from swancli.model.swan import Swan
-from swancli.store import FEATURES, MADE_BY, Dataset, create_store, open_store
+from swancli.store import (
+    FEATURES,
+    MADE_BY,
+    Dataset,
+    array_in,
+    create_store,
+    damage_named,
+    open_store,
+    text_attribute,
+)
 from swancli.threads import read_ahead
 from swancli.train.batches import augment, draw_views, normalise, stack_images, stored_size
 
@@ -185,10 +195,11 @@ class Features:
         self.path = path
         self._file = open_store(path, FEATURES)
         try:
-            self._read_layout()
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+            with damage_named(path, FEATURES):
+                self._read_layout()
+        except StoreError:
             self._file.close()
-            raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[FEATURES]}") from error
+            raise
 
     def _read_layout(self) -> None:
         attributes = self._file.attrs
@@ -196,14 +207,21 @@ class Features:
         self.settings = FeatureSettings(
             **{name: value if isinstance(value, str) else int(value) for name, value in plain.items()}
         )
-        self._pictures, self._backbone_digest = attributes["pictures"], attributes["backbone_digest"]
+        if self.settings.backbone not in CHANNELS:
+            raise ValueError(f"its backbone is {self.settings.backbone!r}")
+        self._pictures, self._backbone_digest = (
+            text_attribute(self._file, name) for name in ("pictures", "backbone_digest")
+        )
         made_of = [asdict(self.settings), self._pictures, self._backbone_digest]
         self.identity = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-        self._image, varied = self._file["views/image"][:], self._file["views/varied"][:].astype(bool)
-        self._arrays = {name: self._file[f"views/{name}"] for name in ("pixels", *DEEP)}
-        for name, array in self._arrays.items():
-            if array.ndim != 4 or len(array) != len(self._image) or len(varied) != len(self._image):
-                raise ValueError(f"{len(self._image)} views, and /views/{name} of shape {array.shape}")
+        self._image = array_in(self._file, "views/image", "iu", None)[:]
+        count, size = len(self._image), self.settings.image_size
+        varied = array_in(self._file, "views/varied", "b", count)[:]
+        self._arrays = {"pixels": array_in(self._file, "views/pixels", "u", count, size, size, 3)}
+        channels = CHANNELS[self.settings.backbone][1:]
+        for name, stride, deep in zip(DEEP, STRIDES, channels, strict=True):
+            side = -(-size // stride)
+            self._arrays[name] = array_in(self._file, f"views/{name}", "f", count, side, side, deep)
         self._varied = self._rows_by_image(varied)
         self._plain = self._rows_by_image(~varied)
 
@@ -242,6 +260,11 @@ class Features:
                 raise SwanError(problem, f"leave {option} out, or {again}")
         if self._backbone_digest != model.backbone.digest():
             raise SwanError(f"{self.path}: made with other weights of the backbone", again)
+        for split, views in (("train", self._varied), ("val", self._plain)):
+            lacking = [row for row in dataset.rows_of(split).tolist() if row not in views]
+            if lacking:
+                problem = f"no view of {len(lacking)} {split} images, first {lacking[0]}"
+                raise SwanError(f"{self.path}: {problem}", again)
 
     def varied(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """A random varied view, as its row int64 (n,), of each of some images."""
@@ -252,11 +275,21 @@ class Features:
         return np.array([self._plain[image][0] for image in images.tolist()])
 
     def read(self, rows: np.ndarray) -> tuple[torch.Tensor, None, dict[str, torch.Tensor]]:
-        """`pixels`, `views` (none) and `deep` of a batch of views, as `train.batches.Batch` holds them."""
-        parts = {
-            name: torch.from_numpy(np.stack([array[row] for row in rows])).permute(0, 3, 1, 2)
-            for name, array in self._arrays.items()
-        }
+        """`pixels`, `views` (none) and `deep` of a batch of views, as `train.batches.Batch` holds them.
+
+        Raises:
+            StoreError: the file is damaged there, or a map holds what is no number.
+        """
+        with damage_named(self.path, FEATURES):
+            parts = {
+                name: torch.from_numpy(np.stack([array[row] for row in rows])).permute(0, 3, 1, 2)
+                for name, array in self._arrays.items()
+            }
+        for name, values in parts.items():
+            if name != "pixels" and not values.isfinite().all():
+                first = rows[values.isfinite().flatten(1).all(dim=1).logical_not().nonzero()[0, 0]]
+                again = f"make it again: {MADE_BY[FEATURES]}"
+                raise StoreError(f"{self.path}: /views/{name}[{first}] holds what is no number", again)
         return parts.pop("pixels"), None, parts
 
     def __enter__(self) -> Features:

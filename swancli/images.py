@@ -137,9 +137,13 @@ def _check_samples(shape: tuple[int, ...], name: str, most: int) -> None:
 
 
 def _beyond_pillow(image: Image.Image) -> bool:
-    """Whether a TIFF has wide samples in several bands, or bands plane by plane: Pillow gets them wrong."""
-    bits, bands, planes = (image.tag_v2.get(tag, 1) for tag in (258, 277, 284))
-    return bands > 1 and (max(np.atleast_1d(bits)) > 8 or planes == 2)
+    """Whether Pillow gets a TIFF wrong.
+
+    It does with wide samples in several bands, with bands plane by plane, and with unsigned ones of 32 bits.
+    """
+    bits, bands, planes, kind = (image.tag_v2.get(tag, 1) for tag in (258, 277, 284, 339))
+    bits, unsigned = max(np.atleast_1d(bits)), np.atleast_1d(kind)[0] == 1
+    return (bands > 1 and (bits > 8 or planes == 2)) or (bits == 32 and unsigned)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -42,6 +42,9 @@ MADE_BY = {
 SPLITS = ("train", "val", "test")
 TEXT = h5py.string_dtype(encoding="utf-8")
 BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dimensions
+LENGTH_ERROR = 1e-2  # of an L2-normalised vector at most; what swan writes is off by 1e-6
+# What h5py and numpy raise where a file holds something else than it should, or where its bytes are damaged.
+DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, RuntimeError, MemoryError)
 
 
 class _UnfailingFile(io.FileIO):
@@ -121,19 +124,49 @@ def open_store(path: Path, kind: str) -> h5py.File:
         file = h5py.File(path, "r")
     except OSError as error:
         raise StoreError(f"{path}: not a readable HDF5 file ({error})", again) from error
-    found = _as_text(file.attrs.get("format", "nothing"))
-    if found != kind:
-        problem = f"{path}: a {kind} file is needed, its format attribute says {found}"
-    elif file.attrs.get("version") != VERSION:
-        problem = f"{path}: version {file.attrs.get('version')} of {kind}; this swan reads version {VERSION}"
-    elif not file.attrs.get("complete", False):
-        problem = f"{path}: not complete, the command that wrote it was interrupted"
-    elif elsewhere := _leading_elsewhere(file):
-        problem = f"{path}: its /{elsewhere} lies in another file, which no swan writes and none reads"
-    else:
-        return file
-    file.close()
-    raise StoreError(problem, again)
+    try:
+        with damage_named(path, kind):
+            found, version, complete = (_single(file, name) for name in ("format", "version", "complete"))
+        if found != kind:
+            raise StoreError(
+                f"{path}: a {kind} file is needed, its format attribute says {found or 'nothing'}", again
+            )
+        if version != VERSION:
+            raise StoreError(f"{path}: version {version} of {kind}; this swan reads version {VERSION}", again)
+        if not complete:
+            raise StoreError(f"{path}: not complete, the command that wrote it was interrupted", again)
+        with damage_named(path, kind):
+            elsewhere = _leading_elsewhere(file)
+        if elsewhere:
+            problem = f"{path}: its /{elsewhere} lies in another file, which no swan writes and none reads"
+            raise StoreError(problem, again)
+    except StoreError:
+        file.close()
+        raise
+    return file
+
+
+def _single(file: h5py.File, name: str) -> Any:
+    """An attribute that is one value; None where there is none."""
+    value = file.attrs.get(name)
+    if getattr(value, "shape", ()) != ():
+        raise ValueError(f"its attribute {name} has the shape {value.shape}")
+    return _as_text(value) if isinstance(value, (bytes, str)) else value
+
+
+@contextmanager
+def damage_named(name: Path | str, kind: str) -> Iterator[None]:
+    """Around reading what is in a store: where the file is damaged, the error names it.
+
+    Raises:
+        StoreError: something else is there than the layout says, or bytes cannot be read.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        reason = text.partition("\n")[0]
+        raise StoreError(f"{name}: damaged ({reason})", f"make it again: {MADE_BY[kind]}") from error
 
 
 def _leading_elsewhere(file: h5py.File) -> str:
@@ -152,6 +185,47 @@ def _leading_elsewhere(file: h5py.File) -> str:
 
 def _as_text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def text_attribute(file: h5py.File, name: str, default: str | None = None) -> str:
+    """An attribute that is text.
+
+    Raises:
+        KeyError: it is not there, and has no default. TypeError: it is something else.
+    """
+    value = file.attrs[name] if default is None else file.attrs.get(name, default)
+    if not isinstance(value, (str, bytes)):
+        raise TypeError(f"its attribute {name} is no text")
+    return _as_text(value)
+
+
+def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py.Dataset:
+    """An array of a store, when it is as the layout says; none of it is read.
+
+    Args:
+        kinds: of numpy's types, as in `dtype.kind`: "iu" for whole numbers, "f" for fractions.
+        shape: its size on each axis, None for any.
+
+    Raises:
+        KeyError: it is not there. TypeError, ValueError: its type or its shape is another.
+    """
+    if name not in file:
+        raise KeyError(f"no /{name}")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise TypeError(f"/{name} is no array")
+    fits = found.shape is not None and len(found.shape) == len(shape)
+    if not fits or any(size not in (None, own) for size, own in zip(shape, found.shape, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"/{name} has the shape {found.shape}, not ({wanted})")
+    if found.dtype.kind not in kinds:
+        raise TypeError(f"/{name} holds {found.dtype}")
+    return found
+
+
+def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:
+    """object (n,) of str: a column of text; raises as `array_in` does, and UnicodeDecodeError."""
+    return array_in(file, name, "OS", rows).asstr()[:]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -258,28 +332,27 @@ def read_catalogue(file: h5py.File) -> Catalogue:
     """Reads what `write_catalogue` wrote.
 
     Raises:
-        StoreError: a column is missing, or a caption belongs to an image row that does not exist.
+        StoreError: a column is missing or damaged, or a caption belongs to an image row that does not exist.
     """
-    try:
-        filename = file["images/filename"].asstr()[:]
+    with damage_named(file.filename, text_attribute(file, "format")):
+        filename = texts_in(file, "images/filename")
         categories = []
         for name in ("scene", "split"):
-            names = np.append(file[f"images/{name}_names"].asstr()[:], None)  # -1 picks this last one
-            codes = file[f"images/{name}"][:]
-            if codes.min(initial=-1) < -1:
-                raise IndexError(f"/images/{name} holds {codes.min()}, no code")
-            categories.append(names[codes])
-        text = file["captions/text"].asstr()[:]
-        image = file["captions/image"][:].astype(np.int64)
-    except (KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{file.filename}: damaged columns ({error})", "make the file again") from error
-    if any(len(column) != len(filename) for column in categories):
-        raise StoreError(f"{file.filename}: /images columns differ in length", "make the file again")
-    if len(text) != len(image) or (len(image) and not -1 <= image.min() <= image.max() < len(filename)):
-        raise StoreError(
-            f"{file.filename}: /captions/image points to images that are not there", "make the file again"
-        )
+            names = texts_in(file, f"images/{name}_names")
+            codes = array_in(file, f"images/{name}", "iu", len(filename))[:].astype(np.int64)
+            _check_rows(codes, len(names), f"/images/{name}")
+            categories.append(np.append(names, None)[codes])  # -1 picks this last one
+        text = texts_in(file, "captions/text")
+        image = array_in(file, "captions/image", "iu", len(text))[:].astype(np.int64)
+        _check_rows(image, len(filename), "/captions/image")
     return Catalogue(_objects(filename), *map(_objects, categories), _objects(text), image)
+
+
+def _check_rows(numbers: np.ndarray, count: int, name: str) -> None:
+    """Refuses a number that stands for none of so many things, nor, as -1, for nothing."""
+    odd = np.flatnonzero((numbers < -1) | (numbers >= count))
+    if len(odd):
+        raise ValueError(f"{name}[{odd[0]}] is {numbers[odd[0]]}, and there are {count}")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -353,38 +426,46 @@ class Dataset:
         self.path = path
         self._file = open_store(path, DATASET)
         try:
-            self.name = _as_text(self._file.attrs["dataset"])
-            self.digest = _as_text(self._file.attrs.get("digest", ""))
-            self.catalogue = read_catalogue(self._file)
-            images = self._file["images"]
-            self._pixels = images.get("pixels")
-            self._encoded = images["encoded"] if self._pixels is None else None
-            self._check_lengths(images)
-        except KeyError as error:
-            self._file.close()
-            raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[DATASET]}") from error
+            with damage_named(path, DATASET):
+                self.name = text_attribute(self._file, "dataset")
+                self.digest = text_attribute(self._file, "digest", "")
+                self.catalogue = read_catalogue(self._file)
+                self._pixels, self._encoded = self._find_images(len(self.catalogue.filename))
         except StoreError:
             self._file.close()
             raise
 
-    def _check_lengths(self, images: h5py.Group) -> None:
-        """Refuses images that are not one for each file name: they would stand beside wrong captions."""
-        names = [name for name in ("pixels", "encoded", "digest") if name in images]
-        counts = {name: len(images[name]) for name in ("filename", *names)}
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{count} of /images/{name}" for name, count in counts.items())
-            raise StoreError(f"{self.path}: rows do not fit: {told}", "make the file again")
+    def _find_images(self, count: int) -> tuple[h5py.Dataset | None, h5py.Dataset | None]:
+        if "images/pixels" not in self._file:
+            return None, array_in(self._file, "images/encoded", "O", count)
+        pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
+        if pixels.dtype != np.uint8 or not all(pixels.shape[1:]):
+            raise ValueError(f"/images/pixels holds {pixels.dtype} of the shape {pixels.shape}")
+        return pixels, None
 
     def image(self, row: int) -> np.ndarray:
-        """uint8 (H, W, 3): the RGB pixels of one image."""
-        if self._pixels is not None:
-            return self._pixels[row]
+        """uint8 (H, W, 3): the RGB pixels of one image.
+
+        Raises:
+            StoreError, ImageError: the file is damaged there.
+        """
         name = f"{self.path}, image {self.catalogue.filename[row]}"
-        return decode_image(self._encoded[row].tobytes(), name)
+        with damage_named(name, DATASET):
+            if self._pixels is not None:
+                return self._pixels[row]
+            encoded = np.asarray(self._encoded[row], np.uint8).tobytes()
+        return decode_image(encoded, name)
 
     def digests(self, rows: np.ndarray) -> np.ndarray | None:
-        """object (n,) of str: a hash of the pixels of some images; None when the file has none."""
-        return self._file["images/digest"].asstr()[:][rows] if "images/digest" in self._file else None
+        """object (n,) of str: a hash of the pixels of some images; None when the file has none.
+
+        Raises:
+            StoreError: the file is damaged there.
+        """
+        with damage_named(self.path, DATASET):
+            if "images/digest" not in self._file:
+                return None
+            return texts_in(self._file, "images/digest", len(self.catalogue.filename))[rows]
 
     def rows_of(self, split: str) -> np.ndarray:
         """int64 (n,): the image rows of a split that has captions.
@@ -401,11 +482,15 @@ class Dataset:
             )
         return rows
 
+    def close(self) -> None:
+        """What leaving its context does."""
+        self._file.close()
+
     def __enter__(self) -> Dataset:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -483,26 +568,19 @@ def open_embeddings(path: Path) -> Embeddings:
         StoreError: see `open_store`; also when rows and embeddings differ in number or in width.
     """
     file = open_store(path, EMBEDDINGS)
+    names = ("dataset", "dataset_digest", "checkpoint_sha256", "variant", "digest", *PATHS)
     try:
-        catalogue = read_catalogue(file)
-        image, caption = file["images/embedding"], file["captions/embedding"]
-        if (
-            len(image) != len(catalogue.filename)
-            or len(caption) != len(catalogue.text)
-            or image.shape[1:] != caption.shape[1:]
-            or image.ndim != 2
-        ):
-            raise StoreError(f"{path}: embeddings {image.shape} and {caption.shape} do not fit its rows")
-        if not image.dtype == caption.dtype == np.float32:
-            raise StoreError(f"{path}: embeddings of type {image.dtype} and {caption.dtype}, not float32")
-    except KeyError as error:
-        file.close()
-        raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[EMBEDDINGS]}") from error
+        with damage_named(path, EMBEDDINGS):
+            catalogue = read_catalogue(file)
+            image = array_in(file, "images/embedding", "f", len(catalogue.filename), None)
+            caption = array_in(file, "captions/embedding", "f", len(catalogue.text), image.shape[1])
+            for values in (image, caption):
+                if values.dtype != np.float32:
+                    raise TypeError(f"{values.name} holds {values.dtype}, not float32")
+            attributes = {name: text_attribute(file, name, "") for name in names}
     except StoreError:
         file.close()
         raise
-    names = ("dataset", "dataset_digest", "checkpoint_sha256", "variant", "digest", *PATHS)
-    attributes = {name: _as_text(file.attrs.get(name, "")) for name in names}
     attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
     return Embeddings(image, caption, catalogue, **attributes)
 
@@ -515,7 +593,8 @@ def read_embeddings(path: Path) -> Embeddings:
     """
     stored = open_embeddings(path)
     with stored.image.file:
-        return replace(stored, image=stored.image[:], caption=stored.caption[:])
+        image, caption = (read_rows(values, 0, len(values)) for values in (stored.image, stored.caption))
+    return replace(stored, image=image, caption=caption)
 
 
 def changed_since(embeddings: Embeddings) -> str:
@@ -530,13 +609,45 @@ def changed_since(embeddings: Embeddings) -> str:
     return f"{path} was prepared again after it was embedded; {again}" if changed else ""
 
 
-def mapped(column: h5py.Dataset) -> np.ndarray:
+def read_rows(embedding: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    """float32 (stop - start, D): some of the vectors in a store, each L2-normalised.
+
+    Raises:
+        StoreError: they cannot be read, or one is not normalised or no number; names its row.
+    """
+    path = Path(embedding.file.filename)
+    with damage_named(path, _as_text(embedding.file.attrs.get("format", EMBEDDINGS))):
+        vectors = embedding[start:stop]
+    check_normalised(vectors, f"{path}: {embedding.name}", start)
+    return vectors
+
+
+def check_normalised(vectors: np.ndarray, name: str, rows: int | np.ndarray = 0) -> None:
+    """Refuses vectors whose scores would not be cosine similarities.
+
+    Args:
+        vectors: float32 (n, D). name: of the file and the array they come from. rows: the row of the first
+            of them there, or int64 (n,) of each.
+
+    Raises:
+        StoreError: one is not of length 1, or holds what is no number; names its row.
+    """
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    odd = np.flatnonzero(~(np.abs(length - 1) <= LENGTH_ERROR))  # also of NaN
+    if len(odd):
+        row = odd[0] + rows if isinstance(rows, int) else rows[odd[0]]
+        is_number = np.isfinite(length[odd[0]])
+        problem = f"has the length {length[odd[0]]:.3g}, not 1" if is_number else "holds what is no number"
+        raise StoreError(f"{name}[{row}] {problem}", "make the file again, with a checkpoint that is sound")
+
+
+def mapped(array: h5py.Dataset) -> np.ndarray:
     """A column of a store as an array whose values the system fetches from the file where they are touched.
 
     So a few rows of many cost nothing else. A column that does not lie in the file in one piece, as no swan
     writes it, is read; so is one of texts or other objects, whose bytes in the file are no values.
     """
-    start = column.id.get_offset()
-    if start is None or not column.size or column.dtype.hasobject:
-        return column[:]
-    return np.memmap(column.file.filename, column.dtype, "r", offset=start, shape=column.shape)
+    start = array.id.get_offset()
+    if start is None or not array.size or array.dtype.hasobject:
+        return array[:]
+    return np.memmap(array.file.filename, array.dtype, "r", offset=start, shape=array.shape)

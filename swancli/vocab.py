@@ -22,7 +22,17 @@ import numpy as np
 from swancli.errors import SwanError
 from swancli.files import atomic_path
 from swancli.model.settings import WORD_DIM
-from swancli.store import TEXT, VOCABULARY, create_store, open_store
+from swancli.store import (
+    TEXT,
+    VOCABULARY,
+    array_in,
+    create_store,
+    damage_named,
+    open_store,
+    text_attribute,
+    texts_in,
+)
+from swancli.text_files import is_text, read_json
 from swancli.word_vectors import WordVectors
 
 if TYPE_CHECKING:
@@ -85,6 +95,11 @@ class Vocabulary:
         if len(self.counts) != len(self.words):
             problem = f"vocabulary: {len(self.words)} words but {len(self.counts)} counts"
             raise SwanError(problem, MAKE_AGAIN)
+        odd = next((word for word in self.words if not isinstance(word, str)), None)
+        if odd is not None:
+            raise SwanError(f"vocabulary: {odd!r} is no word", MAKE_AGAIN)
+        if not all(isinstance(count, int) and count >= 0 for count in self.counts):
+            raise SwanError("vocabulary: a count is no number from 0 on", MAKE_AGAIN)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -117,6 +132,8 @@ class Vocabulary:
             SwanError: a key is missing, or words and counts do not fit.
         """
         try:
+            if not (isinstance(plain["words"], list) and isinstance(plain["counts"], list)):
+                raise SwanError("vocabulary: words and counts are no lists", MAKE_AGAIN)
             return cls(
                 words=tuple(plain["words"]),
                 counts=tuple(plain["counts"]),
@@ -185,15 +202,15 @@ def read_vectors(path: Path) -> WordVectors | None:
     """
     if path.suffix.lower() == ".json":
         return None
-    with open_store(path, VOCABULARY) as file:
+    with open_store(path, VOCABULARY) as file, damage_named(path, VOCABULARY):
         if "vectors" not in file:
             return None
-        try:
-            vectors, has_vector, words = file["vectors"][:], file["has_vector"][:], len(file["words"])
-        except KeyError as error:
-            raise SwanError(f"{path}: damaged ({error.args[0]})", MAKE_AGAIN) from error
-    if vectors.shape != (words, WORD_DIM) or has_vector.shape != (words,):
-        raise SwanError(f"{path}: vectors {vectors.shape} do not fit its {words} words", MAKE_AGAIN)
+        words = len(texts_in(file, "words"))
+        vectors = array_in(file, "vectors", "f", words, WORD_DIM)[:].astype(np.float32)
+        has_vector = array_in(file, "has_vector", "b", words)[:]
+    odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(odd):
+        raise SwanError(f"{path}: /vectors[{odd[0]}] holds what is no number", MAKE_AGAIN)
     return WordVectors(vectors, has_vector)
 
 
@@ -205,26 +222,25 @@ def read_vocabulary(path: Path) -> Vocabulary:
     """
     if path.suffix.lower() == ".json":
         return _read_json(path)
-    with open_store(path, VOCABULARY) as file:
-        try:
-            return _read_store(file)
-        except KeyError as error:
-            raise SwanError(f"{path}: damaged ({error.args[0]})", MAKE_AGAIN) from error
-        except SwanError as error:
-            raise SwanError(f"{path}: {error.problem}", error.mend) from error
+    with open_store(path, VOCABULARY) as file, damage_named(path, VOCABULARY):
+        plain, tokenizer = _read_store(file), text_attribute(file, "tokenizer")
+    try:
+        if tokenizer != TOKENIZER:
+            raise SwanError(f"tokenizer {tokenizer!r}; this swan knows {TOKENIZER!r}", MAKE_AGAIN)
+        return Vocabulary.from_plain(plain)
+    except SwanError as error:
+        raise SwanError(f"{path}: {error.problem}", error.mend) from error
 
 
-def _read_store(file: h5py.File) -> Vocabulary:
-    tokenizer = file.attrs["tokenizer"]
-    if tokenizer != TOKENIZER:
-        raise SwanError(f"tokenizer {tokenizer!r}; this swan knows {TOKENIZER!r}", MAKE_AGAIN)
-    return Vocabulary(
-        words=tuple(file["words"].asstr()[:].tolist()),
-        counts=tuple(file["counts"][:].tolist()),
-        min_count=int(file.attrs["min_count"]),
-        stop_words=str(file.attrs["stop_words"]),
-        dataset=str(file.attrs["dataset"]),
-    )
+def _read_store(file: h5py.File) -> dict[str, Any]:
+    """What `Vocabulary.from_plain` takes."""
+    return {
+        "words": texts_in(file, "words").tolist(),
+        "counts": array_in(file, "counts", "iu", None)[:].tolist(),
+        "min_count": int(file.attrs["min_count"]),
+        "stop_words": text_attribute(file, "stop_words"),
+        "dataset": text_attribute(file, "dataset"),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -246,14 +262,7 @@ def export_json(path: Path, vocabulary: Vocabulary) -> None:
 def _read_json(path: Path) -> Vocabulary:
     """The layout holds words alone: the stop-word rule is seen from them, the counts are unknown."""
     mend = 'it needs {"word2idx": {word: 1 to V}, "idx2word": {"1": word, ...}, "idx": V + 1}'
-    try:
-        layout = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SwanError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SwanError(f"{path}: cannot be read as text ({error})") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise SwanError(f"{path}: not JSON ({error})", mend) from error
+    layout = read_json(path, mend)
     problem = _json_problem(layout)
     if problem:
         raise SwanError(f"{path}: {problem}", mend)
@@ -280,6 +289,9 @@ def _json_problem(layout: object) -> str | None:
         return f"the numbers of 'word2idx' are not 1 to {len(indices)}, each once"
     if UNKNOWN not in indices:
         return f"no {UNKNOWN} in 'word2idx'"
+    odd = next((word for word in indices if not is_text(word)), None)
+    if odd is not None:
+        return f"word2idx[{odd!r}] is no word"
     if layout["idx2word"] != {str(index): word for word, index in indices.items()}:
         return "'idx2word' does not agree with 'word2idx'"
     if layout["idx"] != len(indices) + 1:

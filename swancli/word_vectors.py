@@ -55,7 +55,7 @@ def read_word_vectors(path: Path, words: Sequence[str], progress: Progress) -> W
             size = path.stat().st_size
             for number, line in _lines(file, size, progress):
                 # The first field tells whether the line can be needed; the token itself may be longer.
-                token = line.split(b" ", 1)[0]
+                token = line.split(b" ", 1)[0].rstrip(b"\r\n")
                 if number == 1:
                     _check_width(path, line)
                 if token in needed and token not in found:

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swancli.errors import SwanError
+from swancli.text_files import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHIPPED = "shipped"  # also the folder of what the shipped checkpoint makes, so no data set's or run's name
@@ -90,13 +90,20 @@ class Group:
         Raises:
             SwanError: the file is absent or damaged.
         """
+        content = read_json(self.file, "start a new one")
         try:
-            members = json.loads(self.file.read_text(encoding="utf-8"))["members"]
-            for member in members:
+            members = content["members"]
+            if not (isinstance(members, list) and members):
+                raise ValueError("its members are no list, or an empty one")
+            for row, member in enumerate(members):
                 checked_name(member["run"], "run")
-                member["label"], member["fold"], member["config"]
-        except (OSError, ValueError, KeyError, TypeError, SwanError) as error:
-            raise SwanError(f"{self.file}: not a group of runs ({error})", "start a new one") from error
+                kinds = {"run": str, "label": str, "fold": int, "config": dict}
+                odd = [key for key, kind in kinds.items() if not isinstance(member[key], kind)]
+                if odd:
+                    raise ValueError(f"members[{row}].{odd[0]} is {member[odd[0]]!r}")
+        except (ValueError, KeyError, TypeError, SwanError) as error:
+            reason = error.problem if isinstance(error, SwanError) else error
+            raise SwanError(f"{self.file}: not a group of runs ({reason})", "start a new one") from error
         return members
 
 

@@ -129,13 +129,13 @@ def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, valu
 @pytest.mark.parametrize(
     ("column", "values", "said"),
     [
-        ("captions/text", None, "damaged columns"),
-        ("captions/text", [1, 2], "damaged columns"),
-        ("captions/image", [0, 9], "images that are not there"),
-        ("captions/image", [0, -2], "images that are not there"),
-        ("captions/image", [0], "images that are not there"),
-        ("images/scene", [0], "columns differ in length"),
-        ("images/scene", [0, 7], "damaged columns"),
+        ("captions/text", None, "no /captions/text"),
+        ("captions/text", [1, 2], "/captions/text holds int64"),
+        ("captions/image", [0, 9], r"/captions/image\[1\] is 9, and there are 2"),
+        ("captions/image", [0, -2], r"/captions/image\[1\] is -2"),
+        ("captions/image", [0], r"/captions/image has the shape \(1,\), not \(2\)"),
+        ("images/scene", [0], r"/images/scene has the shape \(1,\), not \(2\)"),
+        ("images/scene", [0, 7], r"/images/scene\[1\] is 7, and there are 1"),
     ],
 )
 def test_damaged_columns_are_told(tmp_path, column, values, said):
@@ -194,7 +194,7 @@ def test_digest_is_of_the_image_embeddings_alone_however_they_lie_in_memory(tmp_
     image, caption = rng.random((50, 4), np.float32), rng.random((3, 4), np.float32)
     path = tmp_path / "embeddings.h5"
     digest = write_embeddings(path, small_embeddings(image, caption))
-    assert read_embeddings(path).digest == digest
+    assert open_embeddings(path).digest == digest
     for same in (image.astype(np.float64), np.asfortranarray(image)):
         assert write_embeddings(path, small_embeddings(same, caption[:1])) == digest
     for other in (image[::-1], image[:-1], image + np.float32(1e-6), image.reshape(25, 8)[:, :4]):
@@ -244,7 +244,7 @@ def test_embeddings_that_do_not_fit_their_rows_are_refused(tmp_path):
     catalogue = Catalogue.of("ab", ["x", None], ["val", "val"], "c", [0])
     wrong = Embeddings(np.zeros((3, 4)), np.zeros((1, 4)), catalogue, "tiny", "best.pt", "", "swan")
     write_embeddings(tmp_path / "embeddings.h5", wrong)
-    with pytest.raises(StoreError, match="do not fit its rows"):
+    with pytest.raises(StoreError, match="/images/embedding has the shape"):
         read_embeddings(tmp_path / "embeddings.h5")
 
 

@@ -207,7 +207,7 @@ def layout(**changes):
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("[]", "not a JSON object"),
         (layout(word2idx=None), "'word2idx'"),
         (layout(idx2word=None), "'idx2word'"),
@@ -239,5 +239,5 @@ def test_an_absent_file_is_named(tmp_path):
 
 def test_a_binary_file_named_json_is_refused(tmp_path):
     (tmp_path / "words.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SwanError, match="cannot be read as text"):
+    with pytest.raises(SwanError, match="not UTF-8 text"):
         read_vocabulary(tmp_path / "words.json")

@@ -30,6 +30,7 @@ from swancli.commands.options import (
 )
 from swancli.console import Display, show_embedded, show_indexed, show_tiles, warn
 from swancli.errors import SwanError
+from swancli.text_files import is_text
 from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
 
 if TYPE_CHECKING:
@@ -189,12 +190,18 @@ def _lines(path: Path) -> Iterator[str]:
     """The lines of a file, or of standard input for -, without blank ones."""
     if str(path) == "-" and sys.stdin is None:
         raise SwanError("--texts -: standard input is closed", "give it one caption a line")
+    name = "--texts -" if str(path) == "-" else str(path)
     try:
-        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.strip():
-                    yield line.strip()
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+            for number, data in enumerate(file, start=1):
+                line = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if not is_text(line):
+                    raise SwanError(
+                        f"{name}: line {number} holds NUL bytes, so it is no text", "take them out"
+                    )
+                if line:
+                    yield line
     except OSError as error:
-        raise SwanError(f"{path}: {error.strerror}") from error
+        raise SwanError(f"{name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SwanError(f"{path}: not UTF-8 text ({error})") from error
+        raise SwanError(f"{name}: line {number} is not UTF-8 text", "save it as UTF-8") from error

@@ -316,7 +316,8 @@ def _decoded(lines: list[bytes], before: int) -> Iterator[list[str]]:
         questions = []
         for number, line in enumerate(lines[start : start + QUESTIONS], start=before + start + 1):
             try:
-                questions.append(line.decode("utf-8").strip())
+                encoding = "utf-8-sig" if number == 1 else "utf-8"
+                questions.append(line.decode(encoding).strip())
             except UnicodeDecodeError as error:
                 yield questions
                 raise SwanError(

@@ -5,7 +5,6 @@ swan eval --localization annotations.json
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from swancli.model.checkpoint import Checkpoint
 from swancli.query.heat import HeatMap, heat_map, local_maxima
 from swancli.query.raster import Raster, require_rasterio
 from swancli.query.tiles import TILE_SIZES, embedded_tiles, scene_boxes, tile_scores
+from swancli.text_files import read_json
 from swancli.vocab import tokenize
 
 FIGURES = ("rsu", "ras", "rda", "rmi")
@@ -76,12 +76,7 @@ def read_annotations(path: Path, images: Path | None = None) -> list[Annotation]
         SwanError: the file is absent or not such a list, or a scene is not there.
     """
     mend = 'give a JSON list of {"jpg_name", "caption", "points": [[[x, y], ...], ...]}'
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SwanError(f"--localization {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise SwanError(f"{path}: not JSON ({error})", mend) from error
+    entries = read_json(path, mend)
     if not isinstance(entries, list) or not entries:
         raise SwanError(f"{path}: not a list of annotations, or an empty one", mend)
     annotations = []

@@ -32,7 +32,6 @@ from swancli.prepare.splits import overlap
 from swancli.store import Catalogue, Dataset, Embeddings, changed_since, names_in, read_embeddings
 from swancli.workspace import Group, Run, Workspace, standing_checkpoint
 
-NORM_TOLERANCE = 0.02  # of an embedding's length; half precision rounds it by less
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
 
 
@@ -380,19 +379,8 @@ def _overlap(dataset: Dataset, split: str | None) -> str:
 def evaluate_file(
     path: Path, *, split: str | None = "test", new_captions: bool = False, **options: Any
 ) -> Report:
-    """Evaluates an `embeddings.h5` as it is; options as in `evaluate_checkpoint`.
-
-    Raises:
-        SwanError: see `evaluate`; also when its vectors have another length than 1, which no swan writes.
-    """
+    """Evaluates an `embeddings.h5` as it is; options as in `evaluate_checkpoint`."""
     embeddings = read_embeddings(path)
-    for name, vectors in (("image", embeddings.image), ("caption", embeddings.caption)):
-        length = np.linalg.norm(vectors, axis=1)
-        wrong = np.flatnonzero(~(np.abs(length - 1) < NORM_TOLERANCE))
-        if len(wrong):
-            problem = f"{path}: {len(wrong)} of {len(length)} {name} embeddings are not of length 1"
-            told = f"first row {wrong[0]}: {length[wrong[0]]:.3g}"
-            raise SwanError(f"{problem} ({told})", "make the file again: swan embed")
     options["known"] = training_texts(embeddings.catalogue) if new_captions else None
     source = {"dataset": embeddings.dataset, "embeddings": str(path)}
     report = evaluate(embeddings, source, split=split, **options)

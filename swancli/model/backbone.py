@@ -13,16 +13,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from swancli.errors import SwanError
 from swancli.model.published import from_published, is_published
+from swancli.model.settings import CHANNELS
 from swancli.model.torch_file import read_torch_file
 
 DEPTHS = {"maxpool": "shallow", "layer2": "deep1", "layer3": "deep2", "layer4": "deep3"}
 PART = 32  # images that go through a network at a time, on a CPU
 OWN = "backbone.network."  # what the names begin with in a checkpoint of ours
-CHANNELS = {
-    "resnet18": (64, 128, 256, 512),
-    "resnet34": (64, 128, 256, 512),
-    "resnet50": (64, 512, 1024, 2048),
-}
 
 
 class Backbone(nn.Module):
@@ -139,6 +135,9 @@ class Backbone(nn.Module):
             raise SwanError(
                 f"{path}: not weights of {self.name} ({len(wrong)} differ, first {wrong[0]})", mend
             )
+        odd = next((key for key, value in weights.items() if not torch.isfinite(value).all()), None)
+        if odd:
+            raise SwanError(f"{path}: its weight {odd} holds what is no number", "fetch or train it again")
         self.network.load_state_dict(weights, strict=False)
 
 

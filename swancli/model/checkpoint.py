@@ -24,6 +24,7 @@ from swancli.model.torch_file import foreign_names, read_torch_file, write_torch
 from swancli.vocab import Vocabulary, read_vocabulary
 
 FORMAT, VERSION = "swan-checkpoint", 1
+WORD_VECTORS = "text_tower.word_vectors.weight"
 TRAIN_AGAIN = "train again, or take another checkpoint"
 
 
@@ -100,14 +101,25 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     if content.get("version") != VERSION:
         raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
     try:
-        model = Swan(ModelSettings(**content["settings"]), captions_only)
+        settings = ModelSettings(**content["settings"])
+        rows = content["model"][WORD_VECTORS].shape[0]
+        if rows != settings.words + 1:  # before a model of that size is made
+            raise ValueError(f"its settings say {settings.words} words, and it has vectors of {rows - 1}")
+        model = Swan(settings, captions_only)
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
         weights, origin, training = content["model"], content["origin"], content["training"]
+        if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
+            raise TypeError("its origin names no data set and no run")
+        if not isinstance(training, dict):
+            raise TypeError(f"its training is {type(training).__name__}")
+        if len(vocabulary) > model.settings.words:
+            raise ValueError(f"{len(vocabulary)} words, and word vectors for {model.settings.words}")
         _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise StoreError(f"{path}: damaged checkpoint ({error!r})", TRAIN_AGAIN) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = repr(error).partition("\\n")[0]
+        raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
     return Checkpoint(path, model.eval(), vocabulary, origin, training, file_sha256(path))
 
 
@@ -127,6 +139,9 @@ def _load_published(
         _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = repr(error).partition("\\n")[0]
+        raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
     if len(vocabulary) > settings.words:
         raise SwanError(
             f"{vocab}: {len(vocabulary)} words, but {path} has word vectors for {settings.words}",
@@ -141,6 +156,8 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
 
     Those of the image side are passed over where the model has none.
     """
+    if not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise SwanError("not all of its weights are tensors", TRAIN_AGAIN)
     sides = {key.partition(".")[0] for key in model.state_dict()}
     if "backbone" not in sides:
         weights = {key: value for key, value in weights.items() if key.partition(".")[0] in sides}

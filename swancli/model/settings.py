@@ -17,6 +17,13 @@ TEXT_HEADS = 2
 ATTENTION_DROPOUT = 0.1
 FUSION_DROPOUT = 0.2
 
+# Of the maps at the four depths of each backbone.
+CHANNELS = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet34": (64, 128, 256, 512),
+    "resnet50": (64, 512, 1024, 2048),
+}
+
 # ImageNet statistics of RGB in 0..1, which every torchvision backbone expects.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -53,7 +60,7 @@ class ModelSettings:
     """The shape of a model: everything needed to build it before its weights are loaded.
 
     words: rows of the table of word vectors without padding, at least one a word of the vocabulary.
-    backbone: a key of `backbone.CHANNELS` (paper: resnet50). image_size: side in pixels of the square input
+    backbone: a key of `CHANNELS` (paper: resnet50). image_size: side in pixels of the square input
     (paper: 256). embed_dim: D (paper: 512). frozen: the backbone's weights stay as they are (paper: yes).
     variant: a key of `QUIRKS`. without: the `PARTS` that are left out, in their order there.
     """
@@ -67,6 +74,12 @@ class ModelSettings:
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("words", "image_size", "embed_dim"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < (name != "words"):
+                raise SwanError(f"{name} {value!r}: not a number from {int(name != 'words')} on")
+        if self.backbone not in CHANNELS:
+            raise SwanError(f"backbone {self.backbone!r}: not known", f"one of {', '.join(CHANNELS)}")
         if self.embed_dim % VISUAL_HEADS:
             raise SwanError(
                 f"--embed-dim {self.embed_dim}: no multiple of its {VISUAL_HEADS} attention heads"

@@ -1,4 +1,4 @@
-"""What the readers of sources share: the entry, the checks of its values, and a file's text.
+"""What the readers of sources share: the entry, and the checks of its values.
 
 A check takes a value and its `place`, which names the file and the row or key, and raises SwanError with it.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from swancli.errors import SwanError
+from swancli.text_files import is_text
 
 SPLIT_NAMES = {
     "train": "train",
@@ -22,6 +23,9 @@ SPLIT_NAMES = {
     "dev": "val",
     "test": "test",
 }
+
+
+LONGEST_NAME = 255  # bytes of a file's name, on the file systems in use
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def check_text(value: Any, place: str) -> str:
     value = value.strip()
     if not value:
         raise SwanError(f"{place} is empty", "fill it in, or take the row out")
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+    if not is_text(value):
         raise SwanError(f"{place} holds characters that are no text: {value!r}", "take them out")
     return value
 
@@ -52,6 +56,10 @@ def check_filename(value: Any, place: str) -> str:
         raise SwanError(
             f"{place} leads out of the folder of images: {name}", "make it relative, without '..'"
         )
+    if not path.name:
+        raise SwanError(f"{place} names a folder: {name}", "name the image file in it")
+    if any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+        raise SwanError(f"{place} is too long a name for a file: {name[:40]}...", "shorten it")
     return str(path)
 
 
@@ -81,19 +89,6 @@ def check_distinct(places: Iterable[tuple[str, str]]) -> None:
                 f"{place}: {filename} is listed twice, first at {seen[filename]}", "keep one of them"
             )
         seen[filename] = place
-
-
-def read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if b"\0" in data:
-            raise SwanError(f"{path}: holds NUL bytes, so it is not UTF-8 text", "save it as UTF-8")
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise SwanError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SwanError(f"{path}: line {line} is not UTF-8 text", "save it as UTF-8") from error
 
 
 def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:

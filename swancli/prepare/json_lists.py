@@ -8,7 +8,6 @@ What is said about a wrong one names the key.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,19 +21,13 @@ from swancli.prepare.entries import (
     check_split,
     check_text,
     natural_order,
-    read_text,
 )
+from swancli.text_files import read_json
 
 
 def read_json_entries(path: Path, format: str | None) -> tuple[list[Entry], str]:
     """The entries and the format they have; `format` None recognises it."""
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        place = f"{path}: not valid JSON at line {error.lineno}, column {error.colno}"
-        raise SwanError(f"{place} ({error.msg})", "is the download whole?") from error
-    except RecursionError as error:
-        raise SwanError(f"{path}: JSON nested too deeply for a list of images") from error
+    content = read_json(path, "is the download whole?")
     is_classes = isinstance(content, dict) and content and all(isinstance(v, list) for v in content.values())
     found = format or ("nwpu" if is_classes and "images" not in content else "karpathy")
     if found == "nwpu" and not is_classes:

@@ -13,8 +13,8 @@ from swancli.prepare.entries import (
     check_filename,
     check_optional,
     check_split,
-    read_text,
 )
+from swancli.text_files import read_text
 
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
 
@@ -104,6 +104,12 @@ def _read_parquet(path: Path) -> Any:
             f"{path}: Parquet needs pyarrow", "install the extra: pip install 'swancli[parquet]'"
         ) from error
     try:
-        return pyarrow.parquet.read_table(path).to_pandas().reset_index(drop=True)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise SwanError(f"{path}: not a readable Parquet file ({error})", "is the download whole?") from error
+        # The columns as they are, whatever the file's notes say of an index that pandas had.
+        table = pyarrow.parquet.ParquetFile(path).read()
+        table.validate(full=True)  # text that is no UTF-8, which would show only when a cell is looked at
+        return table.to_pandas(ignore_metadata=True)
+    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise SwanError(
+            f"{path}: not a readable Parquet file ({reason})", "is the download whole?"
+        ) from error

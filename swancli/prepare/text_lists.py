@@ -18,8 +18,8 @@ from swancli.prepare.entries import (
     check_caption,
     check_distinct,
     check_filename,
-    read_text,
 )
+from swancli.text_files import read_text
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -89,7 +89,7 @@ def _read_caption_list(folder: Path, name: str, ending: str) -> list[tuple[str, 
         if not file.is_file():
             raise SwanError(f"{file}: no such file, but {other.name} is there", "a precomp list needs both")
     captions, names = _read_lines(caption_file), _read_names(name_file)
-    if not names or len(captions) % len(names):
+    if not (names and captions) or len(captions) % len(names):
         raise SwanError(
             f"{caption_file} has {len(captions)} captions, no multiple of {len(names)}, "
             f"the number of file names in {name_file}",
@@ -138,9 +138,9 @@ def read_ucm(folder: Path) -> list[Entry]:
             continue
         place = f"{descriptions[0]}: line {row}"
         number, _, text = line.partition(" ")
-        if not number.isdecimal():
+        if not _is_number(number):
             raise SwanError(
-                f"{place} does not start with an image number: {line!r}", "<image number> <caption>"
+                f"{place} does not start with an image number: {line[:60]!r}", "<image number> <caption>"
             )
         if int(number) not in filenames:
             raise SwanError(
@@ -156,6 +156,10 @@ def read_ucm(folder: Path) -> list[Entry]:
     ]
 
 
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20
+
+
 def _read_ucm_names(folder: Path) -> dict[int, tuple[str, str]]:
     """The file name and split of each image number."""
     files = [(name, folder / f"filenames_{name}.txt") for name in SPLIT_NAMES]
@@ -167,8 +171,8 @@ def _read_ucm_names(folder: Path) -> dict[int, tuple[str, str]]:
     filenames: dict[int, tuple[str, str]] = {}
     for filename, place, split in names:
         stem = PurePosixPath(filename).stem
-        if not stem.isdecimal():
-            raise SwanError(f"{place}: {filename} is not <image number>.<suffix>")
+        if not _is_number(stem):
+            raise SwanError(f"{place}: {filename[:60]} is not <image number>.<suffix>")
         if int(stem) in filenames:
             raise SwanError(f"{place}: image {stem} is listed twice", "keep one of them")
         filenames[int(stem)] = (filename, split)

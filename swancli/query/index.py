@@ -25,7 +25,17 @@ import torch
 from swancli.embed import Progress, quiet
 from swancli.errors import StoreError, SwanError
 from swancli.query.ranking import Found, Ranking, StreamedRanking, ranked, row_blocks
-from swancli.store import INDEX, Embeddings, create_store, mapped, open_embeddings, open_store
+from swancli.store import (
+    INDEX,
+    Embeddings,
+    array_in,
+    create_store,
+    damage_named,
+    mapped,
+    open_embeddings,
+    open_store,
+    text_attribute,
+)
 
 # Found by measurement with a million vectors of 512 dimensions (README, "Searching at size").
 LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 256  # hnsw: M, efConstruction, efSearch
@@ -41,6 +51,8 @@ RECALL_AT = 10
 WRITTEN_AS = {"flat": b"IxFI", "hnsw": b"IHNs", "ivf-pq": b"IwPQ"}
 CHECKING_FAISS = (1, 14, 2)  # earlier ones follow the links of a damaged index to anywhere in memory
 TOGETHER = 256  # questions asked at a time
+
+BROKEN = "make it again: swan embed --index; or search without it: --exact"
 
 CPU = torch.device("cpu")
 
@@ -313,11 +325,20 @@ class IndexRanking:
                 yield ranked(rows, self._stored, question, top_k, threshold)
 
     def _rows_of(self, numbers: np.ndarray, top_k: int) -> np.ndarray:
-        """int64, ascending: the rows of some of the U vectors, of each the first `top_k` at most."""
+        """int64, ascending: the rows of some of the U vectors, of each the first `top_k` at most.
+
+        Raises:
+            StoreError: they are no rows of the embeddings.
+        """
         starts = self._starts[numbers]
         counts = np.minimum(self._starts[numbers + 1] - starts, top_k)
+        if not ((counts > 0) & (starts >= 0) & (starts + counts <= len(self._rows))).all():
+            raise StoreError("the index points to rows that are not in it", BROKEN)
         before = np.cumsum(counts) - counts
-        return np.sort(self._rows[np.repeat(starts - before, counts) + np.arange(counts.sum())])
+        rows = np.sort(self._rows[np.repeat(starts - before, counts) + np.arange(counts.sum())])
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < self.size:
+            raise StoreError("the index points to embeddings that are not there", BROKEN)
+        return rows
 
 
 def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -> IndexRanking | None:
@@ -338,13 +359,14 @@ def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -
         "make it again: swan embed --index {} --embeddings " + str(path) + "; or search without it: --exact"
     )
     try:
-        with open_store(place, INDEX) as file:
+        with open_store(place, INDEX) as file, damage_named(place, INDEX):
             card = _read_card(file)
-            rows, starts, memory = (mapped(file[name]) for name in ("rows", "starts", "faiss"))
-        _check_rows(rows, starts, memory, card)
-    except (StoreError, KeyError, ValueError) as error:
-        problem = error.problem if isinstance(error, StoreError) else f"{place}: damaged ({error})"
-        raise StoreError(problem, again.format("hnsw")) from error
+            rows, starts, memory = (
+                mapped(array_in(file, name, "iu", None)) for name in ("rows", "starts", "faiss")
+            )
+            _check_rows(rows, starts, memory, card)
+    except StoreError as error:
+        raise StoreError(error.problem, again.format("hnsw")) from error
     if not card.digest or card.digest != embeddings.digest:
         raise SwanError(f"{place}: made for other embeddings than {path}", again.format(card.kind))
     faiss = load_faiss()
@@ -398,7 +420,13 @@ def _check_parts(faiss: ModuleType, index: Any) -> None:
 
 
 def _read_card(file: h5py.File) -> IndexCard:
-    return IndexCard(**{field.name: file.attrs[field.name] for field in fields(IndexCard)})
+    """Raises KeyError, TypeError or ValueError when an attribute is missing or of another type."""
+    read = {"str": lambda name: text_attribute(file, name), "int": lambda name: int(file.attrs[name])}
+    read["float"] = lambda name: float(file.attrs[name])
+    card = IndexCard(**{field.name: read[field.type](field.name) for field in fields(IndexCard)})
+    if card.kind not in PROPOSED:
+        raise ValueError(f"its kind is {card.kind!r}")
+    return card
 
 
 def remove_stale_index(embeddings: Path, digest: str) -> IndexCard | None:
@@ -409,10 +437,11 @@ def remove_stale_index(embeddings: Path, digest: str) -> IndexCard | None:
     Returns:
         The card of what was removed; None when nothing was.
     """
-    with suppress(StoreError, KeyError):
-        with open_store(index_path(embeddings), INDEX) as file:
+    place = index_path(embeddings)
+    with suppress(StoreError):
+        with open_store(place, INDEX) as file, damage_named(place, INDEX):
             card = _read_card(file)
         if card.digest != digest:
-            index_path(embeddings).unlink()
+            place.unlink()
             return card
     return None

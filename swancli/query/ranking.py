@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from swancli.errors import SwanError
-from swancli.store import BLOCK, mapped
+from swancli.store import BLOCK, LENGTH_ERROR, mapped, read_rows
 
 HELD = 2**30  # bytes of vectors that are held in memory, at most
 CELLS = 2**24  # similarities at a time, at most (but one question's at least): 64 MB
@@ -134,11 +134,15 @@ class StreamedRanking:
 
 
 def row_blocks(embedding: h5py.Dataset, candidates: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rows wanted, int64 (r,), and their vectors, float32 (r, D), from a block of the file at a time."""
+    """The rows wanted, int64 (r,), and their vectors, float32 (r, D), from a block of the file at a time.
+
+    Raises:
+        StoreError: the file is damaged, or a vector is not L2-normalised; names its row.
+    """
     for start in range(0, len(embedding), BLOCK):
         rows = candidates[slice(*np.searchsorted(candidates, (start, start + BLOCK)))]
         if len(rows):
-            block = embedding[start : start + BLOCK]
+            block = read_rows(embedding, start, start + BLOCK)
             yield rows, block if len(rows) == len(block) else block[rows - start]
 
 
@@ -168,11 +172,18 @@ def ranked(
 
     Args:
         rows: int64 (r,), ascending. stored: float32 (N, D), perhaps in a file. question: float32 (D,).
+
+    Raises:
+        SwanError: a score is no cosine similarity, so a vector is damaged; names its row.
     """
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), BLOCK):
         scores[start : start + BLOCK] = similarities(stored[rows[start : start + BLOCK]], question)
-    order = np.argsort(-_checked(scores), kind="stable")[:top_k]
+    odd = np.flatnonzero(~(np.abs(scores) <= 1 + LENGTH_ERROR))  # also of NaN
+    if len(odd):
+        problem = f"the similarity of embedding {rows[odd[0]]} is {scores[odd[0]]:.3g}, no cosine"
+        raise SwanError(problem, "make the embeddings again, with a checkpoint that is sound: swan embed")
+    order = np.argsort(-scores, kind="stable")[:top_k]
     if threshold > -1:  # which rounding can fall short of
         order = order[scores[order] >= threshold]
     return rows[order], scores[order]

@@ -238,6 +238,10 @@ def open_scene(
             model = load_checkpoint(
                 checkpoint or file.checkpoint, vocab or file.vocab, captions_only=texts_only
             )
+            own = model.model.settings.embed_dim
+            if file.dimensions != own:
+                problem = f"{path}: embeddings of {file.dimensions} dimensions; {model.path} makes {own}"
+                raise SwanError(problem, f"make it again: {MADE_BY[TILES]} {scene}")
             tiles = file.tiles
         else:
             model = load_checkpoint(checkpoint or workspace.find_encoder(foreign=True), vocab)

@@ -22,7 +22,7 @@ from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.query.index import open_index
 from swancli.query.ranking import Ranking, exact_ranking
-from swancli.store import Catalogue, Embeddings, mapped, names_in, open_embeddings
+from swancli.store import Catalogue, Embeddings, check_normalised, mapped, names_in, open_embeddings
 from swancli.vocab import Vocabulary, tokenize
 from swancli.workspace import standing_checkpoint
 
@@ -208,6 +208,11 @@ class Searcher:
         rows = self.catalogue.image_rows("val")
         part, captions = self.catalogue.select(rows)
         image, caption = mapped(self.embeddings.image)[rows], mapped(self.embeddings.caption)[captions]
+        for stored, vectors, places in (
+            (self.embeddings.image, image, rows),
+            (self.embeddings.caption, caption, captions),
+        ):
+            check_normalised(vectors, f"{stored.file.filename}: {stored.name}", places)
         found = match_threshold(image, caption, part.image, part.scene)
         if not found:
             raise SwanError(
@@ -370,4 +375,10 @@ def open_search(
             f"{path}: its embeddings were made by another checkpoint than {model.path}",
             "make them again: swan embed",
         )
+    width = embeddings.image.shape[1]
+    if width != model.model.settings.embed_dim:
+        problem = (
+            f"{path}: embeddings of {width} dimensions; {model.path} has {model.model.settings.embed_dim}"
+        )
+        raise SwanError(problem, "make them again: swan embed")
     return Searcher(embeddings, model, target, index)

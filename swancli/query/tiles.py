@@ -19,8 +19,18 @@ from swancli.embed import Progress, encode_images, quiet
 from swancli.errors import StoreError, SwanError
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
-from swancli.query.raster import Frame, Raster
-from swancli.store import MADE_BY, TILES, create_store, from_relative, open_store, to_relative
+from swancli.query.raster import Frame, Raster, require_rasterio
+from swancli.store import (
+    TILES,
+    array_in,
+    create_store,
+    damage_named,
+    from_relative,
+    open_store,
+    read_rows,
+    text_attribute,
+    to_relative,
+)
 from swancli.workspace import standing_checkpoint
 
 TILE_SIZES = (256, 384)  # pixels; chosen on scenes made of validation images
@@ -214,47 +224,76 @@ def write_tiles(
         return len(embedding)
 
 
+def _check_boxes(boxes: np.ndarray, frame: Frame) -> None:
+    """Refuses boxes that lie outside of their scene, or are too small for it."""
+    left, top, right, bottom = boxes.T
+    inside = (left >= 0) & (top >= 0) & (left < right) & (top < bottom)
+    inside &= (right <= frame.width) & (bottom <= frame.height)
+    if not inside.all():
+        row = int(np.flatnonzero(~inside)[0])
+        raise ValueError(
+            f"/tiles/box[{row}] is {boxes[row].tolist()}, in a scene of {frame.width} x {frame.height} pixels"
+        )
+    smallest = int(((right - left) * (bottom - top)).min())
+    if frame.width * frame.height > MOST_TILES * smallest:
+        raise ValueError(f"its scene has {frame.width} x {frame.height} pixels, a tile only {smallest}")
+
+
 class TileFile:
     """A `tiles-NAME.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        tiles: what is in it. scene: identity of the scene it was made of. sizes: of the tiles, in pixels.
-        checkpoint: the file that made it, by its path then; checkpoint_sha256: its digest. vocab: path of the
-        vocabulary where the checkpoint carries none, else None.
+        tiles: what is in it. dimensions: of their embeddings. scene: identity of the scene it was made of.
+        sizes: of the tiles, in pixels. checkpoint: the file that made it, by its path then;
+        checkpoint_sha256: its digest. vocab: path of the vocabulary where the checkpoint carries none, else
+        None.
 
     Raises:
-        StoreError: see `open_store`; also when rows differ in number.
+        StoreError: see `open_store`; also when something in it does not fit the scene.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = open_store(path, TILES)
         try:
-            attributes, boxes = self._file.attrs, self._file["tiles/box"][:]
-            self._embedding, self._preview = self._file["tiles/embedding"], self._file["scene/preview"]
-            frame = Frame(
-                int(attributes["height"]),
-                int(attributes["width"]),
-                attributes["crs"],
-                tuple(map(float, attributes["transform"])),
-            )
-            self.scene = Identity(
-                attributes["scene_name"], int(attributes["scene_size"]), int(attributes["scene_changed"])
-            )
-            self.sizes = tuple(map(int, attributes["tile_sizes"]))
-            self.checkpoint = standing_checkpoint(Path(from_relative(attributes["checkpoint"], path.parent)))
-            self.checkpoint_sha256 = attributes["checkpoint_sha256"]
-            vocab = attributes["vocab"]
-            self.vocab = Path(from_relative(vocab, path.parent)) if vocab else None
-            if not len(boxes) == len(self._embedding) > 0:
-                raise KeyError(f"{len(boxes)} boxes for {len(self._embedding)} embeddings")
-        except (KeyError, TypeError, ValueError) as error:
+            with damage_named(path, TILES):
+                frame, boxes = self._read_layout(path.parent)
+        except StoreError:
             self._file.close()
-            raise StoreError(f"{path}: damaged ({error})", f"make it again: {MADE_BY[TILES]}") from error
+            raise
         self.tiles = SceneTiles(frame, boxes, self._blocks, lambda: self._preview[:])
+
+    def _read_layout(self, folder: Path) -> tuple[Frame, np.ndarray]:
+        file, attributes = self._file, self._file.attrs
+        boxes = array_in(file, "tiles/box", "iu", None, 4)[:].astype(np.int64)
+        self._embedding = array_in(file, "tiles/embedding", "f", len(boxes), None)
+        self.dimensions = self._embedding.shape[1]
+        self._preview = array_in(file, "scene/preview", "u", None, None, 3)
+        transform = tuple(map(float, attributes["transform"]))
+        height, width = int(attributes["height"]), int(attributes["width"])
+        frame = Frame(height, width, text_attribute(file, "crs"), transform)
+        self.scene = Identity(
+            text_attribute(file, "scene_name"),
+            int(attributes["scene_size"]),
+            int(attributes["scene_changed"]),
+        )
+        self.sizes = tuple(map(int, attributes["tile_sizes"]))
+        made_by = Path(from_relative(text_attribute(file, "checkpoint"), folder))
+        self.checkpoint = standing_checkpoint(made_by)
+        self.checkpoint_sha256 = text_attribute(file, "checkpoint_sha256")
+        vocab = text_attribute(file, "vocab")
+        self.vocab = Path(from_relative(vocab, folder)) if vocab else None
+        if frame.crs:
+            require_rasterio().crs.CRS.from_wkt(frame.crs)  # a ValueError, where nobody knows it
+        if len(transform) != 6 or not np.isfinite(transform).all():
+            raise ValueError(f"its transform is {transform}")
+        if not len(boxes):
+            raise ValueError("it holds no tile")
+        _check_boxes(boxes, frame)
+        return frame, boxes.astype(np.int32)
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(self._embedding), BLOCK):
-            embedding = self._embedding[start : start + BLOCK]
+            embedding = read_rows(self._embedding, start, start + BLOCK)
             yield np.arange(start, start + len(embedding)), embedding
 
     def __enter__(self) -> TileFile:

@@ -155,8 +155,9 @@ def resumed_runs(
 def _planned_config(group: Group, content: dict[str, Any], epochs: int | None) -> RunConfig:
     try:
         config = config_from(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SwanError(f"{group.file}: not a group of runs ({error})", "start a new one") from error
+    except (KeyError, TypeError, ValueError, AttributeError, SwanError) as error:
+        reason = error.problem if isinstance(error, SwanError) else error
+        raise SwanError(f"{group.file}: not a group of runs ({reason})", "start a new one") from error
     return lengthened(config, epochs, group.file)
 
 

@@ -25,7 +25,7 @@ from swancli.files import atomic_path
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
-from swancli.store import Dataset
+from swancli.store import Catalogue, Dataset
 from swancli.threads import read_ahead
 from swancli.train.batches import (
     Batch,
@@ -124,6 +124,20 @@ class Epoch:
     best: bool
 
 
+def training_part(dataset: Dataset) -> Catalogue:
+    """The training split of a data set that can be trained on.
+
+    Raises:
+        SwanError: it has no training pairs, one training image alone, or nothing to validate on.
+    """
+    training_rows = dataset.rows_of("train")
+    dataset.rows_of("val")
+    training, _ = dataset.catalogue.select(training_rows)
+    if len(set(training.image)) < 2:
+        raise SwanError(f"{dataset.path}: one training image leaves nothing to tell apart", "add images")
+    return training
+
+
 def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
     """Share of the learning rate at a step of an epoch, both counted from 1; steps: in an epoch."""
     if settings.schedule == "step":
@@ -174,11 +188,7 @@ def train(
         SwanError: no training pairs or no validation split, the features are not of this model, or a step's
             loss or gradients are not finite; tells the step, its images and the last good checkpoint.
     """
-    training_rows = dataset.rows_of("train")
-    dataset.rows_of("val")
-    training, _ = dataset.catalogue.select(training_rows)
-    if len(set(training.image)) < 2:
-        raise SwanError(f"{dataset.path}: one training image leaves nothing to tell apart", "add images")
+    training, training_rows = training_part(dataset), dataset.rows_of("train")
     tokens = [vocabulary.encode(text) for text in training.text]
     wording = number_wordings(tokens)
 

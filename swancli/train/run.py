@@ -7,6 +7,7 @@ swan train --resume --run first
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -20,16 +21,16 @@ from swancli.errors import SwanError
 from swancli.evaluate.report import Report, evaluate_checkpoint
 from swancli.features import Features
 from swancli.files import atomic_path, only_writer
-from swancli.model.checkpoint import Checkpoint, load_checkpoint
+from swancli.model.checkpoint import WORD_VECTORS, Checkpoint, load_checkpoint
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Dataset
-from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train
+from swancli.text_files import read_json
+from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train, training_part
 from swancli.vocab import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace
 
-WORD_VECTORS = "text_tower.word_vectors.weight"
 # What a run that starts from another one takes over from it, where its own options do not say otherwise.
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
 # What stands where an option says nothing. A backbone from random weights is what takes the time, so captions
@@ -38,6 +39,12 @@ SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
 FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
 FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
 # What a run that trains on features takes over from them, where it does not start from another run.
+CHOICES = {  # of `TrainSettings` that are words
+    "schedule": ("step", "cosine"),
+    "loss": ("sum", "hardest"),
+    "augmentation": ("paper", "overhead", "none"),
+    "precision": ("fp32", "bf16"),
+}
 FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 
 
@@ -121,10 +128,10 @@ def config_from(content: dict[str, Any]) -> RunConfig:
     """A configuration from the plain values of its JSON form.
 
     Raises:
-        KeyError, TypeError, ValueError: they are not a configuration.
+        KeyError, TypeError, ValueError, AttributeError, SwanError: they are not a configuration.
     """
     fold = content.get("fold")
-    return RunConfig(
+    config = RunConfig(
         **content
         | {
             # Settings of an earlier swan, which hid no words, lack the key.
@@ -133,6 +140,29 @@ def config_from(content: dict[str, Any]) -> RunConfig:
             "fold": Fold(**fold) if fold else None,
         }
     )
+    for settings in (config, config.training, *([config.fold] if config.fold else [])):
+        _check_types(settings)
+    least = {"epochs": 1, "batch_size": 2, "captions_per_image": 1}
+    for name, value in least.items():
+        if getattr(config.training, name) < value:
+            raise ValueError(f"{name} is {getattr(config.training, name)}, less than {value}")
+    for name, known in CHOICES.items():
+        if getattr(config.training, name) not in known:
+            raise ValueError(f"{name} is {getattr(config.training, name)!r}, not one of {', '.join(known)}")
+    model_settings(config, words=1)  # which refuses what no model can be made of
+    return config
+
+
+def _check_types(settings: Any) -> None:
+    """Refuses a value of a dataclass that is of another type than declared; names its key."""
+    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        kind = kinds.get(field.type)
+        if kind and (not isinstance(value, kind) or (isinstance(value, bool) and field.type != "bool")):
+            raise TypeError(f"{field.name} is {value!r}, no {field.type}")
+        if field.type == "float" and not math.isfinite(value):
+            raise ValueError(f"{field.name} is {value}")
 
 
 def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
@@ -141,12 +171,13 @@ def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
     Raises:
         SwanError: the run's `config.json` cannot be read.
     """
+    content = read_json(run.config, "start a new run")
     try:
-        content = json.loads(run.config.read_text(encoding="utf-8"))
         content.pop("created_by")
         config = config_from(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SwanError(f"{run.config}: not a run's configuration ({error})", "start a new run") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SwanError) as error:
+        reason = error.problem if isinstance(error, SwanError) else error
+        raise SwanError(f"{run.config}: not a run's configuration ({reason})", "start a new run") from error
     return lengthened(config, epochs, run.config)
 
 
@@ -185,6 +216,7 @@ def train_run(
             raise_existing(run)
         if config.fold:
             dataset.catalogue = redrawn(dataset.catalogue, config.fold)
+        training_part(dataset)  # refuses what cannot be trained on before a run begins
         if resume and run.last.exists():
             last = load_checkpoint(run.last)
             model, vocabulary, notes = last.model, last.vocabulary, []

@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
+import typer.testing
 from PIL import Image
 from typer.testing import CliRunner
 
 from swancli.cli import app
 from swancli.prepare.demo import generate_demo
+
+# Building the commands takes ten times as long as a short command does, and they are the same each time.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 SMALL = ["--image-size", "32", "--embed-dim", "32", "--augmentation", "none", "--lr", "1e-3"]
 SMALL += ["--schedule", "step"]  # whose runs can be resumed for more epochs

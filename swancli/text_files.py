@@ -1,0 +1,51 @@
+"""Text and JSON files from outside, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from swancli.errors import SwanError
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be stored: NUL and halves of surrogates, which JSON can hold, cannot."""
+    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without its byte-order mark.
+
+    Raises:
+        SwanError: the file is absent or holds something else; names the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SwanError(f"{path}: {error.strerror or error}") from error
+    if b"\0" in data:
+        raise SwanError(f"{path}: holds NUL bytes, so it is not UTF-8 text", "save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SwanError(f"{path}: line {line} is not UTF-8 text", "save it as UTF-8") from error
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        SwanError: as `read_text`, or it is no JSON; names line and column, and says `mend`.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{path}: not valid JSON at line {error.lineno}, column {error.colno}"
+        raise SwanError(f"{place} ({error.msg})", mend) from error
+    except RecursionError as error:
+        raise SwanError(f"{path}: JSON nested too deeply", mend) from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise SwanError(f"{path}: not valid JSON (a number of too many digits)", mend) from error

@@ -1,0 +1,348 @@
+"""Bad checkpoints, weights, configurations of runs, and groups of them."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import Case, Make, content, refuses
+from readers import CONFIG, GROUP, READERS, write_checkpoint
+
+from swancli.model.backbone import Backbone
+from swancli.model.checkpoint import load_checkpoint
+
+
+def spoiled(change: Callable[[dict[str, Any]], Any]) -> Make:
+    """A sound checkpoint of the text side, changed."""
+
+    def make(folder: Path) -> Path:
+        path = folder / "best.pt"
+        write_checkpoint(path)
+        whole = torch.load(path, weights_only=True)
+        torch.save(change(whole) or whole, path)
+        return path
+
+    return make
+
+
+def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Puts a value at a place of nested dictionaries; Ellipsis takes it out."""
+
+    def change(inner: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            inner = inner[key]
+        if value is ...:
+            del inner[keys[-1]]
+        else:
+            inner[keys[-1]] = value
+
+    return change
+
+
+def cut(share: float) -> Make:
+    def make(folder: Path) -> Path:
+        path = folder / "best.pt"
+        write_checkpoint(path)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+        return path
+
+    return make
+
+
+def saved(whole: Any) -> Make:
+    def make(folder: Path) -> Path:
+        torch.save(whole, folder / "best.pt")
+        return folder / "best.pt"
+
+    return make
+
+
+def ask_with(path: Path) -> list[object]:
+    READERS["embeddings.h5"].write(path.parent / "embeddings.h5")
+    return ["query", "a", "--checkpoint", path, "--embeddings", path.parent / "embeddings.h5"]
+
+
+TABLE, GATE = "text_tower.word_vectors.weight", "text_tower.gru.weight_hh_l0"
+BY_COMMAND = {
+    "no bytes": (content("best.pt", b""), ()),
+    "text": (content("best.pt", b"hello"), ()),
+    "cut in the middle": (cut(0.5), ()),
+    "without its end": (cut(0.99), ()),
+    "a zip archive of something else": (content("best.pt", b"PK\x05\x06" + bytes(18)), ()),
+    "a list": (saved([1, 2]), ("not a swan checkpoint",)),
+    "a tensor": (saved(torch.zeros(2)), ("not a swan checkpoint",)),
+    "a function in it": (saved({"format": "swan-checkpoint", "model": print}), ("safely",)),
+    "options of a script in it": (saved({"format": "swan-checkpoint", "args": Namespace(a=1)}), ("safely",)),
+    "no format": (spoiled(put("format", value=...)), ("not a swan checkpoint",)),
+    "of a later version": (spoiled(put("version", value=2)), ("version 2",)),
+    "no settings": (spoiled(put("settings", value=...)), ("settings",)),
+    "settings in a list": (spoiled(put("settings", value=[1])), ("damaged",)),
+    "a setting that nobody knows": (spoiled(put("settings", "depth", value=3)), ("depth",)),
+    "an unknown backbone": (spoiled(put("settings", "backbone", value="vgg")), ("vgg",)),
+    "an unknown variant": (spoiled(put("settings", "variant", value="other")), ("other",)),
+    "an unknown part left out": (spoiled(put("settings", "without", value=("x",))), ("x",)),
+    "parts left out that are no list": (spoiled(put("settings", "without", value=3)), ("damaged",)),
+    "a width that is no multiple of its heads": (spoiled(put("settings", "embed_dim", value=30)), ("30",)),
+    "a negative width": (spoiled(put("settings", "embed_dim", value=-16)), ("embed_dim",)),
+    "a width in words": (spoiled(put("settings", "embed_dim", value="wide")), ("embed_dim",)),
+    "a size of zero": (spoiled(put("settings", "image_size", value=0)), ("image_size",)),
+    "words that would take terabytes": (spoiled(put("settings", "words", value=10**12)), ("words",)),
+    "a negative number of words": (spoiled(put("settings", "words", value=-1)), ("words",)),
+}
+TEXT_ONLY = {
+    "no vocabulary": (put("vocabulary", value=...), ("vocabulary",)),
+    "a vocabulary that is text": (put("vocabulary", value="river"), ("damaged",)),
+    "no words in its vocabulary": (put("vocabulary", "words", value=...), ("words",)),
+    "words that are text": (put("vocabulary", "words", value="abcd"), ("lists",)),
+    "words that are numbers": (put("vocabulary", "words", value=[1, 2, 3, "<unk>"]), ("1 is no word",)),
+    "a word twice": (put("vocabulary", "words", value=["a", "a", "b", "<unk>"]), ("twice",)),
+    "fewer counts than words": (put("vocabulary", "counts", value=[1]), ("counts",)),
+    "more words than word vectors": (
+        put(
+            "vocabulary",
+            value={
+                "words": [*"abcdef", "<unk>"],
+                "counts": [1] * 7,
+                "min_count": 1,
+                "stop_words": "keep",
+                "dataset": "",
+            },
+        ),
+        ("7 words",),
+    ),
+    "no weights": (put("model", value=...), ("model",)),
+    "weights in a list": (put("model", value=[torch.zeros(1)]), ("damaged",)),
+    "a weight that is missing": (put("model", GATE, value=...), (GATE,)),
+    "a weight that nobody knows": (
+        put("model", "text_tower.more", value=torch.zeros(1)),
+        ("text_tower.more",),
+    ),
+    "a weight of another shape": (put("model", GATE, value=torch.zeros(2, 2)), (GATE,)),
+    "a weight that is a number": (put("model", GATE, value=3), ("tensors",)),
+    "a weight that is no number": (
+        put("model", TABLE, value=torch.full((5, 300), torch.nan)),
+        (TABLE, "no number"),
+    ),
+    "a weight that is infinite": (
+        put("model", TABLE, value=torch.full((5, 300), torch.inf)),
+        (TABLE, "no number"),
+    ),
+    "no origin": (put("origin", value=...), ("origin",)),
+    "an origin that is text": (put("origin", value="small"), ("damaged",)),
+    "an origin without a data set": (put("origin", value={"run": "first"}), ("dataset",)),
+    "a data set that is a number": (put("origin", "dataset", value=3), ("origin",)),
+    "training that is a list": (put("training", value=[1]), ("training",)),
+}
+CHECKPOINT_CASES = [
+    Case("checkpoint", defect, make, ask_with, ("best.pt", *named))
+    for defect, (make, named) in BY_COMMAND.items()
+]
+CHECKPOINT_CASES += [
+    Case(
+        "checkpoint",
+        defect,
+        spoiled(change),
+        check=refuses(lambda path: load_checkpoint(path, captions_only=True), "best.pt", *named),
+    )
+    for defect, (change, named) in TEXT_ONLY.items()
+]
+
+
+def published(**changes: Any) -> Make:
+    model = {
+        "image_encoder.resnet.conv1.weight": torch.zeros(1),
+        "text_encoder.embed.weight": torch.zeros(3, 300),
+        "agg.fc_2.weight": torch.zeros(16, 16),
+    }
+    return saved({"epoch": 1, "model": {k: v for k, v in (model | changes).items() if v is not ...}})
+
+
+def with_words(path: Path) -> list[object]:
+    READERS["vocab.json"].write(path.parent / "vocab.json")
+    return ["query", "a", "--checkpoint", path, "--vocab", path.parent / "vocab.json", *no_embeddings(path)]
+
+
+def no_embeddings(path: Path) -> list[object]:
+    READERS["embeddings.h5"].write(path.parent / "embeddings.h5")
+    return ["--embeddings", path.parent / "embeddings.h5"]
+
+
+PUBLISHED_CASES = [
+    Case(
+        "published checkpoint",
+        "no vocabulary beside it",
+        published(),
+        lambda path: ["query", "a", "--checkpoint", path, *no_embeddings(path)],
+        ("best.pt", "--vocab"),
+    ),
+    *(
+        Case("published checkpoint", defect, make, with_words, named)
+        for defect, make, named in (
+            (
+                "no word vectors",
+                published(**{"text_encoder.embed.weight": ...}),
+                ("best.pt", "text_encoder.embed.weight"),
+            ),
+            ("no last layer", published(**{"agg.fc_2.weight": ...}), ("best.pt", "agg.fc_2.weight")),
+            ("a weight that is text", published(**{"agg.fc_1.weight": "a"}), ("best.pt", "agg.fc_1.weight")),
+            ("weights that lack most of it", published(), ("best.pt",)),
+            (
+                "word vectors that are one number",
+                published(**{"text_encoder.embed.weight": torch.tensor(1)}),
+                ("best.pt",),
+            ),
+        )
+    ),
+]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# weights of a backbone
+
+
+def weights_file(whole: Any) -> Make:
+    def make(folder: Path) -> Path:
+        torch.save(whole, folder / "weights.pth")
+        return folder / "weights.pth"
+
+    return make
+
+
+@cache
+def resnet() -> Backbone:
+    """One for all, since none of the files may change it."""
+    return Backbone("resnet18", frozen=True)
+
+
+def nan_weights(folder: Path) -> Path:
+    weights = resnet().network.state_dict()
+    return weights_file(weights | {"bn1.weight": torch.full((64,), torch.nan)})(folder)
+
+
+def load_weights(path: Path) -> None:
+    resnet().load_weights(path)
+
+
+WEIGHTS_CASES = [
+    Case("weights", defect, make, check=refuses(load_weights, "weights.pth", *named))
+    for defect, make, named in (
+        ("not there", lambda folder: folder / "weights.pth", ("no such file",)),
+        ("text", content("weights.pth", b"hello"), ("safely",)),
+        ("a list", weights_file([1]), ("state dict",)),
+        ("numbers in place of tensors", weights_file({"conv1.weight": 3}), ("state dict",)),
+        ("an empty state dict", weights_file({}), ("resnet18",)),
+        (
+            "of another network",
+            weights_file({"features.0.weight": torch.zeros(1)}),
+            ("resnet18", "conv1.weight"),
+        ),
+        ("a model, pickled whole", weights_file(torch.nn.Linear(1, 1)), ("weights.pth",)),
+        ("a weight that is no number", nan_weights, ("bn1.weight", "no number")),
+    )
+]
+
+# ---------------------------------------------------------------------------------------------------------
+# config.json of a run, and group.json
+
+
+def run_with(config: Any) -> Make:
+    """A run's folder with a configuration; the root is to be given."""
+
+    def make(folder: Path) -> Path:
+        run = folder / "place" / "small" / "runs" / "first"
+        content("config.json", config)(run)
+        return folder / "place"
+
+    return make
+
+
+def resume(path: Path) -> list[object]:
+    return ["train", "--resume", "--root", path, "--run", "first"]
+
+
+def config(*keys: str, value: Any) -> dict[str, Any]:
+    copy = json.loads(json.dumps(CONFIG))
+    put(*keys, value=value)(copy)
+    return copy
+
+
+CONFIGS = {
+    "no bytes": (b"", "line 1"),
+    "cut in the middle": (json.dumps(CONFIG)[:90], "line 1"),
+    "UTF-16": (json.dumps(CONFIG).encode("utf-16"), "UTF-8"),
+    "nested too deeply": ("[" * 200_000, "nested"),
+    "a list": ([CONFIG], "config.json"),
+    "null": (None, "config.json"),
+    "no maker": (config("created_by", value=...), "created_by"),
+    "no data set": (config("dataset", value=...), "dataset"),
+    "a data set that is a number": (config("dataset", value=3), "dataset"),
+    "no training": (config("training", value=...), "training"),
+    "training in a list": (config("training", value=[]), "config.json"),
+    "a setting that nobody knows": (config("depth", value=3), "depth"),
+    "a setting of training that nobody knows": (config("training", "speed", value=3), "speed"),
+    "epochs in words": (config("training", "epochs", value="many"), "epochs"),
+    "no epoch": (config("training", "epochs", value=0), "epochs"),
+    "half an epoch": (config("training", "epochs", value=0.5), "epochs"),
+    "a batch of one": (config("training", "batch_size", value=1), "batch_size"),
+    "a rate of NaN": (config("training", "lr", value=float("nan")), "lr"),
+    "a rate in words": (config("training", "lr", value="fast"), "lr"),
+    "an unknown schedule": (config("training", "schedule", value="linear"), "linear"),
+    "an unknown loss": (config("training", "loss", value="mean"), "mean"),
+    "an unknown augmentation": (config("training", "augmentation", value="all"), "all"),
+    "an unknown precision": (config("training", "precision", value="fp8"), "fp8"),
+    "an unknown backbone": (config("backbone", value="vgg"), "vgg"),
+    "an unknown variant": (config("variant", value="other"), "other"),
+    "an unknown part left out": (config("without", value=["x"]), "x"),
+    "a width that is no multiple of its heads": (config("embed_dim", value=30), "30"),
+    "frozen in words": (config("frozen", value="yes"), "frozen"),
+    "a fold without a number": (config("fold", value={"of": 2, "rule": "random", "seed": 0}), "number"),
+    "a fold that is a number": (config("fold", value=3), "config.json"),
+}
+CONFIG_CASES = [
+    Case("config.json", defect, run_with(value), resume, ("config.json", named))
+    for defect, (value, named) in CONFIGS.items()
+]
+
+
+def group_with(group: Any) -> Make:
+    def make(folder: Path) -> Path:
+        content("group.json", group)(folder / "place" / "small" / "runs" / "first")
+        return folder / "place"
+
+    return make
+
+
+def member(*keys: str, value: Any) -> dict[str, Any]:
+    copy = json.loads(json.dumps(GROUP))
+    put(*keys, value=value)(copy["members"][1])
+    return copy
+
+
+GROUP_CASES = [
+    Case("group.json", defect, group_with(value), resume, ("group.json", *named))
+    for defect, value, named in (
+        ("no bytes", b"", ("line 1",)),
+        ("cut in the middle", json.dumps(GROUP)[:90], ("line 1",)),
+        ("nested too deeply", "[" * 200_000, ("nested",)),
+        ("a list", [GROUP], ()),
+        ("no members", {}, ("members",)),
+        ("members that are text", {"members": "first"}, ("members",)),
+        ("no member", {"members": []}, ("members",)),
+        ("a member that is text", {"members": ["first"]}, ()),
+        ("a member without a run", member("run", value=...), ("run",)),
+        ("a run whose name leads out", member("run", value="../up"), ("../up",)),
+        ("a run that is a number", member("run", value=3), ()),
+        ("a member without a label", member("label", value=...), ("label",)),
+        ("a fold in words", member("fold", value="one"), ("members[1].fold",)),
+        ("a configuration that is text", member("config", value="x"), ("members[1].config",)),
+        ("a configuration without training", member("config", "training", value=...), ("training",)),
+        ("a configuration of an unknown backbone", member("config", "backbone", value="vgg"), ("vgg",)),
+    )
+]
+
+CASES = [*CHECKPOINT_CASES, *PUBLISHED_CASES, *WEIGHTS_CASES, *CONFIG_CASES, *GROUP_CASES]
