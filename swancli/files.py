@@ -92,6 +92,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     Raises:
         SwanError: another process writes into it.
     """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     lock = FileLock(path)
@@ -105,4 +106,5 @@ def only_writer(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):  # which a folder raises that something came into
-            folder.rmdir()
+            for place in missing:
+                place.rmdir()

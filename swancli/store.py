@@ -436,6 +436,9 @@ class Dataset:
             raise
 
     def _find_images(self, count: int) -> tuple[h5py.Dataset | None, h5py.Dataset | None]:
+        """`/images/pixels` and `/images/encoded`, of which a file has one: a row for each file name."""
+        if "images/digest" in self._file:
+            array_in(self._file, "images/digest", "OS", count)
         if "images/pixels" not in self._file:
             return None, array_in(self._file, "images/encoded", "O", count)
         pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)

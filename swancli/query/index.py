@@ -395,14 +395,19 @@ def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -
 
 def _check_rows(rows: np.ndarray, starts: np.ndarray, memory: np.ndarray, card: IndexCard) -> None:
     """Raises a ValueError unless the columns of an index are what `_equal_rows` and faiss give."""
-    if not rows.dtype == starts.dtype == np.int64 or memory.dtype != np.uint8:
-        raise ValueError("columns of another type")
-    if card.kind not in WRITTEN_AS or memory[:4].tobytes() != WRITTEN_AS[card.kind]:
-        raise ValueError(f"its bytes are no {card.kind} index")
+    for name, column, kind in (
+        ("rows", rows, np.int64),
+        ("starts", starts, np.int64),
+        ("faiss", memory, np.uint8),
+    ):
+        if column.dtype != kind:
+            raise ValueError(f"/{name} holds {column.dtype}")
+    if memory[:4].tobytes() != WRITTEN_AS[card.kind]:
+        raise ValueError(f"/faiss holds no {card.kind} index")
     # Groups that are all of the rows, in order, lead to no row that is not there.
     grouped = len(starts) and starts[0] == 0 and starts[-1] == len(rows) and (np.diff(starts) > 0).all()
     if not grouped or (len(rows) and not 0 <= rows.min() <= rows.max() < len(rows)):
-        raise ValueError("/starts and /rows do not fit")
+        raise ValueError("/rows and /starts lead to images that are not there")
 
 
 def _check_parts(faiss: ModuleType, index: Any) -> None:

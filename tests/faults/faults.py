@@ -83,7 +83,7 @@ def killed(trials: Trials, command: Command, chance: random.Random, kills: int, 
 def interrupted(trials: Trials, command: Command, chance: random.Random, kills: int, counts: Counts) -> None:
     """SIGINT to the executable: it ends with 130, at once, and goes on when it is run again."""
     seconds = trials.executed_seconds(command)
-    wanted = max(1, kills // 5)
+    wanted = max(1, kills // 10)
     while wanted:
         trials.begin(command)
         process = trials.executed(trials.arguments(command))

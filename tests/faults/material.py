@@ -68,7 +68,6 @@ COMMANDS = {
             ),
             "prepare",
         ),
-        Command("pretrain", ("pretrain", "--dataset=small", "--epochs=1", "--image-size=32"), "prepare"),
     )
 }
 

@@ -126,11 +126,11 @@ TEXT_ONLY = {
     "a weight that is a number": (put("model", GATE, value=3), ("tensors",)),
     "a weight that is no number": (
         put("model", TABLE, value=torch.full((5, 300), torch.nan)),
-        (TABLE, "no number"),
+        (TABLE, "not numbers"),
     ),
     "a weight that is infinite": (
         put("model", TABLE, value=torch.full((5, 300), torch.inf)),
-        (TABLE, "no number"),
+        (TABLE, "not numbers"),
     ),
     "no origin": (put("origin", value=...), ("origin",)),
     "an origin that is text": (put("origin", value="small"), ("damaged",)),

@@ -162,7 +162,7 @@ def resumes(trials: Trials) -> str:
         for epochs in stops:
             begun = (trials.root / RUN / "config.json").exists()
             going = ["train", "--resume"] if begun else start
-            code = trials.forked([*going, "--run=first", f"--epochs={epochs}"])
+            code = trials.forked([*going, "--run=first", f"--epochs={epochs}"], seconds=3600)
             if code:
                 trials.fail(command, f"resumed to epoch {epochs}: {code}: {trials.printed()[-300:]}")
                 return "failed"

@@ -468,10 +468,10 @@ INDEX_CASES = refused(
                 "no rows": (without("rows"), "rows"),
                 "rows in a group": (in_group("rows"), "rows"),
                 "rows of 32 bits": (replaced("rows", np.arange(6, dtype=np.int32)), "rows", "int32"),
-                "fewer rows than images": (replaced("rows", np.arange(5)), "6 images"),
+                "fewer rows than images": (replaced("rows", np.arange(5)), "/rows"),
                 "rows in a table": (replaced("rows", np.zeros((6, 2), np.int64)), "rows"),
                 "no starts": (without("starts"), "starts"),
-                "fewer starts than vectors": (replaced("starts", np.arange(4)), "6 images"),
+                "fewer starts than vectors": (replaced("starts", np.arange(4)), "/starts"),
                 "no index of faiss": (without("faiss"), "faiss"),
                 "an empty index of faiss": (replaced("faiss", np.zeros(0, np.uint8)), "faiss"),
                 "an index of faiss that is zeros": (written("faiss", slice(None), 0), "faiss"),
@@ -499,7 +499,7 @@ INDEX_CASES += [
     for defect, change, named in (
         ("rows that are not there", written("rows", slice(None), 99), ("not there",)),
         ("rows below 0", written("rows", slice(None), -5), ("not there",)),
-        ("starts beyond the rows", written("starts", slice(None), 99), ("not in it",)),
+        ("starts beyond the rows", written("starts", slice(None), 99), ("not there",)),
     )
 ]
 

@@ -319,7 +319,7 @@ def test_failed_building_leaves_the_index_that_stood(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("swancli.query.index._stream", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SwanError, match="no room left"):
         build_index(path, "hnsw")
     assert index_path(path).read_bytes() == before
     assert {file.name for file in tmp_path.iterdir()} == {"embeddings.h5", "embeddings.index"}
