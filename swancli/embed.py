@@ -28,6 +28,7 @@ from swancli.vocab import Vocabulary
 # The published evaluation pads captions in shards of so many (item 4): when testing, and when validating.
 TEST_SHARD, VALIDATION_SHARD = 128, 256
 CAPTIONS = 256  # encoded at a time
+GATHERED = 64  # batches of images, after which their embeddings are put together
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,6 +86,7 @@ def encode_images(
         yield len(rows), pinned(stack_images(waiting, size), device) if waiting else None
 
     model.eval()
+    vectors, filled = np.empty((len(places), model.settings.embed_dim), np.float32), 0
     encoded = []
     progress("images", 0, len(rows))
     for done, batch in read_ahead(new_pictures()):
@@ -92,10 +94,14 @@ def encode_images(
             with torch.inference_mode(), autocast(device, precision):
                 pixels = normalise(move(batch, device))
                 encoded.append(move(model.encode_images(pixels), "cpu"))
+        # Thousands of small results, each kept where it came to lie, would keep the memory between them too.
+        if encoded and (len(encoded) == GATHERED or done == len(rows)):
+            part = _gathered(encoded, device)
+            vectors[filled : filled + len(part)] = part
+            filled += len(part)
+            encoded.clear()
         progress("images", done, len(rows))
-    if not encoded:
-        return np.empty((0, model.settings.embed_dim), dtype=np.float32)
-    return _gathered(encoded, device)[[number[digest] for digest in found]]
+    return vectors if filled == len(rows) else vectors[[number[digest] for digest in found]]
 
 
 def encode_captions(
@@ -256,7 +262,12 @@ def embed_folder(
     )
     no_captions = np.empty((0, image.shape[1]), np.float32)
     embeddings = _made_by(
-        checkpoint, image[kept], no_captions, catalogue, folder.resolve().name, source.images
+        checkpoint,
+        image[kept] if skipped else image,
+        no_captions,
+        catalogue,
+        folder.resolve().name,
+        source.images,
     )
     return embeddings, [skipped[row] for row in sorted(skipped)]
 
