@@ -68,14 +68,14 @@ PROTECTIONS = (
         "prepare/entries.py",
         'if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:',
         "if False:",
-        "tests/prepare/test_sources.py",
+        "tests/prepare/test_sources.py::test_karpathy_errors_name_file_and_place",
     ),
     Protection(
         "path check, links",
         "images.py",
         "    if outside:\n",
         "    if False:\n",
-        "tests/test_images.py",
+        "tests/test_images.py::test_link_inside_a_folder_is_read_and_one_that_leads_out_is_not",
     ),
     Protection(
         "lock",
