@@ -30,6 +30,7 @@ from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
+    from swancli.pictures import Pictures
     from swancli.query.search import Answer, Question
 
 # Panels of `swan query --help`.
@@ -217,20 +218,34 @@ def query(
         from swancli.pictures import pictures_of
 
         shown = pictures_of(searcher.embeddings, pictures)
-    kept = []
-    for answer in answers:
-        _print_answer(answer, json_, ranking.searched(top_k), lenient=batch)
-        if html or sheet:
-            kept.append(answer)
+    kept, closed = [], None
+    try:
+        for answer in answers:
+            if html or sheet:
+                kept.append(answer)
+            _print_answer(answer, json_, ranking.searched(top_k), lenient=batch)
+    except (
+        BrokenPipeError
+    ) as error:  # the reader of the answers has gone, and may want the files all the same
+        closed = error
+    if html or sheet:
+        _write_pages(html, sheet, kept, shown, display)
+    if closed:
+        raise closed
+
+
+def _write_pages(
+    html: Path | None, sheet: Path | None, answers: list[Answer], pictures: Pictures, display: Display
+) -> None:
     if html:
         from swancli.query.page import write_page
 
-        write_page(html, kept, shown)
+        write_page(html, answers, pictures)
         display.note(f"wrote {html}")
     if sheet:
         from swancli.query.sheet import write_sheet
 
-        write_sheet(sheet, kept, shown)
+        write_sheet(sheet, answers, pictures)
         display.note(f"wrote {sheet}")
 
 

@@ -327,8 +327,10 @@ def test_data_set_prepared_again_after_training_is_pointed_out(finished, source,
     assert "prepared again" in resumed.stderr
 
 
-def test_closed_pipe_is_no_bug(finished):
-    command = f"{sys.executable} -m swancli query --batch | head -1; exit ${{PIPESTATUS[0]}}"
+def test_closed_pipe_is_no_bug_and_the_page_is_written_all_the_same(finished, tmp_path):
+    page = tmp_path / "hits.html"
+    query = f"{sys.executable} -m swancli query --batch --html {page}"
+    command = f"{query} | head -1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(
         ["bash", "-c", command],
         env={**os.environ, "SWAN_ROOT": str(finished.root)},
@@ -339,6 +341,7 @@ def test_closed_pipe_is_no_bug(finished):
     )
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
+    assert "</html>" in page.read_text()
 
 
 def test_vocab_of_a_source_counts_its_training_captions_only(source, tmp_path):

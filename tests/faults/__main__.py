@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,9 @@ def main() -> None:
     kills = options.kills or (5 if options.quick else 100)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}, {kills} kills a command", flush=True)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # which a shell's background ignores, for children too
     began, counts = time.monotonic(), Counts()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # syncing to a real disk takes the time
     with tempfile.TemporaryDirectory(prefix="swan-faults-", dir=memory) as folder:
