@@ -1,28 +1,48 @@
-"""The executable `swan`, also as `python -m swancli`."""
+"""The executable `swan`, also as `python -m swancli`; and that an interrupt ends it wherever it comes."""
 
-import _thread
+from __future__ import annotations
+
+import os
+import signal
 import sys
 import threading
-from typing import Any
+from types import FrameType
+
+INTERRUPTED = 130
+HEARD_WITHIN = 0.5  # seconds
 
 
 def main() -> None:
-    """Runs the command line; an interrupt while it is still being imported ends with 130 too."""
-    sys.unraisablehook = _heard
+    """Runs the command line; interrupted while that is still being imported it ends with 130 too."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         from swancli.cli import main as run
 
         run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _heard(unraisable: Any) -> None:
-    """Interrupts again, soon, when the first time was while Python tidied up an object, which swallows it."""
-    if unraisable.exc_type is KeyboardInterrupt:
-        threading.Timer(0.05, _thread.interrupt_main).start()
-    else:
-        sys.__unraisablehook__(unraisable)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    again = threading.Timer(HEARD_WITHIN, _interrupt_unless_heard)
+    again.daemon = True
+    again.start()
+    raise KeyboardInterrupt
+
+
+def _interrupt_unless_heard() -> None:
+    """Interrupts again where nothing came of the first time.
+
+    Libraries swallow an interrupt in a bare `except` while they are imported, and so does Python while it
+    tidies an object up. While it is on its way up, through what is to be closed, the main thread handles it.
+    """
+    handled = sys._current_exceptions().get(threading.main_thread().ident)
+    handled = handled[1] if isinstance(handled, tuple) else handled  # a triple before Python 3.12
+    if not isinstance(handled, KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,36 @@
+"""An interrupt ends the executable wherever it comes, with 130."""
+
+import subprocess
+import sys
+
+import pytest
+
+SWALLOWING = """
+import os, signal, threading
+import swancli.__main__, swancli.cli
+
+class Tidied:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def swallowed():
+    {how}
+    threading.Event().wait(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+swancli.cli.main = swallowed
+swancli.__main__.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "os.kill(os.getpid(), signal.SIGINT)",
+        "try: os.kill(os.getpid(), signal.SIGINT)\n    except: pass",
+        "Tidied()",
+    ],
+)
+def test_interrupt_that_a_library_swallows_comes_again(how):
+    code = SWALLOWING.format(how=how)
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 130
