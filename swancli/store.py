@@ -48,27 +48,45 @@ DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, 
 
 
 class _UnfailingFile(io.FileIO):
-    """A file that HDF5 writes into; what it could not take is remembered in `error` and told by us.
+    """A file that HDF5 writes into; that it could not take something is remembered in `error` and told by us.
 
-    HDF5 itself neither survives a write that fails nor closes its file afterwards: the process crashes.
+    HDF5 itself does not survive a write that fails, nor one whose bytes it does not read again: the process
+    crashes. So what comes after the error is kept in memory, until the writing ends (see `StoreFile.check`).
     """
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        left = memoryview(data)
+        start, left = self.tell(), memoryview(data)
         while left and not self.error:
             try:
                 left = left[super().write(left) :]
             except OSError as error:
-                self.error = error
+                self.error, self._kept = error, []
+        if self.error:
+            self._kept.append((start, bytes(data)))
+            self.seek(start + len(data))
         return len(data)
+
+    def readinto(self, buffer: Any) -> int:
+        start, view = self.tell(), memoryview(buffer).cast("B")
+        count = super().readinto(view)
+        if not self.error:
+            return count
+        view[count:] = bytes(len(view) - count)
+        for place, data in self._kept:
+            first, last = max(start, place), min(start + len(view), place + len(data))
+            if first < last:
+                view[first - start : last - start] = data[first - place : last - place]
+        self.seek(start + len(view))
+        return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size)
         except OSError as error:
-            self.error = self.error or error
+            if not self.error:
+                self.error, self._kept = error, []
             return size or 0
 
     def check(self) -> None:

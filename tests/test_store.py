@@ -1,5 +1,7 @@
 """The files between the steps: whole or not there, and read as they were written."""
 
+import resource
+
 import h5py
 import numpy as np
 import pytest
@@ -329,3 +331,18 @@ def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
         file[f"images/{column}"] = values
     with pytest.raises(StoreError, match=rf"/images/{column} has the shape \(1,.*not \(2"):
         Dataset(path)
+
+
+@pytest.mark.parametrize("room", range(0, 24_000, 1000))
+def test_file_that_takes_no_more_ends_the_writing_of_a_store_and_not_the_process(tmp_path, room):
+    """Whatever is to be written then: HDF5 reads again what it wrote, and closes its file."""
+    catalogue = Catalogue.of(["a.png"] * 40, ["river"] * 40, ["train"] * 40, ["a caption"] * 200, [0] * 200)
+    vectors = np.eye(40, 16, dtype=np.float32), np.eye(200, 16, dtype=np.float32)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_embeddings(tmp_path / "a.h5", Embeddings(*vectors, catalogue, "a", "b", "c", "d"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert list(tmp_path.iterdir()) == []

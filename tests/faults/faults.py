@@ -16,7 +16,7 @@ from pathlib import Path
 
 import child
 from material import Command
-from roots import broken_files
+from roots import broken_files, files_of
 from trials import TIMEOUT, Trials
 
 INTERRUPTED = (
@@ -24,6 +24,7 @@ INTERRUPTED = (
     -signal.SIGINT,
 )  # the same to a shell: the signal itself ends Python where it starts and ends
 REFUSED = 2
+PAGE = 4096  # bytes, of which a small disk gives whole ones
 MOST_SECONDS = 2.0  # from an interrupt to the end
 STARTING = 0.15  # seconds in which Python itself starts, where an interrupt is not yet swan's
 
@@ -98,7 +99,8 @@ def interrupted(trials: Trials, command: Command, chance: random.Random, kills: 
         told = process.communicate(timeout=TIMEOUT)[0]
         took = time.monotonic() - began
         failures = len(trials.failures)
-        if process.returncode not in INTERRUPTED or "Traceback" in told:
+        done = process.returncode == 0  # in the very end; a swallowed interrupt takes longer, or leaves less
+        if not (done or process.returncode in INTERRUPTED) or "Traceback" in told:
             trials.fail(command, f"{how}: ends with {process.returncode}: {told}")
         if took > MOST_SECONDS:
             trials.fail(command, f"{how}: took {took:.1f} s to end")
@@ -123,12 +125,15 @@ def _ended(process: subprocess.Popen, seconds: float) -> bool:
 def disk_full(trials: Trials, command: Command, chance: random.Random, kills: int, counts: Counts) -> None:
     """A small disk that ends at some share of what the command writes; with more room it goes on."""
     start = trials.before(command)
-    held = _size(start) if start else 0
-    grows = _size(trials.after(command)) - held
+    held, grows = _size(start) if start else 0, 0
+    for path in files_of(trials.after(command)):
+        written = trials.after(command) / path
+        new = not (start and (start / path).exists() and (start / path).samefile(written))
+        grows += new * 512 * written.stat().st_blocks
     for _ in range(max(1, kills // 10)):
         share = chance.uniform(0.02, 0.98)
         how = f"disk full after {100 * share:.0f} % of {grows} bytes"
-        with _small_disk(trials.root, held + int(share * grows)) as made:
+        with _small_disk(trials.root, held + int(share * grows) // PAGE * PAGE) as made:
             if not made:
                 return
             if start:
@@ -187,7 +192,7 @@ def _refused(trials: Trials, command: Command, how: str, code: int, *words: str)
 
 def _size(folder: Path) -> int:
     """Bytes that the files of a folder take on a small disk, which gives them whole pages."""
-    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*") if path.is_file())
 
 
 @contextmanager
