@@ -17,6 +17,7 @@ from swancli.store import (
     Catalogue,
     Dataset,
     Embeddings,
+    _UnfailingFile,
     create_dataset,
     create_store,
     mapped,
@@ -346,3 +347,19 @@ def test_file_that_takes_no_more_ends_the_writing_of_a_store_and_not_the_process
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_full_disk_did_not_take_is_read_as_it_was_written(tmp_path):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with _UnfailingFile(tmp_path / "a.h5", "w+") as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, most))
+        try:
+            for place, data in ((0, b"onto the disk,"), (20, b"beyond it"), (3, b"O")):
+                file.seek(place)
+                assert file.write(data) == len(data)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        read = bytearray(32)
+        file.seek(0)
+        assert file.readinto(read) == 32
+    assert bytes(read) == b"ontO the disk,\0\0\0\0\0\0beyond it\0\0\0"
