@@ -11,7 +11,6 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from swancli.store import Catalogue
 LINES = (-2, -1, 1, 2)  # by how many captions a list may be off; another image's five are as many as two back
 IMAGES = (-1, 1)
 MOST = 2000  # images that are looked at, the last ones: what goes wrong in a list stays wrong to its end
+FARTHEST = 9  # lines between two captions that are compared
 LEAST = 12  # images that must tell of it
 SURE = 4.0  # standard errors by which a shifted map must fit better
 WORD = re.compile(r"\w+")
@@ -84,15 +84,27 @@ def _errors_above_none(gains: np.ndarray) -> float:
 
 
 def _line_gains(words: Sequence[Sequence[frozenset[str]]], shift: int) -> np.ndarray:
-    """float (n,): for each image, how much more its captions share when they are those `shift` lines on."""
+    """float (n,): for each image, how much more its captions share when they are those `shift` lines on.
+
+    All pairs count, so that what the first caption of every image has in common, or every last one, counts
+    the same in any window of as many lines.
+    """
     flat = [caption for own in words for caption in own]
-    shared = np.array([_shared(*pair) for pair in pairwise(flat)])
-    ends = np.cumsum([len(own) for own in words])
+    reach = min(FARTHEST, max(map(len, words), default=1) - 1)
+    shared = [
+        np.array([_shared(*pair) for pair in zip(flat, flat[apart:], strict=False)])
+        for apart in range(1, reach + 1)
+    ]
+
+    def together(start: int, end: int) -> float:
+        pairs = [part[start : max(start, end - apart)] for apart, part in enumerate(shared, start=1)]
+        return np.concatenate(pairs).mean()
+
     gains = []
+    ends = np.cumsum([len(own) for own in words])
     for start, end in zip(ends - [len(own) for own in words], ends, strict=True):
-        moved, own = slice(start + shift, end - 1 + shift), slice(start, end - 1)
-        if end - start > 1 and moved.start >= 0 and moved.stop <= len(shared):
-            gains.append(shared[moved].mean() - shared[own].mean())
+        if end - start > 1 and start + shift >= 0 and end + shift <= len(flat):
+            gains.append(together(start + shift, end + shift) - together(start, end))
     return np.array(gains)
 
 
