@@ -10,7 +10,6 @@ M captions, H x W pixels, D embedding, V words.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ import numpy as np
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.files import atomic_path
+from swancli.hdf5_writing import StoreFile, writing
 from swancli.images import decode_image
 
 VERSION = 1
@@ -47,70 +47,6 @@ LENGTH_ERROR = 1e-2  # of an L2-normalised vector at most; what swan writes is o
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, RuntimeError, MemoryError)
 
 
-class _UnfailingFile(io.FileIO):
-    """A file that HDF5 writes into; that it could not take something is remembered in `error` and told by us.
-
-    HDF5 itself does not survive a write that fails, nor one whose bytes it does not read again: the process
-    crashes. So what comes after the error is kept in memory, until the writing ends (see `StoreFile.check`).
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        start, left = self.tell(), memoryview(data)
-        while left and not self.error:
-            try:
-                left = left[super().write(left) :]
-            except OSError as error:
-                self.error, self._kept = error, []
-        if self.error:
-            self._kept.append((start, bytes(data)))
-            self.seek(start + len(data))
-        return len(data)
-
-    def readinto(self, buffer: Any) -> int:
-        start, view = self.tell(), memoryview(buffer).cast("B")
-        count = super().readinto(view)
-        if not self.error:
-            return count
-        view[count:] = bytes(len(view) - count)
-        for place, data in self._kept:
-            first, last = max(start, place), min(start + len(view), place + len(data))
-            if first < last:
-                view[first - start : last - start] = data[first - place : last - place]
-        self.seek(start + len(view))
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            if not self.error:
-                self.error, self._kept = error, []
-            return size or 0
-
-    def check(self) -> None:
-        """Raises what went wrong so far."""
-        if self.error:
-            raise self.error
-
-
-class StoreFile(h5py.File):
-    """A new store while it is written."""
-
-    def __init__(self, file: _UnfailingFile) -> None:
-        super().__init__(file, "w")
-        self._target = file
-
-    def check(self) -> None:
-        """To be called now and then in a long write, which would go on for nothing on a full disk.
-
-        Raises:
-            OSError: something could not be written.
-        """
-        self._target.check()
-
-
 @contextmanager
 def create_store(path: Path, kind: str) -> Iterator[StoreFile]:
     """A new HDF5 file of a kind (a key of `MADE_BY`), complete when the body ends.
@@ -118,14 +54,10 @@ def create_store(path: Path, kind: str) -> Iterator[StoreFile]:
     Raises:
         SwanError: the disk is full.
     """
-    with atomic_path(path) as temporary, _UnfailingFile(temporary, "w+") as target:
-        try:
-            with StoreFile(target) as file:
-                file.attrs.update(format=kind, version=VERSION, created_by=f"swancli {__version__}")
-                yield file
-                file.attrs["complete"] = True
-        finally:
-            target.check()
+    with atomic_path(path) as temporary, writing(temporary) as file:
+        file.attrs.update(format=kind, version=VERSION, created_by=f"swancli {__version__}")
+        yield file
+        file.attrs["complete"] = True
 
 
 def open_store(path: Path, kind: str) -> h5py.File:
@@ -562,6 +494,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> str:
             block = np.ascontiguousarray(embeddings.image[start : start + BLOCK], np.float32)
             image[start : start + BLOCK] = block
             digest.update(block)
+            file.check()
         for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
         for name in PATHS:
@@ -618,6 +551,11 @@ def read_embeddings(path: Path) -> Embeddings:
     return replace(stored, image=image, caption=caption)
 
 
+def digests_differ(digest: str, earlier: str) -> bool:
+    """Whether two digests of data sets are known and differ; an earlier swan stored none."""
+    return bool(digest and earlier and digest != earlier)
+
+
 def changed_since(embeddings: Embeddings) -> str:
     """In words, that the data set was prepared anew since it was embedded; "" when not, or not to be told."""
     path, digest = Path(embeddings.pictures), ""
@@ -625,7 +563,7 @@ def changed_since(embeddings: Embeddings) -> str:
         return ""
     with suppress(StoreError), open_store(path, DATASET) as file:  # a damaged one is told when it is read
         digest = _as_text(file.attrs.get("digest", ""))
-    changed = digest and digest != embeddings.dataset_digest
+    changed = digests_differ(digest, embeddings.dataset_digest)
     again = "its images or captions are others now; make the embeddings again: swan embed"
     return f"{path} was prepared again after it was embedded; {again}" if changed else ""
 

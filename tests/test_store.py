@@ -1,7 +1,5 @@
 """The files between the steps: whole or not there, and read as they were written."""
 
-import resource
-
 import h5py
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from swancli.store import (
     Catalogue,
     Dataset,
     Embeddings,
-    _UnfailingFile,
     create_dataset,
     create_store,
     mapped,
@@ -332,34 +329,3 @@ def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
         file[f"images/{column}"] = values
     with pytest.raises(StoreError, match=rf"/images/{column} has the shape \(1,.*not \(2"):
         Dataset(path)
-
-
-@pytest.mark.parametrize("room", range(0, 24_000, 1000))
-def test_file_that_takes_no_more_ends_the_writing_of_a_store_and_not_the_process(tmp_path, room):
-    """Whatever is to be written then: HDF5 reads again what it wrote, and closes its file."""
-    catalogue = Catalogue.of(["a.png"] * 40, ["river"] * 40, ["train"] * 40, ["a caption"] * 200, [0] * 200)
-    vectors = np.eye(40, 16, dtype=np.float32), np.eye(200, 16, dtype=np.float32)
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            write_embeddings(tmp_path / "a.h5", Embeddings(*vectors, catalogue, "a", "b", "c", "d"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_full_disk_did_not_take_is_read_as_it_was_written(tmp_path):
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with _UnfailingFile(tmp_path / "a.h5", "w+") as file:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, most))
-        try:
-            for place, data in ((0, b"onto the disk,"), (20, b"beyond it"), (3, b"O")):
-                file.seek(place)
-                assert file.write(data) == len(data)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-        read = bytearray(32)
-        file.seek(0)
-        assert file.readinto(read) == 32
-    assert bytes(read) == b"ontO the disk,\0\0\0\0\0\0beyond it\0\0\0"

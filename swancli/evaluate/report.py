@@ -29,7 +29,15 @@ from swancli.evaluate.reranking import reranked_similarity
 from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
 from swancli.prepare.agreement import described_images, misplaced_captions
 from swancli.prepare.splits import overlap
-from swancli.store import Catalogue, Dataset, Embeddings, changed_since, names_in, read_embeddings
+from swancli.store import (
+    Catalogue,
+    Dataset,
+    Embeddings,
+    changed_since,
+    digests_differ,
+    names_in,
+    read_embeddings,
+)
 from swancli.workspace import Group, Run, Workspace, standing_checkpoint
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
@@ -366,7 +374,7 @@ def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
     again = f"{dataset.path} was prepared again after the training"
     if dataset.catalogue.fingerprint() != trained_on:
         return f"{again}; its splits may overlap what was trained on"
-    if dataset.digest != checkpoint.origin.get("dataset_digest", dataset.digest):
+    if digests_differ(dataset.digest, checkpoint.origin.get("dataset_digest", "")):
         return f"{again}; its images are others now"
     return ""
 

@@ -25,7 +25,7 @@ from swancli.files import atomic_path
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
-from swancli.store import Catalogue, Dataset
+from swancli.store import Catalogue, Dataset, digests_differ
 from swancli.threads import read_ahead
 from swancli.train.batches import (
     Batch,
@@ -424,7 +424,7 @@ def _restore(
             f"{dataset.path}: prepared again since the run began; its splits or captions have changed",
             "start a new run",
         )
-    if dataset.digest != last.origin.get("dataset_digest", dataset.digest):
+    if digests_differ(dataset.digest, last.origin.get("dataset_digest", "")):
         raise SwanError(
             f"{dataset.path}: prepared again since the run began; its images are others now",
             "start a new run",

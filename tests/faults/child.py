@@ -40,7 +40,7 @@ class Moments:
         import pandas as pd
         import torch
 
-        from swancli import images, store
+        from swancli import hdf5_writing, images
 
         def before(holder: Any, name: str, what: str, path_of: Callable[..., Any]) -> None:
             call = getattr(holder, name)
@@ -51,7 +51,7 @@ class Moments:
 
             setattr(holder, name, watched)
 
-        before(store._UnfailingFile, "write", "write", lambda file, data: file.name)
+        before(hdf5_writing.UnfailingFile, "write", "write", lambda file, data: file.name)
         before(Path, "write_text", "write", lambda path, *_: path)
         before(pd.DataFrame, "to_csv", "write", lambda frame, path: path)
         before(os, "fsync", "sync", lambda number: Path(f"/proc/self/fd/{number}").readlink())
