@@ -50,7 +50,7 @@ RECALL_AT = (1, 5, 10)
 
 # What would act on a terminal, or turn around what is read there: file names and captions hold anything.
 ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 
 
 def _harmless(text: str) -> str:
@@ -268,7 +268,7 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = _harmless(value)
-    return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    return f"'{value}" if value.lstrip(" ").startswith(FORMULA_STARTS) else value
 
 
 def print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> None:

@@ -41,7 +41,8 @@ TOO_LARGE_MEND = "cut it into tiles"
 LEADS_OUT = "leads out of the folder of images"
 LEADS_OUT_MEND = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
-MOST_SAMPLES = 10**9  # of a picture: 31,600 x 31,600 in grey
+MOST_SAMPLES = 250_000_000  # of a picture, three a pixel at least: 9,100 x 9,100 in colour
+BLOCK_SAMPLES = 2**22  # that are scaled at a time
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -160,14 +161,22 @@ def _from_wide(samples: np.ndarray) -> np.ndarray:
 
     Fractions of one (reflectance) are scaled by one; infinite and missing values are black, as no data.
     """
-    kind = samples.dtype
-    samples = np.nan_to_num(samples.astype(np.float64), posinf=0, neginf=0).clip(min=0)
-    full = full_scale(float(samples.max(initial=0)), kind)
-    pixels = np.rint(samples * (255 / full)).clip(0, 255).astype(np.uint8)
-    if pixels.ndim == 2 or pixels.shape[2] < 3:
-        grey = pixels if pixels.ndim == 2 else pixels[..., 0]
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
+    samples = samples[..., None] if samples.ndim == 2 else samples
+    rows = max(1, BLOCK_SAMPLES // max(1, math.prod(samples.shape[1:])))
+    blocks = [slice(start, start + rows) for start in range(0, len(samples), rows)]
+    full = full_scale(
+        max((_known(samples[block]).max(initial=0) for block in blocks), default=0), samples.dtype
+    )
+    channels = samples[..., :3] if samples.shape[2] >= 3 else samples[..., :1]
+    pixels = np.empty((*samples.shape[:2], 3), np.uint8)
+    for block in blocks:
+        pixels[block] = np.rint(_known(channels[block]) * (255 / full)).clip(0, 255)
+    return pixels
+
+
+def _known(samples: np.ndarray) -> np.ndarray:
+    """float64 samples, 0 where they are infinite, missing or below 0."""
+    return np.nan_to_num(samples.astype(np.float64), posinf=0, neginf=0).clip(min=0)
 
 
 def full_scale(top: float, kind: np.dtype) -> float:

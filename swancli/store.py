@@ -561,7 +561,8 @@ def changed_since(embeddings: Embeddings) -> str:
     path, digest = Path(embeddings.pictures), ""
     if not (embeddings.dataset_digest and path.is_file()):
         return ""
-    with suppress(StoreError), open_store(path, DATASET) as file:  # a damaged one is told when it is read
+    # A damaged one is told when it is read.
+    with suppress(StoreError), open_store(path, DATASET) as file, damage_named(path, DATASET):
         digest = _as_text(file.attrs.get("digest", ""))
     changed = digests_differ(digest, embeddings.dataset_digest)
     again = "its images or captions are others now; make the embeddings again: swan embed"

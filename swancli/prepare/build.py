@@ -214,7 +214,11 @@ def _find_files(
         raise SwanError(f"{problem}: {_describe(absent)}", mend)
     if outside and (missing == "error" or not listed):
         problem = f"{source.images}: {len(outside)} of {len(source.entries)} images lie outside of it"
-        raise SwanError(f"{problem}, by links or by name: {_describe(outside)}", LEADS_OUT_MEND + OR_SKIP)
+        mend = LEADS_OUT_MEND + (OR_SKIP if listed else "")
+        raise SwanError(
+            f"{problem}, by links or by name: {_describe(outside)}",
+            LEADS_OUT_MEND + (OR_SKIP if listed else ""),
+        )
     return listed, absent + outside
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ import torch
 
 from swancli.embed import Progress, quiet
 from swancli.errors import StoreError, SwanError
+from swancli.hdf5_writing import StoreFile
 from swancli.query.ranking import Found, Ranking, StreamedRanking, ranked, row_blocks
 from swancli.store import (
     INDEX,
@@ -240,7 +242,7 @@ def _measured_recall(
     return float(np.mean(recalls)), len(questions), asked
 
 
-def _write_bytes(faiss: ModuleType, index: Any, file: h5py.File) -> None:
+def _write_bytes(faiss: ModuleType, index: Any, file: StoreFile) -> None:
     """The index as faiss writes it, in one piece of the file, so that it can be searched where it lies."""
     size = 0
 
@@ -253,6 +255,7 @@ def _write_bytes(faiss: ModuleType, index: Any, file: h5py.File) -> None:
         nonlocal written
         stored[written : written + len(piece)] = np.frombuffer(piece, np.uint8)
         written += len(piece)
+        file.check()
         return len(piece)
 
     _stream(faiss, index, count)
@@ -370,7 +373,7 @@ def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -
     if not card.digest or card.digest != embeddings.digest:
         raise SwanError(f"{place}: made for other embeddings than {path}", again.format(card.kind))
     faiss = load_faiss()
-    if tuple(map(int, faiss.__version__.split(".")[:3])) < CHECKING_FAISS:
+    if tuple(map(int, re.findall(r"\d+", faiss.__version__)[:3])) < CHECKING_FAISS:
         raise SwanError(
             f"{place}: faiss {faiss.__version__} reads an index without checking it",
             "take a newer one: pip install -U faiss-cpu; or search without: swan query --exact",

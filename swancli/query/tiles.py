@@ -202,6 +202,7 @@ def write_tiles(
             kept.append(rows)
             embedding.resize(len(embedding) + len(rows), axis=0)
             embedding[len(embedding) - len(rows) :] = vectors
+            file.check()
         if not len(embedding):
             raise SwanError(f"{raster.path}: {NO_DATA}")
         file.create_dataset("tiles/box", data=boxes[np.concatenate(kept)])

@@ -45,6 +45,7 @@ from swancli.train.soundness import (
     READ_STEPS,
     Step,
     UnsoundStepError,
+    UnsoundWeightsError,
     check_steps,
     gradient_norm,
     is_sound,
@@ -226,9 +227,9 @@ def train(
             scores, match = _validate(
                 model, dataset, features, vocabulary, device, settings.precision, watch.validation
             )
-        except SwanError as error:  # the last step made weights of which no embedding is a number
-            problem = f"{run.folder}: epoch {epoch}, validation: {error.problem}"
-            raise SwanError(problem, _way_on(run)) from error
+        except UnsoundWeightsError:  # which the last step made
+            problem = f"{run.folder}: epoch {epoch}, validation: embeddings are not numbers"
+            raise SwanError(problem, _way_on(run)) from None
 
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
@@ -379,7 +380,11 @@ def _validate(
     precision: str,
     progress: Progress,
 ) -> tuple[Scores, MatchThreshold | None]:
-    """Recalls on the validation split, ties at their expected value, and the score of a match there."""
+    """Recalls on the validation split, ties at their expected value, and the score of a match there.
+
+    Raises:
+        UnsoundWeightsError: embeddings are not numbers.
+    """
     rows = dataset.rows_of("val")
     part, _ = dataset.catalogue.select(rows)
     options = {"device": device, "precision": precision, "progress": progress}
@@ -389,6 +394,8 @@ def _validate(
     else:
         images = encode_images(model, dataset.image, rows, digests=digests, **options)
     captions = encode_captions(model, vocabulary, part.text, shard=VALIDATION_SHARD, **options)
+    if not (np.isfinite(images).all() and np.isfinite(captions).all()):
+        raise UnsoundWeightsError
     match = match_threshold(images, captions, part.image, part.scene)
     return retrieval_scores(images, captions, part.image), match
 

@@ -36,6 +36,10 @@ class UnsoundStepError(Exception):
         self.step = step
 
 
+class UnsoundWeightsError(Exception):
+    """The embeddings of a model are not numbers. Caught by the loop as well."""
+
+
 def gradient_norm(model: nn.Module) -> torch.Tensor:
     """The norm of all gradients together, a scalar; not finite as soon as one of them is not."""
     return nn.utils.get_total_norm([part.grad for part in model.parameters() if part.grad is not None])

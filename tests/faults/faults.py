@@ -16,7 +16,7 @@ from pathlib import Path
 
 import child
 from material import Command
-from roots import broken_files, files_of
+from roots import broken_files, differences, files_of
 from trials import TIMEOUT, Trials
 
 INTERRUPTED = (
@@ -57,7 +57,8 @@ def killed(trials: Trials, command: Command, chance: random.Random, kills: int, 
     for number, (what, file) in enumerate(moments, start=1):
         if what != "read":
             within[file].append(number)
-    chosen = [chance.choice(numbers) for numbers in within.values()]  # one inside each file
+    # Before the second or a later call for each file: something of it is written then.
+    chosen = [chance.choice(numbers[1:] or numbers) for numbers in within.values()]
     chosen += [chance.randint(1, len(moments)) for _ in range(kills // 2 - len(chosen))]
     for number in chosen:
         trials.begin(command)
@@ -67,17 +68,21 @@ def killed(trials: Trials, command: Command, chance: random.Random, kills: int, 
             trials.fail(command, f"{how}: ended with {code} before it: {trials.printed()[-300:]}")
         counts.add(command, "SIGKILL", trials.survived(command, how))
     for trial in range(len(chosen), kills):
-        if trial % 10 == 0:
-            after = chance.uniform(0, trials.executed_seconds(command))
+        executed = trial % 10 == 0
+        longest = trials.executed_seconds(command) if executed else trials.seconds(command)
+        code = None
+        while code != -signal.SIGKILL:  # else it was done before, and is no kill
+            after = chance.uniform(0, longest)
             trials.begin(command)
-            process = trials.executed(trials.arguments(command))
-            _ended(process, after)
-            process.kill()
-            process.communicate()
-        else:
-            after = chance.uniform(0, trials.seconds(command))
-            trials.begin(command)
-            trials.forked(trials.arguments(command), seconds=after)
+            if executed:
+                process = trials.executed(trials.arguments(command))
+                _ended(process, after)
+                process.kill()
+                process.communicate()
+                code = process.returncode
+            else:
+                code = trials.forked(trials.arguments(command), seconds=after)
+            longest *= 0.95
         counts.add(command, "SIGKILL", trials.survived(command, f"killed after {after:.3f} s"))
 
 
@@ -135,6 +140,7 @@ def disk_full(trials: Trials, command: Command, chance: random.Random, kills: in
         how = f"disk full after {100 * share:.0f} % of {grows} bytes"
         with _small_disk(trials.root, held + int(share * grows) // PAGE * PAGE) as made:
             if not made:
+                print("full disks are left out: they need root", flush=True)
                 return
             if start:
                 shutil.copytree(start, trials.root, dirs_exist_ok=True)
@@ -176,6 +182,9 @@ def file_removed(trials: Trials, command: Command, chance: random.Random, kills:
         shutil.copy(kept, path)
         if code:
             survived = trials.survived(command, how) and survived
+        elif different := differences(trials.root, trials.after(command)):
+            trials.fail(command, f"{how}: ends with 0, and differs in {different}")
+            survived = False
         counts.add(command, "file removed", survived)
 
 
@@ -235,19 +244,26 @@ def power_cut(trials: Trials, command: Command, chance: random.Random, kills: in
 
 
 def two_writers(trials: Trials, command: Command, chance: random.Random, kills: int, counts: Counts) -> None:
-    """A second process that trains the run, or writes the same file: refused, or the same result."""
-    if kills < 10 and command.name != "train":
+    """Two processes that go on with the same run: one is refused. Two that write the same file: both may."""
+    training = command.name == "train"
+    if kills < 10 and not training:
         return  # the quick form
     trials.begin(command)
-    first = trials.executed(trials.arguments(command))
-    second = trials.executed(trials.arguments(command))
-    told = [process.communicate(timeout=TIMEOUT)[0] for process in (first, second)]
-    codes = sorted([first.returncode, second.returncode])
+    if training:  # killed half-way, so that there is something to go on with
+        trials.forked(trials.arguments(command), at=len(trials.record(command)) // 2)
+    arguments = trials.arguments(command, again=training)
+    both = [trials.executed(arguments) for _ in range(2)]
+    told = [process.communicate(timeout=TIMEOUT)[0] for process in both]
+    codes = sorted(process.returncode for process in both)
     failures = len(trials.failures)
-    expected = [0, REFUSED] if command.name == "train" else [0, 0]
-    if codes != expected or "Traceback" in "".join(told):
+    if codes != ([0, REFUSED] if training else [0, 0]) or "Traceback" in "".join(told):
         trials.fail(command, f"two at a time end with {codes}: {told}")
-    counts.add(command, "two at a time", trials.survived(command, "two") and len(trials.failures) == failures)
+    if training and sum("another swan is writing there" in text for text in told) != 1:
+        trials.fail(command, f"two at a time: none is refused for the other: {told}")
+    found = differences(trials.root, trials.after(command))
+    if found:
+        trials.fail(command, f"two at a time: differs in {found}")
+    counts.add(command, "two at a time", len(trials.failures) == failures)
 
 
 FAULTS: dict[str, Callable[[Trials, Command, random.Random, int, Counts], None]] = {

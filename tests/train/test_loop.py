@@ -264,7 +264,7 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
     explode = TrainSettings(epochs=2, batch_size=8, captions_per_image=1, lr=1e30, schedule="step")
     with pytest.raises(SwanError) as told:
         run_training("a", training=explode)
-    assert "validation: a similarity is not a number" in told.value.problem
+    assert "validation: embeddings are not numbers" in told.value.problem
     assert "no checkpoint is written yet" in told.value.mend
     assert not workspace.run("tiny", "a").last.exists()
 
