@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import socket
 from collections import OrderedDict
@@ -30,13 +31,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from swancli import __version__
-from swancli.errors import SwanError
+from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
 from swancli.pictures import Pictures, jpeg
 from swancli.query.page import SIDE, Card, Section, render_page
 from swancli.query.search import Answer, Find, Question, Scope, Searcher
 from swancli.store import different_names
 
+LOG = logging.getLogger("uvicorn.error")
 LONGEST_TEXT = 2000  # characters of a question
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
 LARGEST_PICTURE = 75_000_000  # its pixels times its bands, three at least
@@ -328,7 +330,11 @@ class TooLarge(SwanError):
 
 
 class TooSlow(SwanError):
-    """A request's body does not come, or too many come at once."""
+    """A request's body does not come."""
+
+
+class TooMany(SwanError):
+    """Too many bodies come at once."""
 
 
 def is_loopback(host: str) -> bool:
@@ -355,7 +361,7 @@ def application(service: Service, host: str) -> FastAPI:
     app = FastAPI(
         title="swan", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
-    failures = {400: {"model": Failure}, 408: {"model": Failure}, 413: {"model": Failure}}
+    failures = {status: {"model": Failure} for status in (400, 408, 413, 500, 503)}
     uploads = asyncio.Semaphore(UPLOADS)
 
     @app.middleware("http")
@@ -370,7 +376,10 @@ def application(service: Service, host: str) -> FastAPI:
 
     @app.exception_handler(SwanError)
     async def refuse(request: Request, error: SwanError) -> Response:
-        status = {TooLarge: 413, TooSlow: 408}.get(type(error), 400)
+        if isinstance(error, StoreError):  # which names a file of this machine
+            LOG.error("%s", error)
+            return JSONResponse({"error": "the embeddings that are searched are damaged"}, 500)
+        status = {TooLarge: 413, TooSlow: 408, TooMany: 503}.get(type(error), 400)
         problem = f"{error.problem}; {error.mend}" if error.mend else error.problem
         return JSONResponse({"error": problem}, status)
 
@@ -408,7 +417,7 @@ def application(service: Service, host: str) -> FastAPI:
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise SwanError("an upload from another site's page")
         if uploads.locked():
-            raise TooSlow("too many images come at once", "try again")
+            raise TooMany("too many images come at once", "try again")
         async with uploads:
             try:
                 data = await asyncio.wait_for(_body(request), UPLOAD_SECONDS)
