@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 INTERRUPTED = 130
 HEARD_WITHIN = 0.5  # seconds
@@ -16,6 +17,7 @@ def main() -> None:
     """Runs the command line; interrupted while that is still being imported it ends with 130 too."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background
         signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _pass_over_interrupts
     try:
         from swancli.cli import main as run
 
@@ -43,6 +45,12 @@ def _interrupt_unless_heard() -> None:
     handled = handled[1] if isinstance(handled, tuple) else handled  # a triple before Python 3.12
     if not isinstance(handled, KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def _pass_over_interrupts(unraisable: Any) -> None:
+    """Says nothing of an interrupt that Python swallowed, since it comes again; of all else what is usual."""
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":
