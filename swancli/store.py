@@ -563,7 +563,7 @@ def changed_since(embeddings: Embeddings) -> str:
         return ""
     # A damaged one is told when it is read.
     with suppress(StoreError), open_store(path, DATASET) as file, damage_named(path, DATASET):
-        digest = _as_text(file.attrs.get("digest", ""))
+        digest = text_attribute(file, "digest", "")
     changed = digests_differ(digest, embeddings.dataset_digest)
     again = "its images or captions are others now; make the embeddings again: swan embed"
     return f"{path} was prepared again after it was embedded; {again}" if changed else ""

@@ -224,10 +224,8 @@ def query(
             if html or sheet:
                 kept.append(answer)
             _print_answer(answer, json_, ranking.searched(top_k), lenient=batch)
-    except (
-        BrokenPipeError
-    ) as error:  # the reader of the answers has gone, and may want the files all the same
-        closed = error
+    except BrokenPipeError as error:
+        closed = error  # the reader of the answers has gone, and may want the files all the same
     if html or sheet:
         _write_pages(html, sheet, kept, shown, display)
     if closed:

@@ -38,13 +38,14 @@ SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
 # pass, and another view, for each caption (README, the recipe).
 FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
 FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
-# What a run that trains on features takes over from them, where it does not start from another run.
-CHOICES = {  # of `TrainSettings` that are words
+# What those of `TrainSettings` may be that are words.
+CHOICES = {
     "schedule": ("step", "cosine"),
     "loss": ("sum", "hardest"),
     "augmentation": ("paper", "overhead", "none"),
     "precision": ("fp32", "bf16"),
 }
+# What a run that trains on features takes over from them, where it does not start from another run.
 FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 
 
