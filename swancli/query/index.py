@@ -320,28 +320,16 @@ class IndexRanking:
             _, found = self._index.search(questions, proposed)
             for question, numbers in zip(questions, found, strict=True):
                 if numbers.max(initial=-1) >= len(self._starts) - 1:
-                    raise StoreError(
-                        "the index is damaged: it proposes rows that are not there",
-                        "make it again: swan embed --index; or search without it: --exact",
-                    )
+                    raise StoreError("the index is damaged: it proposes rows that are not there", BROKEN)
                 rows = self._rows_of(numbers[numbers >= 0], top_k)
                 yield ranked(rows, self._stored, question, top_k, threshold)
 
     def _rows_of(self, numbers: np.ndarray, top_k: int) -> np.ndarray:
-        """int64, ascending: the rows of some of the U vectors, of each the first `top_k` at most.
-
-        Raises:
-            StoreError: they are no rows of the embeddings.
-        """
+        """int64, ascending: the rows of some of the U vectors, of each the first `top_k` at most."""
         starts = self._starts[numbers]
         counts = np.minimum(self._starts[numbers + 1] - starts, top_k)
-        if not ((counts > 0) & (starts >= 0) & (starts + counts <= len(self._rows))).all():
-            raise StoreError("the index points to rows that are not in it", BROKEN)
         before = np.cumsum(counts) - counts
-        rows = np.sort(self._rows[np.repeat(starts - before, counts) + np.arange(counts.sum())])
-        if len(rows) and not 0 <= rows[0] <= rows[-1] < self.size:
-            raise StoreError("the index points to embeddings that are not there", BROKEN)
-        return rows
+        return np.sort(self._rows[np.repeat(starts - before, counts) + np.arange(counts.sum())])
 
 
 def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -> IndexRanking | None:

@@ -88,7 +88,7 @@ class HeldRanking:
         for start in range(0, len(vectors), together):
             questions = vectors[start : start + together]
             products = torch.from_numpy(questions).to(self._device) @ self._image
-            for question, scores in zip(questions, _checked(products.cpu().numpy()), strict=True):
+            for question, scores in zip(questions, products.cpu().numpy(), strict=True):
                 rows = self._candidates[scores >= _least(scores, top_k)]
                 yield ranked(rows, self._stored, question, top_k, threshold)
 
@@ -121,7 +121,7 @@ class StreamedRanking:
         least = np.full(len(vectors), -np.inf, np.float32)  # of the scores that can still be among the best
         for rows, block in row_blocks(self._embedding, self._candidates):
             products = torch.from_numpy(block).to(self._device) @ asked.T
-            for question, scores in enumerate(_checked(products.T.cpu().numpy())):
+            for question, scores in enumerate(products.T.cpu().numpy()):
                 near = np.flatnonzero(scores >= least[question])
                 if not len(near):
                     continue
@@ -144,20 +144,6 @@ def row_blocks(embedding: h5py.Dataset, candidates: np.ndarray) -> Iterator[tupl
         if len(rows):
             block = read_rows(embedding, start, start + BLOCK)
             yield rows, block if len(rows) == len(block) else block[rows - start]
-
-
-def _checked(scores: np.ndarray) -> np.ndarray:
-    """The scores.
-
-    Raises:
-        SwanError: one is not a number, so that it has no place among the others.
-    """
-    if np.isnan(scores).any():
-        raise SwanError(
-            "a similarity is not a number: the embeddings or the checkpoint are damaged",
-            "make the embeddings again: swan embed",
-        )
-    return scores
 
 
 def _least(scores: np.ndarray, top_k: int) -> float:

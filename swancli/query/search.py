@@ -17,7 +17,7 @@ import torch
 
 from swancli.device import choose_device
 from swancli.embed import encode_captions, encode_images
-from swancli.errors import SwanError
+from swancli.errors import StoreError, SwanError
 from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.query.index import open_index
@@ -252,6 +252,11 @@ class Searcher:
         return np.sort(np.fromiter(first.values(), np.int64, len(first)))
 
     def _best(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
+        if not np.isfinite(vectors).all():  # which is like nothing, so that nothing would be found
+            raise StoreError(
+                f"{self.checkpoint.path}: the embedding of a question is no number",
+                "take a checkpoint that is sound, or train again",
+            )
         hit = self._image_hit if scope.find == "images" else self._caption_hit
         for rows, scores in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
             found = zip(rows.tolist(), scores.tolist(), strict=True)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from swancli.errors import SwanError
-from swancli.query.search import AWAY, Question, Scope, composed, image_rows
-from swancli.store import Catalogue
+from swancli.model.checkpoint import file_sha256
+from swancli.query.index import build_index
+from swancli.query.search import AWAY, Question, Scope, composed, image_rows, open_search
+from swancli.store import Catalogue, Embeddings, write_embeddings
 
 
 def test_texts_are_averaged_and_others_taken_away():
@@ -68,3 +70,15 @@ def test_no_filter_leaves_all(catalogue):
 def test_filters_that_leave_nothing_are_refused_by_name(catalogue, scope, said):
     with pytest.raises(SwanError, match=said):
         image_rows(catalogue, scope)
+
+
+def test_question_whose_embedding_is_no_number_is_told_and_finds_not_nothing(tiny_model, tmp_path):
+    path, made_by = tmp_path / "embeddings.h5", (str(tiny_model), file_sha256(tiny_model))
+    image, names = np.eye(4, 32, dtype=np.float32), list("abcd")
+    catalogue = Catalogue.of(names, [None] * 4, [None] * 4)
+    write_embeddings(path, Embeddings(image, image[:0], catalogue, "a", *made_by, "repaired"))
+    build_index(path, "flat")
+    asked = np.full((1, 32), np.nan, np.float32)
+    for exact in (False, True):
+        with pytest.raises(SwanError, match="the embedding of a question is no number"):
+            open_search(path, "cpu", exact=exact).ask_vector(asked, "a question", Scope())
