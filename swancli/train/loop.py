@@ -42,13 +42,11 @@ from swancli.train.batches import (
 from swancli.train.losses import hinge_loss
 from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.soundness import (
-    READ_STEPS,
     Step,
+    StepWatch,
     UnsoundStepError,
     UnsoundWeightsError,
-    check_steps,
     gradient_norm,
-    is_sound,
     stopped,
 )
 from swancli.vocab import Vocabulary
@@ -324,19 +322,16 @@ def _train_epoch(
     model.train()
     total = torch.zeros((), device=device)
     pairs, started, shown = 0, time.perf_counter(), 0.0
-    unread: list[Step] = []
+    sound = StepWatch(device, steps)
     ready = (batch.moved(lambda tensor: pinned(tensor, device)) for batch in batches)
     for step, batch in enumerate(read_ahead(ready), start=1):
         batch = batch.moved(lambda tensor: move(tensor, device))
         for group in optimizer.param_groups:
             group["lr"] = group["highest"] * share_at(step)
-        unread.append(_train_step(step, model, batch, optimizer, settings, device))
-        loss = unread[-1].loss
+        loss = _train_step(step, model, batch, optimizer, settings, device, sound)
         total += loss
         pairs += len(batch.lengths)
-        if device.type == "cpu" or step % READ_STEPS == 1 or step == steps:  # reading makes a GPU halt
-            check_steps(unread)
-            unread.clear()
+        if sound.looks_at(step):
             shown = float(loss) / len(batch.lengths)
         on_step(step, steps, shown, pairs / (time.perf_counter() - started))
     return float(total) / pairs, pairs / (time.perf_counter() - started)
@@ -349,8 +344,9 @@ def _train_step(
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     device: torch.device,
-) -> Step:
-    """One step of the optimiser, not taken on a CPU where it is not sound; its loss is summed over pairs."""
+    sound: StepWatch,
+) -> torch.Tensor:
+    """One step of the optimiser, unless it is not sound; returns the summed loss of the batch."""
     with autocast(device, settings.precision):
         images = model.encode_images(normalise(augment(batch.pixels, batch.views)), batch.deep)
         captions = model.encode_captions(batch.tokens, batch.lengths)
@@ -364,11 +360,11 @@ def _train_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     step = Step(number, batch.images, loss.detach(), gradient_norm(model))
+    sound.see(step)
     if settings.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, step.norm)
-    if device.type != "cpu" or is_sound(step):
-        optimizer.step()
-    return step
+    optimizer.step()
+    return step.loss
 
 
 def _validate(

@@ -26,7 +26,7 @@ from swancli.store import Dataset
 from swancli.threads import read_ahead
 from swancli.train.batches import augment, draw_views, normalise, read_images, stored_size
 from swancli.train.schedule import warmed_cosine
-from swancli.train.soundness import READ_STEPS, Step, UnsoundStepError, check_steps, gradient_norm, stopped
+from swancli.train.soundness import Step, StepWatch, UnsoundStepError, gradient_norm, stopped
 
 # Usual for a ResNet that is trained from random weights.
 MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 5e-4, 0.1
@@ -116,7 +116,7 @@ def train_on_scenes(
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total = torch.zeros((), device=device)
-        unread: list[Step] = []
+        sound = StepWatch(device, steps)
         batches = _varied_batches(dataset, settings, rows, steps, epoch, device)
         for step, (batch, pixels) in enumerate(batches, start=1):
             done = (epoch - 1) * steps + step
@@ -128,10 +128,12 @@ def train_on_scenes(
             loss = F.cross_entropy(scores.float(), wanted, label_smoothing=SMOOTHING)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            unread.append(Step(step, batch, loss.detach(), gradient_norm(model)))
-            if device.type == "cpu" or step % READ_STEPS == 1 or step == steps:  # reading makes a GPU halt
-                _check(dataset, epoch, unread)
-                unread.clear()
+            try:
+                sound.see(Step(step, batch, loss.detach(), gradient_norm(model)))
+            except UnsoundStepError as unsound:
+                names = dataset.catalogue.filename[unsound.step.images]
+                mend = "nothing was written; start again with a lower --lr"
+                raise stopped(f"{dataset.path}: epoch {epoch}", unsound.step, names, mend) from None
             optimizer.step()
             total += loss.detach()
             progress("steps", done, steps * settings.epochs)
@@ -147,15 +149,6 @@ def train_on_scenes(
     }
     write_torch_file(path, content)
     return accuracy
-
-
-def _check(dataset: Dataset, epoch: int, steps: list[Step]) -> None:
-    try:
-        check_steps(steps)
-    except UnsoundStepError as unsound:
-        names = dataset.catalogue.filename[unsound.step.images]
-        mend = "nothing was written; start again with a lower --lr"
-        raise stopped(f"{dataset.path}: epoch {epoch}", unsound.step, names, mend) from None
 
 
 def _with_scene(dataset: Dataset, split: str) -> np.ndarray:

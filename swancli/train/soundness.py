@@ -45,11 +45,6 @@ def gradient_norm(model: nn.Module) -> torch.Tensor:
     return nn.utils.get_total_norm([part.grad for part in model.parameters() if part.grad is not None])
 
 
-def is_sound(step: Step) -> torch.Tensor:
-    """bool (), on the device, which need not halt for it."""
-    return step.loss.isfinite() & step.norm.isfinite()
-
-
 def check_steps(steps: Sequence[Step]) -> None:
     """Looks at steps together, which makes a GPU halt once.
 
@@ -57,9 +52,32 @@ def check_steps(steps: Sequence[Step]) -> None:
         UnsoundStepError: with the first one that is not sound.
     """
     if steps:
-        sound = torch.stack([is_sound(step) for step in steps]).tolist()
+        sound = torch.stack([step.loss.isfinite() & step.norm.isfinite() for step in steps]).tolist()
         if not all(sound):
             raise UnsoundStepError(steps[sound.index(False)])
+
+
+class StepWatch:
+    """Looks at the steps of an epoch: on a CPU at each; on a GPU, which halts for it, at some together.
+
+    Args:
+        steps: in the epoch.
+    """
+
+    def __init__(self, device: torch.device, steps: int) -> None:
+        self._each, self._steps = device.type == "cpu", steps
+        self._unread: list[Step] = []
+
+    def looks_at(self, number: int) -> bool:
+        """Whether it looks when a step comes, so that its loss costs no further halt to read."""
+        return self._each or number % READ_STEPS == 1 or number == self._steps
+
+    def see(self, step: Step) -> None:
+        """To be called before the optimiser takes a step; raises as `check_steps` does."""
+        self._unread.append(step)
+        if self.looks_at(step.number):
+            check_steps(self._unread)
+            self._unread.clear()
 
 
 def stopped(where: str, step: Step, names: Iterable[str], mend: str) -> SwanError:
