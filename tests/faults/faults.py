@@ -76,9 +76,9 @@ def killed(trials: Trials, command: Command, chance: random.Random, kills: int, 
             trials.begin(command)
             if executed:
                 process = trials.executed(trials.arguments(command))
-                _ended(process, after)
-                process.kill()
-                process.communicate()
+                if not _ended(process, after):
+                    process.kill()
+                    process.communicate()
                 code = process.returncode
             else:
                 code = trials.forked(trials.arguments(command), seconds=after)
