@@ -25,6 +25,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         name = next(kind for kind, there in found.items() if there)
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's: each process of a machine has its own
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise SwanError(f"--device {name}: no such device", "give auto, cpu, cuda, cuda:1 or mps")
     try:

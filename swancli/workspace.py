@@ -168,6 +168,11 @@ class Workspace:
         mend = f"train one: swan train --dataset {dataset or 'NAME'}"
         raise SwanError(f"{where}: no {which} there", mend)
 
+    def stands(self, name: str, dataset: str | None = None) -> bool:
+        """Whether there is a run or a group of runs of a name, begun or finished."""
+        runs = f"{_only(dataset, '--dataset')}/runs/{checked_name(name, '--run')}"
+        return bool(_newest(self.root, f"{runs}/config.json", f"{runs}/group.json"))
+
     def find_run_for(self, name: str | None = None, dataset: str | None = None) -> Run:
         """The run to use on a data set: one of its own when there is one, else one of another data set.
 

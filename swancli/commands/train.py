@@ -52,7 +52,10 @@ def train(
         int, typer.Option(min=1, help="Passes over all captions (paper: 50).", rich_help_panel=RECIPE)
     ] = 30,
     batch_size: Annotated[
-        int, typer.Option(min=2, help="Captions in a step (paper: 100).", rich_help_panel=RECIPE)
+        int,
+        typer.Option(
+            min=2, help="Captions in a step, of all processes (paper: 100).", rich_help_panel=RECIPE
+        ),
     ] = 100,
     captions_per_image: Annotated[
         int | None,
@@ -224,11 +227,16 @@ def train(
     root: Root = DEFAULT_ROOT,
     quiet: Quiet = False,
 ) -> None:
-    """Train SWAN on a data set; the best checkpoint is chosen on its validation split."""
+    """Train SWAN on a data set; the best checkpoint is chosen on its validation split.
+
+    On several processes: torchrun --nproc-per-node 4 -m swancli train ...
+    """
+    from swancli.device import choose_device
     from swancli.model.checkpoint import export_published as export
     from swancli.model.checkpoint import load_checkpoint
     from swancli.model.published import refuse_unpublishable
-    from swancli.train.group import plan_runs, resumed_runs, train_runs
+    from swancli.processes import joined
+    from swancli.train.group import Runs, plan_runs, resumed_runs, train_runs
     from swancli.train.run import model_settings, new_config
 
     exclusive(compare=compare, without=without)
@@ -236,11 +244,11 @@ def train(
     exclusive(export_published=export_published, folds=folds, compare=compare)
     exclusive(features=features, folds=folds)  # whose draws of train and val are others
     exclusive(features=features, compile=compile)  # of a backbone that does not run
-    workspace, display = Workspace(root), Display(quiet)
     if resume:
         _refuse_changes(context, RESUMABLE)
-        runs = resumed_runs(workspace, run, dataset, epochs if "epochs" in given_options(context) else None)
-    else:
+    workspace = Workspace(root)
+
+    def new_runs(run_name: str) -> Runs:
         name = dataset or workspace.newest_dataset()
         options = {
             "dataset": name,
@@ -268,19 +276,35 @@ def train(
             "features": str(workspace.features(name)) if features else "",
             "seed": seed,
         }
-        runs = plan_runs(
-            workspace.run(name, run or datetime.now().strftime("%Y%m%d-%H%M%S")),
+        return plan_runs(
+            workspace.run(name, run_name),
             new_config(options, given_options(context)),
             variants=[entry.strip() for entry in compare.split(",") if entry.strip()],
             folds=folds,
             fold_rule=fold_split,
         )
-    config = runs.members[0].config
-    if export_published:
-        refuse_unpublishable(model_settings(config, words=0))
-    if config.frozen and not (config.weights or config.init_from):
-        warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
-    report = train_runs(workspace, runs, device, display.training)
+
+    with joined(choose_device(device)) as processes:
+
+        def planned() -> Runs:
+            begun = processes.agreed("run", "")  # before torchrun started the processes again
+            if resume or (begun and workspace.stands(begun, dataset)):
+                length = epochs if resume and "epochs" in given_options(context) else None
+                return resumed_runs(workspace, begun or run, dataset, length)
+            runs = new_runs(begun or run or datetime.now().strftime("%Y%m%d-%H%M%S"))
+            processes.agreed("run", runs.folder.name)
+            return runs
+
+        runs = processes.by_first(planned)
+        config = runs.members[0].config
+        if export_published:
+            refuse_unpublishable(model_settings(config, words=0))
+        if processes.first and config.frozen and not (config.weights or config.init_from):
+            warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
+        display = Display(quiet or not processes.first)
+        report = train_runs(workspace, runs, device, display.training, processes)
+    if not report:
+        return
     if export_published:
         export(load_checkpoint(runs.folder / "best.pt"), export_published)
     print_report(report, as_json=json_, as_csv=False)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from swancli.device import move, reading_threads
 from swancli.images import resize_image
 from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
+from swancli.processes import ALONE, Processes
 from swancli.store import Dataset
 from swancli.threads import in_order
 from swancli.vocab import UNKNOWN, Vocabulary
@@ -40,17 +41,22 @@ class Views:
     brightness: torch.Tensor | None
     size: int
 
+    def part(self, share: slice) -> Views:
+        """The views of some of the images."""
+        colours = (colour if colour is None else colour[share] for colour in (self.contrast, self.brightness))
+        return Views(self.lookup[share], *colours, self.size)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and captions that meet in one step.
+    """Images and captions that meet in one step: B and C of them, of which this process encodes b and c.
 
-    pixels: uint8 (B, 3, R, R), channels last; views: what to make of them, None to take them as they are;
+    pixels: uint8 (b, 3, R, R), channels last; views: what to make of them, None to take them as they are;
     deep: the backbone's deep maps where they were computed before, float16 (see `features`), else None;
-    tokens: int64 (C, L), 0 past the end; lengths: int64 (C,); positive: bool (B, C), whether a caption
+    tokens: int64 (c, L), 0 past the end; lengths: int64 (c,); positive: bool (B, C), whether a caption
     describes an image; negative: bool (B, C), whether it is to be told from the image's own (neither, where
     the words are those of another caption of the image); these three always on the CPU; images: int64 (B,),
-    their rows.
+    their rows; images_each, captions_each: how many each process encodes.
     """
 
     pixels: torch.Tensor
@@ -61,6 +67,8 @@ class Batch:
     positive: torch.Tensor
     negative: torch.Tensor
     images: np.ndarray
+    images_each: list[int]
+    captions_each: list[int]
 
     def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The same, moved as to a GPU or into pinned memory."""
@@ -73,15 +81,20 @@ class Batch:
 
 
 def pair_batches(
-    caption_image: np.ndarray, batch_size: int, captions_per_image: int, generator: np.random.Generator
+    caption_image: np.ndarray,
+    batch_size: int,
+    captions_per_image: int,
+    generator: np.random.Generator,
+    least: int = 2,
 ) -> list[list[np.ndarray]]:
     """One epoch's batches: every caption once, in random order.
 
     Args:
         caption_image: int64 (M,), the image of each caption.
-        batch_size: captions in a batch; the last one may hold fewer, and is dropped when it holds one image.
+        batch_size: captions in a batch; the last one may hold fewer.
         captions_per_image: captions that share one pass of their image. With 1 an image comes as often as it
             has captions, as in the paper.
+        least: images in a batch; a last one of fewer joins the batch before it.
 
     Returns:
         Batches as lists of groups; a group holds the caption rows, int64, of one image.
@@ -97,7 +110,9 @@ def pair_batches(
     groups = [groups[place] for place in generator.permutation(len(groups))]
     size = max(2, batch_size // captions_per_image)
     batches = [groups[start : start + size] for start in range(0, len(groups), size)]
-    return [batch for batch in batches if len(batch) > 1]
+    if len(batches) > 1 and len(batches[-1]) < least:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
 
 
 def number_wordings(tokens: Sequence[Sequence[int]]) -> np.ndarray:
@@ -210,17 +225,21 @@ def augment(pixels: torch.Tensor, views: Views | None) -> torch.Tensor:
 
 def load_batches(
     groups: list[list[np.ndarray]],
-    read_images: Callable[[np.ndarray], tuple[torch.Tensor, Views | None, dict[str, torch.Tensor] | None]],
+    read_images: Callable[
+        [np.ndarray, slice], tuple[torch.Tensor, Views | None, dict[str, torch.Tensor] | None]
+    ],
     caption_image: np.ndarray,
     tokens: Sequence[Sequence[int]],
     wording: np.ndarray,
     *,
     own_captions_only: bool = False,
+    processes: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """The batches of `pair_batches`, read and ready for the model.
+    """The batches of `pair_batches`, read and ready for the model; of each, this process's share of images.
 
     Args:
-        read_images: from images' rows to `pixels`, `views` and `deep` of `Batch`.
+        read_images: from the rows of a batch's images, and which of them to read, to `pixels`, `views` and
+            `deep` of `Batch`.
         tokens: word numbers of every caption, as the model is shown them.
         wording: int64 (M,), equal for captions of the same words.
         own_captions_only: as in `TrainSettings`.
@@ -231,6 +250,9 @@ def load_batches(
     for batch in groups:
         rows = caption_image[[group[0] for group in batch]]
         captions = np.concatenate(batch)
+        images_each = processes.shares(len(batch))
+        first = np.cumsum([0, *map(len, batch)])[np.cumsum([0, *images_each])]  # caption of each process
+        own = slice(*first[processes.rank : processes.rank + 2])
         padded, lengths = pad_tokens([tokens[caption] for caption in captions])
         if own_captions_only:
             place = np.arange(len(batch))
@@ -240,7 +262,9 @@ def load_batches(
             positive = caption_image[captions] == rows[:, None]
             negative = np.stack([~np.isin(wording[captions], wordings_of[row]) for row in rows])
         masks = torch.from_numpy(positive), torch.from_numpy(negative)
-        yield Batch(*read_images(rows), padded, lengths, *masks, rows)
+        read = read_images(rows, processes.share(len(batch)))
+        each = images_each, np.diff(first).tolist()
+        yield Batch(*read, padded[own], lengths[own], *masks, rows, *each)
 
 
 def stored_size(size: int, augmentation: str) -> int:

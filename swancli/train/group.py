@@ -19,6 +19,7 @@ from swancli.evaluate.report import GroupReport, GroupRow, Report
 from swancli.files import atomic_path
 from swancli.model.settings import QUIRKS, ModelSettings
 from swancli.prepare.splits import Fold
+from swancli.processes import ALONE, Processes
 from swancli.train.loop import PUBLISHED_PAIRS, Watch
 from swancli.train.run import RunConfig, config_from, lengthened, raise_existing, resumed_config, train_run
 from swancli.workspace import Group, Run, Workspace
@@ -166,18 +167,28 @@ def train_runs(
     runs: Runs,
     device: str,
     watching: Callable[[int], AbstractContextManager[Watch]],
-) -> Report | GroupReport:
+    processes: Processes = ALONE,
+) -> Report | GroupReport | None:
     """Trains run after run, going on with those that were begun; the recalls of each on its validation split.
 
     Args:
-        watching: from a number of epochs to what hears of a training.
+        watching: from a number of epochs to what hears of a training. processes: see `train_run`.
     """
     rows = []
     for place, member in enumerate(runs.members, start=1):
         with watching(member.config.training.epochs) as watch:
             if runs.grouped:
                 watch.note(f"run {place} of {len(runs.members)}")
-            begun = member.run.config.exists()
-            report = train_run(workspace, member.run, member.config, device, resume=begun, watch=watch)
+            report = train_run(
+                workspace,
+                member.run,
+                member.config,
+                device,
+                resume=processes.by_first(member.run.config.exists),
+                watch=watch,
+                processes=processes,
+            )
         rows.append(GroupRow(member.label, member.fold, report))
+    if not processes.first:
+        return None
     return GroupReport(runs.folder.name, tuple(rows)) if runs.grouped else rows[0].report

@@ -14,31 +14,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from swancli.device import autocast, move, pinned
-from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
 from swancli.errors import SwanError
-from swancli.evaluate.matching import MatchThreshold, match_threshold
-from swancli.evaluate.metrics import Scores, retrieval_scores
-from swancli.features import Features, encode_features
+from swancli.evaluate.metrics import Scores
+from swancli.features import Features
 from swancli.files import atomic_path
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
+from swancli.processes import ALONE, Processes
 from swancli.store import Catalogue, Dataset, digests_differ
 from swancli.threads import read_ahead
 from swancli.train.batches import (
     Batch,
-    augment,
     draw_views,
     hide_rare_words,
     load_batches,
-    normalise,
     number_wordings,
     pair_batches,
     read_images,
     stored_size,
 )
+from swancli.train.encoders import pair_encoder
 from swancli.train.losses import hinge_loss
 from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.soundness import (
@@ -49,6 +48,7 @@ from swancli.train.soundness import (
     gradient_norm,
     stopped,
 )
+from swancli.train.validation import validate
 from swancli.vocab import Vocabulary
 from swancli.workspace import Run
 
@@ -172,22 +172,29 @@ def train(
     fold: Fold | None = None,
     features: Features | None = None,
     resume: bool = False,
+    processes: Processes = ALONE,
 ) -> None:
     """Trains a model, epoch after epoch, each followed by the recall on the validation split.
 
     Writes after every epoch: `metrics.csv`, `last.pt` and, when validation mR is the highest so far,
     `best.pt`. The test split is never looked at. With `resume` it goes on after the epochs that `last.pt`
-    holds and ends where the uninterrupted run would.
+    holds and ends where the uninterrupted run would. Of several processes each encodes its share of every
+    batch; their gradients are those that one process would have, and the first of them writes.
 
     Args:
         fold: whose splits `dataset` has; the checkpoints name it.
         features: maps of the frozen backbone, to train the heads alone on.
 
     Raises:
-        SwanError: no training pairs or no validation split, the features are not of this model, or a step's
-            loss or gradients are not finite; tells the step, its images and the last good checkpoint.
+        SwanError: no training pairs or no validation split, fewer training images than processes, the
+            features are not of this model, or a step's loss or gradients are not finite; tells the step, its
+            images and the last good checkpoint.
     """
     training, training_rows = training_part(dataset), dataset.rows_of("train")
+    images = min(len(training_rows), settings.batch_size // settings.captions_per_image)
+    if images < processes.count > 1:
+        problem = f"{processes.count} processes for {images} images in a batch of {dataset.path}"
+        raise SwanError(problem, "start fewer, or train with a larger --batch-size")
     tokens = [vocabulary.encode(text) for text in training.text]
     wording = number_wordings(tokens)
 
@@ -195,35 +202,46 @@ def train(
     optimizer = _optimizer(model, settings)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
     fingerprint = dataset.catalogue.fingerprint()
-    events = _tensorboard(run, len(history) + 1)
-    if history:
+    encoders = pair_encoder(model, processes)
+    events = _tensorboard(run, len(history) + 1) if processes.first else None
+    if history and processes.first:
         _write_metrics(run, history)  # killed between `last.pt` and this, it lacks an epoch
 
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
         generator = np.random.default_rng([settings.seed, epoch])
-        torch.manual_seed(int(generator.integers(2**62)))  # dropout knows no other generator
-        groups = pair_batches(training.image, settings.batch_size, settings.captions_per_image, generator)
+        # Dropout knows no other generator, and is to differ between processes.
+        torch.manual_seed(int(generator.integers(2**62)) + processes.rank)
+        groups = pair_batches(
+            training.image,
+            settings.batch_size,
+            settings.captions_per_image,
+            generator,
+            least=max(2, processes.count),
+        )
         read = _image_reader(dataset, features, model.settings.image_size, settings, generator, device)
         batches = load_batches(
             groups,
-            lambda rows, read=read: read(training_rows[rows]),
+            lambda rows, share, read=read: read(training_rows[rows], share),
             training.image,
             hide_rare_words(tokens, vocabulary, generator) if settings.hide_rare_words else tokens,
             wording,
             own_captions_only=settings.own_captions_only,
+            processes=processes,
         )
-        share = partial(rate_share, settings, epoch, steps=len(groups))
+        rate_at = partial(rate_share, settings, epoch, steps=len(groups))
         show = partial(watch.step, epoch)
         try:
-            loss, rate = _train_epoch(model, batches, len(groups), optimizer, share, settings, device, show)
+            loss, rate = _train_epoch(
+                encoders, batches, len(groups), optimizer, rate_at, settings, device, show, processes
+            )
         except UnsoundStepError as unsound:
             names = training.filename[unsound.step.images]
             where = f"{run.folder}: epoch {epoch} of {len(groups)} steps"
             raise stopped(where, unsound.step, names, _way_on(run)) from None
         try:
-            scores, match = _validate(
-                model, dataset, features, vocabulary, device, settings.precision, watch.validation
+            scores, match = validate(
+                model, dataset, features, vocabulary, device, settings.precision, watch.validation, processes
             )
         except UnsoundWeightsError:  # which the last step made
             problem = f"{run.folder}: epoch {epoch}, validation: embeddings are not numbers"
@@ -231,27 +249,28 @@ def train(
 
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
-        history.append(_metrics_row(report, settings.lr * share(len(groups))))
-        origin = {
-            "dataset": dataset.name,
-            "fingerprint": fingerprint,
-            "dataset_digest": dataset.digest,
-            "run": run.name,
-            "fold": asdict(fold) if fold else None,
-            "epoch": epoch,
-            "steps": epoch * len(groups),
-            "val_mR": scores.mean_recall,
-            "match": asdict(match) if match else None,
-        }
-        if best:
-            save_checkpoint(run.best, model, vocabulary, origin)
-        state = {"optimizer": optimizer.state_dict(), "history": history}
-        save_checkpoint(run.last, model, vocabulary, origin, state)
-        _write_metrics(run, history)
-        if events:
-            for name, value in history[-1].items():
-                events.add_scalar(name, value, epoch)
-            events.flush()
+        history.append(_metrics_row(report, settings.lr * rate_at(len(groups))))
+        if processes.first:
+            origin = {
+                "dataset": dataset.name,
+                "fingerprint": fingerprint,
+                "dataset_digest": dataset.digest,
+                "run": run.name,
+                "fold": asdict(fold) if fold else None,
+                "epoch": epoch,
+                "steps": epoch * len(groups),
+                "val_mR": scores.mean_recall,
+                "match": asdict(match) if match else None,
+            }
+            if best:
+                save_checkpoint(run.best, model, vocabulary, origin)
+            state = {"optimizer": optimizer.state_dict(), "history": history}
+            save_checkpoint(run.last, model, vocabulary, origin, state)
+            _write_metrics(run, history)
+            if events:
+                for name, value in history[-1].items():
+                    events.add_scalar(name, value, epoch)
+                events.flush()
         watch.epoch(report)
     if events:
         events.close()
@@ -287,22 +306,25 @@ def _image_reader(
     settings: TrainSettings,
     generator: np.random.Generator,
     device: torch.device,
-) -> Callable[[np.ndarray], tuple]:
-    """From rows of the data set to `pixels`, `views` and `deep` of a batch; all chance from the generator."""
+) -> Callable[[np.ndarray, slice], tuple]:
+    """From rows of the data set to `pixels`, `views` and `deep` of a share of them.
+
+    All chance is from the generator, and drawn for all rows, so that it does not depend on the share.
+    """
     if features:
-        return lambda rows: features.read(features.varied(rows, generator))
+        return lambda rows, share: features.read(features.varied(rows, generator)[share])
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
     source = stored_size(size, settings.augmentation)
 
-    def read(rows: np.ndarray) -> tuple:
-        pixels = read_images(dataset, rows, source, device)
-        return pixels, draw_views(len(rows), source, size, settings.augmentation, chance), None
+    def read(rows: np.ndarray, share: slice) -> tuple:
+        views = draw_views(len(rows), source, size, settings.augmentation, chance)
+        return read_images(dataset, rows[share], source, device), views and views.part(share), None
 
     return read
 
 
 def _train_epoch(
-    model: Swan,
+    encoders: nn.Module,
     batches: Iterator[Batch],
     steps: int,
     optimizer: torch.optim.Optimizer,
@@ -310,16 +332,17 @@ def _train_epoch(
     settings: TrainSettings,
     device: torch.device,
     on_step: Callable[[int, int, float, float], None],
+    processes: Processes,
 ) -> tuple[float, float]:
-    """Mean loss over the pairs of one epoch, and pairs a second.
+    """Mean loss over the pairs of one epoch, and pairs a second, of all processes.
 
     Args:
-        share_at: of the highest learning rates, from a step's number.
+        encoders: as of `pair_encoder`. share_at: of the highest learning rates, from a step's number.
 
     Raises:
         UnsoundStepError: a step's loss or gradients are not finite.
     """
-    model.train()
+    encoders.train()
     total = torch.zeros((), device=device)
     pairs, started, shown = 0, time.perf_counter(), 0.0
     sound = StepWatch(device, steps)
@@ -328,28 +351,34 @@ def _train_epoch(
         batch = batch.moved(lambda tensor: move(tensor, device))
         for group in optimizer.param_groups:
             group["lr"] = group["highest"] * share_at(step)
-        loss = _train_step(step, model, batch, optimizer, settings, device, sound)
+        loss = _train_step(step, encoders, batch, optimizer, settings, device, sound, processes)
         total += loss
-        pairs += len(batch.lengths)
+        pairs += batch.positive.shape[1]
         if sound.looks_at(step):
-            shown = float(loss) / len(batch.lengths)
+            shown = float(loss) / batch.positive.shape[1]
         on_step(step, steps, shown, pairs / (time.perf_counter() - started))
     return float(total) / pairs, pairs / (time.perf_counter() - started)
 
 
 def _train_step(
     number: int,
-    model: Swan,
+    encoders: nn.Module,
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     device: torch.device,
     sound: StepWatch,
+    processes: Processes,
 ) -> torch.Tensor:
-    """One step of the optimiser, unless it is not sound; returns the summed loss of the batch."""
+    """One step of the optimiser, unless it is not sound; returns the summed loss of the batch.
+
+    Every process has the whole loss, and the gradient of what it encoded itself. Their sum is the gradient;
+    `DistributedDataParallel` takes the mean.
+    """
     with autocast(device, settings.precision):
-        images = model.encode_images(normalise(augment(batch.pixels, batch.views)), batch.deep)
-        captions = model.encode_captions(batch.tokens, batch.lengths)
+        images, captions = encoders(batch)
+    images = processes.gathered(images, batch.images_each)
+    captions = processes.gathered(captions, batch.captions_each)
     loss = hinge_loss(
         images @ captions.T,
         batch.positive,
@@ -358,42 +387,13 @@ def _train_step(
         hardest=settings.loss == "hardest",
     )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    step = Step(number, batch.images, loss.detach(), gradient_norm(model))
+    (loss * processes.count).backward()
+    step = Step(number, batch.images, loss.detach(), gradient_norm(encoders))
     sound.see(step)
     if settings.clip_norm:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, step.norm)
+        torch.nn.utils.clip_grads_with_norm_(encoders.parameters(), settings.clip_norm, step.norm)
     optimizer.step()
     return step.loss
-
-
-def _validate(
-    model: Swan,
-    dataset: Dataset,
-    features: Features | None,
-    vocabulary: Vocabulary,
-    device: torch.device,
-    precision: str,
-    progress: Progress,
-) -> tuple[Scores, MatchThreshold | None]:
-    """Recalls on the validation split, ties at their expected value, and the score of a match there.
-
-    Raises:
-        UnsoundWeightsError: embeddings are not numbers.
-    """
-    rows = dataset.rows_of("val")
-    part, _ = dataset.catalogue.select(rows)
-    options = {"device": device, "precision": precision, "progress": progress}
-    digests = dataset.digests(rows)
-    if features:
-        images = encode_features(model, features, rows, digests, **options)
-    else:
-        images = encode_images(model, dataset.image, rows, digests=digests, **options)
-    captions = encode_captions(model, vocabulary, part.text, shard=VALIDATION_SHARD, **options)
-    if not (np.isfinite(images).all() and np.isfinite(captions).all()):
-        raise UnsoundWeightsError
-    match = match_threshold(images, captions, part.image, part.scene)
-    return retrieval_scores(images, captions, part.image), match
 
 
 def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from swancli.model.checkpoint import WORD_VECTORS, Checkpoint, load_checkpoint
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
+from swancli.processes import ALONE, Processes
 from swancli.store import Dataset
 from swancli.text_files import read_json
 from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train, training_part
@@ -199,9 +200,18 @@ def lengthened(config: RunConfig, epochs: int | None, source: Path) -> RunConfig
 
 
 def train_run(
-    workspace: Workspace, run: Run, config: RunConfig, device: str, *, resume: bool, watch: Watch
-) -> Report:
+    workspace: Workspace,
+    run: Run,
+    config: RunConfig,
+    device: str,
+    *,
+    resume: bool,
+    watch: Watch,
+    processes: Processes = ALONE,
+) -> Report | None:
     """Trains a run to its last epoch; returns the recalls of its best checkpoint on the validation split.
+
+    Of several processes the first writes, and has the recalls; the others return None.
 
     Raises:
         SwanError: data set or vocabulary is missing, they do not belong together, the run exists already, or
@@ -210,10 +220,10 @@ def train_run(
     processor = choose_device(device)
     with (
         Dataset(workspace.dataset(config.dataset)) as dataset,
-        only_writer(run.folder),
+        only_writer(run.folder) if processes.first else nullcontext(),
         ExitStack() as closing_later,
     ):
-        if not resume and run.config.exists():
+        if processes.first and not resume and run.config.exists():
             raise_existing(run)
         if config.fold:
             dataset.catalogue = redrawn(dataset.catalogue, config.fold)
@@ -234,12 +244,11 @@ def train_run(
             model.to(processor, memory_format=torch.channels_last)
             images = max(2, config.training.batch_size // config.training.captions_per_image)
             model.backbone.compile_network(images, config.image_size)
-        with atomic_path(run.config) as temporary:
-            content = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
-            temporary.write_text(content + "\n", encoding="utf-8")
+        if processes.first:
+            _write_config(run, config)
         start = config.init_from or config.weights or "random weights"
         watch.note(
-            f"training {run.name} on {describe_device(processor)}: {config.backbone}, "
+            f"training {run.name} on {processes.describe()}{describe_device(processor)}: {config.backbone}, "
             f"{'frozen' if config.frozen else 'fine-tuned'}, from {start}, {config.image_size} px, "
             f"{' without '.join([config.variant, *config.without])}"
         )
@@ -256,8 +265,17 @@ def train_run(
             fold=config.fold,
             features=features,
             resume=resume,
+            processes=processes,
         )
+    if not processes.first:
+        return None
     return evaluate_checkpoint(workspace, run.best, split="val", device=device)
+
+
+def _write_config(run: Run, config: RunConfig) -> None:
+    with atomic_path(run.config) as temporary:
+        content = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
+        temporary.write_text(content + "\n", encoding="utf-8")
 
 
 def raise_existing(run: Run) -> None:

@@ -31,14 +31,25 @@ def make_dataset(path, name="tiny"):
         )
 
 
-@pytest.fixture
-def workspace(tmp_path):
-    workspace = Workspace(tmp_path)
+def make_workspace(root):
+    """A root with the tiny data set and its vocabulary."""
+    workspace = Workspace(root)
     make_dataset(workspace.dataset("tiny"))
     with Dataset(workspace.dataset("tiny")) as dataset:
         vocabulary = count_words(dataset.catalogue.text[:8], min_count=1, stop_words="keep", dataset="tiny")
     write_vocabulary(workspace.vocab("tiny"), vocabulary)
     return workspace
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return make_workspace(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_workspace(tmp_path_factory):
+    """The same, of all tests of a file."""
+    return make_workspace(tmp_path_factory.mktemp("root"))
 
 
 @pytest.fixture

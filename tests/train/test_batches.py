@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
+from swancli.processes import ALONE, Processes
 from swancli.train.batches import (
     augment,
     draw_views,
@@ -29,16 +30,19 @@ from swancli.vocab import UNKNOWN, Vocabulary
     batch_size=st.integers(4, 20),
     per_image=st.integers(1, 5),
     seed=st.integers(0, 99),
+    least=st.integers(2, 4),
 )
-def test_every_caption_comes_at_most_once_and_with_its_image(counts, batch_size, per_image, seed):
+def test_every_caption_comes_once_and_with_its_image(counts, batch_size, per_image, seed, least):
     caption_image = np.repeat(np.arange(len(counts)), counts)
-    batches = pair_batches(caption_image, batch_size, per_image, np.random.default_rng(seed))
+    batches = pair_batches(caption_image, batch_size, per_image, np.random.default_rng(seed), least)
     captions = [caption for batch in batches for group in batch for caption in group]
-    assert len(set(captions)) == len(captions)
+    assert sorted(captions) == list(range(len(caption_image)))
     groups = [group for batch in batches for group in batch]
     assert all(len(set(caption_image[group])) == 1 and len(group) <= per_image for group in groups)
-    # Only a last batch of a single image is dropped: it has nothing to be told apart from.
-    assert len(captions) >= len(caption_image) - per_image
+    size = max(2, batch_size // per_image)
+    assert all(len(batch) == size for batch in batches[:-2])
+    # A last batch of too few images has joined the one before.
+    assert len(batches) == 1 or len(batches[-1]) >= min(least, size)
 
 
 def test_same_seed_gives_the_same_batches_and_another_seed_others():
@@ -59,7 +63,7 @@ def test_captions_of_an_image_share_its_pass():
 
 def reader(images: list[np.ndarray]):
     """Reads images of 8 px as they are."""
-    return lambda rows: (stack_images([images[row] for row in rows], 8), None, None)
+    return lambda rows, share: (stack_images([images[row] for row in rows[share]], 8), None, None)
 
 
 def test_batch_says_which_caption_describes_which_image():
@@ -73,6 +77,29 @@ def test_batch_says_which_caption_describes_which_image():
     assert batch.positive.tolist() == [[True, True, False], [False, False, True]]
     assert batch.negative.tolist() == [[False, False, True], [True, True, False]]
     torch.testing.assert_close(batch.pixels, stack_images([images[2], images[1]], 8))
+
+
+def test_processes_share_a_batch_and_each_knows_all_of_its_pairs():
+    caption_image = np.array([2, 0, 1, 2, 0])
+    images = [np.full((8, 8, 3), 10 * row, np.uint8) for row in range(3)]
+    tokens = [[10, 11, 12], [11], [12], [13], [14, 15]]
+    groups = [[np.array([3, 0]), np.array([2]), np.array([4, 1])]]
+    whole, *parts = (
+        next(
+            load_batches(
+                groups, reader(images), caption_image, tokens, number_wordings(tokens), processes=processes
+            )
+        )
+        for processes in (ALONE, Processes(0, 2), Processes(1, 2))
+    )
+    assert (parts[0].images_each, parts[0].captions_each) == ([1, 2], [2, 3])
+    assert parts[0].tokens.tolist() == [[13, 0, 0], [10, 11, 12]]  # as long as the batch's longest
+    for name in ("pixels", "tokens", "lengths"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+    for part in parts:
+        assert torch.equal(part.positive, whole.positive)
+        assert torch.equal(part.negative, whole.negative)
+        assert part.images.tolist() == whole.images.tolist() == [2, 1, 0]
 
 
 def test_caption_in_the_words_of_an_images_own_is_no_negative_of_it():

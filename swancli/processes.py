@@ -1,0 +1,168 @@
+"""Several processes that work as one, as torchrun starts them: which this one is, and what they exchange.
+
+torchrun --nproc-per-node 4 -m swancli train --dataset ucm
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed
+
+from swancli.errors import SwanError
+
+Result = TypeVar("Result")
+
+LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
+PATIENCE = timedelta(hours=2)  # with the others, who may read, validate or evaluate meanwhile
+
+
+class Processes:
+    """The processes of one launch, seen from one of them; alone when nothing launched it.
+
+    Args:
+        rank: which of them this is, from 0. count: how many they are. attempt: how often the launcher has
+            started them again.
+        store: where they leave words to each other, over all attempts; None without a launcher.
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        count: int = 1,
+        attempt: int = 0,
+        store: torch.distributed.Store | None = None,
+    ) -> None:
+        self.rank, self.count, self.attempt = rank, count, attempt
+        self._store = store
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and talks to the user."""
+        return self.rank == 0
+
+    def describe(self) -> str:
+        """How many they are, as the beginning of a phrase; "" for one."""
+        return f"{self.count} processes, each on " if self.count > 1 else ""
+
+    def share(self, items: int) -> slice:
+        """This process's share of so many items, in order; the shares of all are as even as can be."""
+        return slice(*(items * rank // self.count for rank in (self.rank, self.rank + 1)))
+
+    def shares(self, items: int) -> list[int]:
+        """How many of so many items each process has."""
+        return [items * (rank + 1) // self.count - items * rank // self.count for rank in range(self.count)]
+
+    def agreed(self, key: str, proposal: str) -> str:
+        """What the first process to ask proposed, in this attempt or an earlier one."""
+        if not self._store:
+            return proposal
+        return self._store.compare_set(f"swan/{key}", "", proposal).decode()
+
+    def by_first(self, make: Callable[[], Result]) -> Result:
+        """What the first process makes, for all of them; raises in each the `SwanError` that it raises."""
+        if self.count == 1:
+            return make()
+        made: list = [None, None]
+        if self.first:
+            try:
+                made[0] = make()
+            except SwanError as error:
+                made[1] = error
+        torch.distributed.broadcast_object_list(made)
+        if made[1]:
+            raise made[1]
+        return made[0]
+
+    def gathered(self, rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+        """The rows of all processes, (sum of sizes, D); this one's keep their gradient, the others have none.
+
+        Args:
+            rows: float (sizes[rank], D). sizes: rows of each process.
+        """
+        if self.count == 1:
+            return rows
+        own = rows.detach()
+        padded = torch.nn.functional.pad(own, (0, 0, 0, max(sizes) - len(own)))
+        found = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(found, padded.contiguous())
+        parts = [part[:size] for part, size in zip(found, sizes, strict=True)]
+        parts[self.rank] = rows
+        return torch.cat(parts)
+
+    def together(self, encode: Callable[[slice], np.ndarray], items: int) -> np.ndarray:
+        """Vectors of so many items, float32 (items, D): each process encodes its share, and all get all.
+
+        Fewer items than processes are encoded by each.
+        """
+        if items < self.count:
+            return encode(slice(items))
+        own = torch.from_numpy(encode(self.share(items)))
+        return self.gathered(own, self.shares(items)).numpy()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """The processes of this launch, able to exchange tensors of a device until the body ends.
+
+    Of their errors one is shown; the processes that meet it later, or lose the one that met it, end silently.
+
+    Raises:
+        SwanError: as the body does, or a process was lost. SystemExit: another process has told its error.
+    """
+    if not all(name in os.environ for name in LAUNCHED_BY):
+        yield ALONE
+        return
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = torch.distributed.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=rank == 0 and not served,
+        timeout=PATIENCE,
+    )
+    processes = Processes(rank, count, attempt, store)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if count > 1:
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=torch.distributed.PrefixStore(f"attempt {attempt}", store),
+            rank=rank,
+            world_size=count,
+            timeout=PATIENCE,
+        )
+    try:
+        yield processes
+    except SwanError:
+        _end_unless_first_to_tell(processes)
+        raise
+    except RuntimeError as error:
+        if not _tells_of_lost_process(error):
+            raise
+        _end_unless_first_to_tell(processes)
+        problem = f"process {rank} of {count} lost another one"
+        raise SwanError(problem, "see what ended it; torchrun --max-restarts 3 goes on by itself") from error
+    finally:
+        if count > 1:
+            torch.distributed.destroy_process_group()
+
+
+def _end_unless_first_to_tell(processes: Processes) -> None:
+    told = f"told {processes.attempt}"
+    if processes.agreed(told, str(processes.rank)) != str(processes.rank):
+        raise SystemExit(2)
+
+
+def _tells_of_lost_process(error: RuntimeError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

@@ -1,0 +1,73 @@
+"""The recalls on the validation split after an epoch, by which the best checkpoint is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
+from swancli.evaluate.matching import MatchThreshold, match_threshold
+from swancli.evaluate.metrics import Scores, retrieval_scores
+from swancli.features import Features, encode_features
+from swancli.model.swan import Swan
+from swancli.processes import Processes
+from swancli.store import Dataset
+from swancli.train.batches import number_wordings
+from swancli.train.soundness import UnsoundWeightsError
+from swancli.vocab import Vocabulary
+
+
+def validate(
+    model: Swan,
+    dataset: Dataset,
+    features: Features | None,
+    vocabulary: Vocabulary,
+    device: torch.device,
+    precision: str,
+    progress: Progress,
+    processes: Processes,
+) -> tuple[Scores, MatchThreshold | None]:
+    """Recalls on the validation split, ties at their expected value, and the score of a match there.
+
+    Of several processes each encodes a share of the different images and captions.
+
+    Raises:
+        UnsoundWeightsError: embeddings are not numbers.
+    """
+    rows = dataset.rows_of("val")
+    part, _ = dataset.catalogue.select(rows)
+    options = {"device": device, "precision": precision, "progress": progress}
+    digests = dataset.digests(rows)
+    first, picture = _distinct(pd.factorize(digests)[0] if digests is not None else np.arange(len(rows)))
+
+    def encode_pictures(share: slice) -> np.ndarray:
+        own = first[share]
+        known = None if digests is None else digests[own]
+        if features:
+            return encode_features(model, features, rows[own], known, **options)
+        return encode_images(model, dataset.image, rows[own], digests=known, **options)
+
+    def encode_texts(texts: np.ndarray) -> np.ndarray:
+        return encode_captions(model, vocabulary, texts, shard=VALIDATION_SHARD, **options)
+
+    images = processes.together(encode_pictures, len(first))[picture]
+    if model.settings.quirks.counted_padding:  # item 4: the captions beside a caption count
+        captions = encode_texts(part.text)
+    else:
+        first, wording = _distinct(number_wordings([vocabulary.encode(text) for text in part.text]))
+        texts = part.text[first]
+        captions = processes.together(lambda share: encode_texts(texts[share]), len(texts))[wording]
+    if not (np.isfinite(images).all() and np.isfinite(captions).all()):
+        raise UnsoundWeightsError
+    match = match_threshold(images, captions, part.image, part.scene)
+    return retrieval_scores(images, captions, part.image), match
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first place of each number, and for each place which of them it is.
+
+    Args:
+        numbers: int64 (n,), counted from 0 in the order of their first places.
+    """
+    return np.unique(numbers, return_index=True)[1], numbers

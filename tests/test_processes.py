@@ -1,0 +1,55 @@
+"""What several processes share and exchange; what one process alone makes of it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swancli.errors import SwanError
+from swancli.processes import ALONE, Processes, _end_unless_first_to_tell
+
+
+@given(items=st.integers(0, 200), count=st.integers(1, 16))
+def test_shares_hold_every_item_once_in_order_and_evenly(items, count):
+    shares = [Processes(rank, count).share(items) for rank in range(count)]
+    assert [item for share in shares for item in range(items)[share]] == list(range(items))
+    sizes = Processes(0, count).shares(items)
+    assert sizes == [len(range(items)[share]) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_process_alone_has_all_and_agrees_with_itself():
+    assert ALONE.first
+    assert ALONE.share(5) == slice(0, 5)
+    assert ALONE.agreed("run", "mine") == "mine"
+    assert ALONE.by_first(lambda: "made") == "made"
+    rows = torch.ones(2, 3)
+    assert ALONE.gathered(rows, [2]) is rows
+    assert ALONE.together(lambda share: np.ones((5, 2), np.float32)[share], 5).shape == (5, 2)
+
+
+def test_error_of_a_process_alone_is_raised_as_it_is():
+    def fail():
+        raise SwanError("wrong", "mend it")
+
+    with pytest.raises(SwanError, match="wrong"):
+        ALONE.by_first(fail)
+
+
+def test_what_one_process_says_first_all_agree_on():
+    store = torch.distributed.HashStore()
+    one, other = (Processes(rank, 2, 0, store) for rank in range(2))
+    assert one.agreed("run", "") == ""  # nothing is said yet
+    assert other.agreed("run", "theirs") == "theirs"
+    assert one.agreed("run", "mine") == "theirs"
+    assert one.agreed("run", "") == "theirs"
+
+
+def test_of_the_errors_of_an_attempt_the_first_is_told():
+    store = torch.distributed.HashStore()
+    _end_unless_first_to_tell(Processes(1, 2, 0, store))
+    with pytest.raises(SystemExit) as ended:
+        _end_unless_first_to_tell(Processes(0, 2, 0, store))
+    assert ended.value.code == 2
+    _end_unless_first_to_tell(Processes(0, 2, 1, store))  # after a restart

@@ -1,0 +1,130 @@
+"""The same training step, and the same run, on 1, 2 and 4 processes; `test_encoders.py` compares them.
+
+python tests/train/several_processes.py ROOT    # a root with data set tiny; writes CASE-COUNT.pt and runs
+
+Processes are forked from one that has imported torch and made the models. They compute in
+double precision: in single, rounding alone moves the gradients of a deep network with batch norms by a
+five-hundredth.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch._dynamo  # which each process would import otherwise, as it would torchvision
+import torchvision  # noqa: F401
+
+from swancli.device import choose_device
+from swancli.model.dropout import Dropout
+from swancli.model.settings import ModelSettings
+from swancli.model.swan import Swan
+from swancli.processes import Processes
+from swancli.store import Dataset
+from swancli.train import loop
+from swancli.train.batches import Batch, draw_views, load_batches, number_wordings, pair_batches
+from swancli.train.encoders import pair_encoder
+from swancli.train.loop import TrainSettings, _train_step
+from swancli.train.soundness import StepWatch
+from swancli.vocab import read_vocabulary
+from swancli.workspace import Workspace
+
+COUNTS = (1, 2, 4)
+SHAPE = ModelSettings(words=30, backbone="resnet18", image_size=32, embed_dim=32, frozen=False)
+CASES = {
+    "fine-tuned": (SHAPE, TrainSettings()),
+    "frozen": (replace(SHAPE, frozen=True), TrainSettings(clip_norm=0.5, loss="hardest")),
+    "published": (
+        replace(SHAPE, frozen=True, variant="published"),
+        TrainSettings(own_captions_only=True, augmentation="paper"),
+    ),
+}
+RUN = TrainSettings(epochs=2, batch_size=4, captions_per_image=1, lr=1e-4)
+KEPT = 101  # of the values of a tensor each so manieth
+IMAGES, BATCH = 11, 22  # so that the shares of four processes are uneven: 2, 3, 3, 3 images
+CAPTIONS = 2
+
+
+def batch_of(processes: Processes, size: int, settings: TrainSettings) -> Batch:
+    """The only batch of 11 images with two captions each; one caption is of two images."""
+    chance = np.random.default_rng(0)
+    image = np.repeat(np.arange(IMAGES), CAPTIONS)
+    tokens = [chance.integers(1, 21, chance.integers(3, 9)).tolist() for _ in image]
+    tokens[5] = tokens[0]
+    source = round(size * 1.2)
+    pixels = chance.integers(0, 256, (IMAGES, 3, source, source), np.uint8)
+    drawn = torch.Generator().manual_seed(1)
+
+    def read(rows: np.ndarray, share: slice) -> tuple:
+        views = draw_views(len(rows), source, size, settings.augmentation, drawn)
+        return torch.from_numpy(pixels[rows[share]]), views.part(share), None
+
+    groups = pair_batches(image, BATCH, CAPTIONS, chance, least=4)
+    own = {"own_captions_only": settings.own_captions_only, "processes": processes}
+    return next(load_batches(groups, read, image, tokens, number_wordings(tokens), **own))
+
+
+def take_steps(rank: int, count: int, folder: Path, models: dict[str, Swan]) -> None:
+    """The step of each case, and a run, as one of several processes; the first writes what came of them."""
+    cpu = choose_device("cpu")
+    if count > 1:
+        store = torch.distributed.FileStore(str(folder / f"{count}.store"), count)
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
+    processes, workspace = Processes(rank, count), Workspace(folder)
+    for case, (shape, settings) in CASES.items():
+        found = take_step(processes, models[case], shape.image_size, settings, cpu)
+        if rank == 0:
+            torch.save(found, folder / f"{case}-{count}.pt")
+    with Dataset(workspace.dataset("tiny")) as dataset:
+        vocabulary = read_vocabulary(workspace.vocab("tiny"))
+        run = workspace.run("tiny", f"on-{count}")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        loop.train(dataset, vocabulary, models["run"], RUN, run, cpu, loop.Watch(), processes=processes)
+    if count > 1:
+        torch.distributed.destroy_process_group()
+
+
+def take_step(
+    processes: Processes, model: Swan, size: int, settings: TrainSettings, cpu: torch.device
+) -> dict[str, Any]:
+    """Loss, gradients and the state after a step, of which a part is kept."""
+    encoders = pair_encoder(model, processes).train()
+    batch = batch_of(processes, size, settings)
+    optimizer = torch.optim.SGD([part for part in model.parameters() if part.requires_grad], lr=1e-3)
+    loss = _train_step(1, encoders, batch, optimizer, settings, cpu, StepWatch(cpu, 1), processes)
+    gradients = {name: part.grad for name, part in model.named_parameters() if part.grad is not None}
+    found = {"gradients": gradients, "state": model.state_dict()}
+    parts = {
+        kind: {name: part.flatten()[::KEPT].clone() for name, part in found[kind].items()} for kind in found
+    }
+    return {"loss": loss, **parts}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    Dropout.forward = lambda part, values: values
+    loop.save_checkpoint = loop._tensorboard = lambda *ignored: None  # which take the most time
+    torch.manual_seed(0)
+    models = {case: Swan(shape) for case, (shape, _) in CASES.items()} | {"run": Swan(SHAPE)}
+    fork = torch.multiprocessing.get_context("fork")
+    for count in COUNTS:
+        processes = [
+            fork.Process(target=take_steps, args=(rank, count, folder, models)) for rank in range(count)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            if process.exitcode:
+                raise SystemExit(f"one of {count} processes ended with {process.exitcode}")
+
+
+if __name__ == "__main__":
+    main()
