@@ -146,6 +146,10 @@ def _read_folder(folder: Path) -> list[Entry]:
 
 
 def _with_scene(entry: Entry) -> Entry:
-    """An entry without a scene gets the letters before the number in its file name, if that is its form."""
-    match = None if entry.scene else LETTERS_THEN_DIGITS.fullmatch(PurePosixPath(entry.filename).stem)
-    return replace(entry, scene=match.group(1)) if match else entry
+    return entry if entry.scene else replace(entry, scene=scene_in_name(entry.filename))
+
+
+def scene_in_name(filename: str) -> str | None:
+    """The scene of an image without one: the letters before the number in its name, if that is its form."""
+    match = LETTERS_THEN_DIGITS.fullmatch(PurePosixPath(filename).stem)
+    return match.group(1) if match else None
