@@ -20,6 +20,7 @@ from swancli.errors import SwanError
 Result = TypeVar("Result")
 
 LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
+MEETING = timedelta(minutes=5)
 PATIENCE = timedelta(hours=2)  # with the others, who may read, validate or evaluate meanwhile
 
 
@@ -124,13 +125,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = torch.distributed.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=rank == 0 and not served,
-        timeout=PATIENCE,
-    )
+    store = _store_of_launch(rank)
     processes = Processes(rank, count, attempt, store)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -156,6 +151,20 @@ def joined(device: torch.device) -> Iterator[Processes]:
     finally:
         if count > 1:
             torch.distributed.destroy_process_group()
+
+
+def _store_of_launch(rank: int) -> torch.distributed.Store:
+    """Where the processes of a launch meet: torchrun's own place, else one that the first of them opens."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        opens = rank == 0 and not served
+        return torch.distributed.TCPStore(address, int(port), is_master=opens, timeout=MEETING)
+    except (RuntimeError, ValueError) as error:
+        raise SwanError(
+            f"{', '.join(LAUNCHED_BY)} are set, and nobody answers at {address}:{port}",
+            "start several processes by torchrun; for one alone unset these variables",
+        ) from error
 
 
 def _end_unless_first_to_tell(processes: Processes) -> None:

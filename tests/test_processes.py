@@ -1,13 +1,16 @@
 """What several processes share and exchange; what one process alone makes of it."""
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swancli import processes
 from swancli.errors import SwanError
-from swancli.processes import ALONE, Processes, _end_unless_first_to_tell
+from swancli.processes import ALONE, Processes, _end_unless_first_to_tell, joined
 
 
 @given(items=st.integers(0, 200), count=st.integers(1, 16))
@@ -53,3 +56,12 @@ def test_of_the_errors_of_an_attempt_the_first_is_told():
         _end_unless_first_to_tell(Processes(0, 2, 0, store))
     assert ended.value.code == 2
     _end_unless_first_to_tell(Processes(0, 2, 1, store))  # after a restart
+
+
+def test_launcher_that_is_gone_is_told(monkeypatch):
+    monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
+    left_over = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SwanError, match="nobody answers at localhost:1"), joined(torch.device("cpu")):
+        pass

@@ -3,8 +3,8 @@
 python tests/benchmarks/processes.py --data FOLDER --root DIR     # FOLDER holds ucm/; DIR is filled; minutes
 python tests/benchmarks/processes.py --show
 
-One epoch of UCM at 96 px a run, the second of two, so that nothing is warmed up in it; the ways in turn, several times.
-The machine is to be idle: two processes that share cores with others wait for each other.
+The second of two epochs of UCM at 96 px, in which nothing has to warm up; the ways in turn, several times.
+The machine is to be idle: two processes that share their cores with others wait for each other.
 """
 
 from __future__ import annotations
