@@ -9,6 +9,7 @@ import torch
 from conftest import invoke
 
 VIEWS = ["--image-size", "32", "--augmentation", "overhead", "--views", "2"]
+NARROW = ["--embed-dim", "32", "--schedule", "step"]  # little to write, and resumable
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def figures(root, run):
 
 
 def test_run_on_features_takes_over_what_they_were_made_with_and_resumes(root, finished):
-    options = ["--dataset", "small", "--features", "--embed-dim", "32", "--schedule", "step"]
+    options = ["--dataset", "small", "--features", *NARROW]
     straight = invoke("train", *options, "--epochs", "2", "--run", "straight", root=root)
     assert straight.returncode == 0, straight.stderr
     assert invoke("train", *options, "--epochs", "1", "--run", "halted", root=root).returncode == 0
@@ -52,7 +53,8 @@ def test_run_on_features_takes_over_what_they_were_made_with_and_resumes(root, f
 
 
 def test_checkpoint_of_a_run_on_features_needs_no_features(root):
-    invoke("train", "--dataset", "small", "--features", "--epochs", "1", "--run", "alone", root=root)
+    options = ["--dataset", "small", "--features", *NARROW, "--epochs", "1", "--run", "alone"]
+    assert invoke("train", *options, root=root).returncode == 0
     moved = shutil.move(root / "small/features.h5", root / "small/elsewhere.h5")
     try:
         printed = invoke("eval", "--run", "alone", "--json", root=root)
@@ -90,7 +92,7 @@ def test_contradicting_options_are_refused(root):
 
 
 def test_features_made_again_do_not_pass_for_those_that_a_run_began_with(root, finished):
-    options = ["--dataset", "small", "--features", "--schedule", "step", "--epochs", "1", "--run", "begun"]
+    options = ["--dataset", "small", "--features", *NARROW, "--epochs", "1", "--run", "begun"]
     begun = invoke("train", *options, root=root)
     assert begun.returncode == 0, begun.stderr
     kept = shutil.copy(root / "small/features.h5", root / "small/kept.h5")
@@ -103,7 +105,7 @@ def test_features_made_again_do_not_pass_for_those_that_a_run_began_with(root, f
 
 
 def test_run_on_features_goes_on_after_the_root_has_moved(root, tmp_path):
-    options = ["--dataset", "small", "--features", "--schedule", "step", "--epochs", "1", "--run", "moving"]
+    options = ["--dataset", "small", "--features", *NARROW, "--epochs", "1", "--run", "moving"]
     assert invoke("train", *options, root=root).returncode == 0
     moved = tmp_path / "elsewhere"
     shutil.copytree(root, moved)
