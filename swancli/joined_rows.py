@@ -59,12 +59,21 @@ class JoinedRows:
     """float32 (N, D), read where rows of it are asked for.
 
     Args:
-        width: D. open_part: from the number of a part to its rows, float32 (n, D).
+        width: D. open_part: from the number of a part to its rows, float32 (n, D). file, name: where they are
+            joined, of an array in an open file.
     """
 
-    def __init__(self, runs: Runs, width: int, open_part: Callable[[int], np.ndarray]) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        width: int,
+        open_part: Callable[[int], np.ndarray],
+        file: h5py.File | None = None,
+        name: str = "",
+    ) -> None:
         self.runs = runs
         self.shape = (int(runs.starts[-1]), width)
+        self.file, self.name = file, name
         self._open_part = lru_cache(OPEN_PARTS)(open_part)
 
     def __len__(self) -> int:

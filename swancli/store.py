@@ -621,11 +621,25 @@ def open_embeddings(path: Path) -> Embeddings:
                 if values.dtype != np.float32:
                     raise TypeError(f"{values.name} holds {values.dtype}, not float32")
             attributes = {name: text_attribute(file, name, "") for name in names}
+            if image.is_virtual:
+                image = _in_shards(image)
     except StoreError:
         file.close()
         raise
     attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
     return Embeddings(image, caption, catalogue, **attributes)
+
+
+def _in_shards(array: h5py.Dataset) -> JoinedRows:
+    """A virtual array, read from its shards and not by HDF5.
+
+    That would show zeros for one that is gone by now, and look for it in other places too.
+    """
+    names, runs = virtual_runs(array, IMAGE_VECTORS)
+    paths = [_beside(array.file) / name for name in names]
+    return JoinedRows(
+        runs, array.shape[1], lambda number: _part_vectors(paths[number]), array.file, array.name
+    )
 
 
 def read_embeddings(path: Path) -> Embeddings:
@@ -658,7 +672,7 @@ def changed_since(embeddings: Embeddings) -> str:
     return f"{path} was prepared again after it was embedded; {again}" if changed else ""
 
 
-def read_rows(embedding: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+def read_rows(embedding: h5py.Dataset | JoinedRows, start: int, stop: int) -> np.ndarray:
     """float32 (stop - start, D): some of the vectors in a store, each L2-normalised.
 
     Raises:
@@ -690,17 +704,15 @@ def check_normalised(vectors: np.ndarray, name: str, rows: int | np.ndarray = 0)
         raise StoreError(f"{name}[{row}] {problem}", "make the file again, with a checkpoint that is sound")
 
 
-def mapped(array: h5py.Dataset) -> np.ndarray | JoinedRows:
+def mapped(array: h5py.Dataset | JoinedRows) -> np.ndarray | JoinedRows:
     """A column of a store as an array whose values the system fetches from the file where they are touched.
 
-    So a few rows of many cost nothing else. Embeddings that lie in their shards are fetched from those. A
-    column that does not lie in the file in one piece, as no swan writes it, is read; so is one of texts or
-    other objects, whose bytes in the file are no values.
+    So a few rows of many cost nothing else. A column that does not lie in the file in one piece, as no swan
+    writes it, is read; so is one of texts or other objects, whose bytes in the file are no values.
+    Joined rows are such an array.
     """
-    if array.is_virtual:
-        names, runs = virtual_runs(array, IMAGE_VECTORS)
-        paths = [_beside(array.file) / name for name in names]
-        return JoinedRows(runs, array.shape[1], lambda number: _part_vectors(paths[number]))
+    if isinstance(array, JoinedRows):
+        return array
     start = array.id.get_offset()
     if start is None or not array.size or array.dtype.hasobject:
         return array[:]
