@@ -26,14 +26,14 @@ from swancli.processes import Processes, launched
 from swancli.text_files import read_json
 
 FORMAT, VERSION = "swan-manifest", 1
-# What all shards of an archive agree on, as people call it.
+# What all shards of an archive agree on, and how it is told that another shard was begun with something else.
 AGREED = {
-    "images": "images",
-    "checkpoint_sha256": "checkpoint",
-    "precision": "--precision",
-    "batch_size": "--batch-size",
-    "shards": "number of shards",
-    "pieces": "pieces",
+    "images": "other images",
+    "checkpoint_sha256": "another checkpoint",
+    "precision": "--precision {}",
+    "batch_size": "--batch-size {}",
+    "shards": "--shard I/{}",
+    "pieces": "other pieces",
 }
 
 
@@ -118,10 +118,14 @@ class ShardFolder:
         """
         with self.alone_in_archive():
             standing = self._standing()
-            differing = [name for key, name in AGREED.items() if standing.get(key) != manifest[key]]
+            differing = [
+                said.format(standing.get(key))
+                for key, said in AGREED.items()
+                if standing.get(key) != manifest[key]
+            ]
             if standing and differing and not (anew and self.shard.whole and standing.get("shards") == 1):
                 raise SwanError(
-                    f"{self.folder}: begun with other {', '.join(differing)}",
+                    f"{self.folder}: begun with {', '.join(differing)}",
                     "give what it was begun with; or another --output; or remove the folder",
                 )
             if differing:

@@ -145,7 +145,8 @@ def embed(
             _embed_scene(model, scene_image, path, tile_size or (), options)
     elif texts:
         with display.progress() as progress:
-            embeddings = embed_texts(model, _lines(texts), str(texts), **options, progress=progress)
+            options |= {"batch_size": batch_size, "progress": progress}
+            embeddings = embed_texts(model, _lines(texts), str(texts), **options)
         _finish(path, embeddings, write_embeddings(path, embeddings), [], index, display)
     else:
         options |= {"batch_size": batch_size or image_batch(target), "resume": resume}
@@ -175,7 +176,10 @@ def _embed_archive(
     """
     from swancli.archive import archive_of_dataset, archive_of_source, embed_archive
     from swancli.embed import open_dataset
+    from swancli.shards import ShardFolder
 
+    if not options["resume"] and ShardFolder(path, shard).begun():
+        display.note("begins anew; --resume would go on with what an interrupted swan embed left")
     with ExitStack() as stack:
         batch_size = options["batch_size"]
         if isinstance(images, Path):
