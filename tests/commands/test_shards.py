@@ -88,10 +88,10 @@ def test_four_shards_of_which_one_was_killed_give_what_one_process_gives(sharded
 
 
 def test_each_shard_says_which_others_are_missing_and_the_last_one_shows_the_embeddings(sharded):
-    folder, printed = sharded
+    _, printed = sharded
     assert "shard 1 of 4 of small" in printed[1].stdout
     assert "still missing: 2 to 4 of 4" in printed[1].stdout
-    assert "still missing: 2, 3 of 4" in printed[4].stdout
+    assert "still missing: 2 to 3 of 4" in printed[4].stdout
     assert "still missing: 2 of 4" in printed[3].stdout
     assert "embeddings of small" in printed[2].stdout
     assert "shard" not in printed[2].stdout.replace("sharded", "")
