@@ -119,7 +119,7 @@ class ShardFolder:
         with self.alone_in_archive():
             standing = self._standing()
             differing = [
-                said.format(standing.get(key))
+                said.format(str(standing.get(key))[:40])
                 for key, said in AGREED.items()
                 if standing.get(key) != manifest[key]
             ]
@@ -167,8 +167,10 @@ class ShardFolder:
         return [number for number, path in enumerate(self.others(), start=1) if not path.exists()]
 
     def remove_pieces(self) -> None:
-        for path in self.begun():
-            path.unlink()
+        """Takes away its pieces, and what a killed process left of one."""
+        for pattern in ("piece-*.h5", ".piece-*.tmp"):
+            for path in self.own.glob(pattern):
+                path.unlink()
 
     def remove_all(self) -> None:
         """Takes away what an archive of one shard has no more use for."""
@@ -177,6 +179,7 @@ class ShardFolder:
             path.unlink(missing_ok=True)
 
     def remove_empty(self) -> None:
+        """Takes away the folders that nothing is in."""
         with suppress(OSError):  # which a folder raises that something is in
             self.own.rmdir()
             self.folder.rmdir()
