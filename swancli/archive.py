@@ -37,7 +37,7 @@ from swancli.image_sources import ImageSource
 from swancli.image_sources import Picture as SourcePicture
 from swancli.images import decode_image, pixel_digest
 from swancli.model.checkpoint import Checkpoint
-from swancli.shards import Shard, ShardFolder, write_json
+from swancli.shards import Shard, ShardFolder
 from swancli.store import (
     EMBEDDINGS,
     Catalogue,
@@ -62,15 +62,15 @@ class Archive:
 
     name, pictures: as `dataset` and `pictures` of `Embeddings`. identity: of all that is listed, in order.
     borders: of each piece the name of its tar, or its first row and the one after its last. sizes: how many
-    pictures each piece loads, 0 where only reading tells. load: what loads each picture of a piece.
-    dataset: whose images they are, None for a folder, an address or tars.
+    pictures each piece loads; None for tars, of which only reading tells. load: what loads each picture of a
+    piece. dataset: whose images they are, None for a folder, an address or tars.
     """
 
     name: str
     pictures: str
     identity: str
     borders: list[str | list[int]]
-    sizes: list[int]
+    sizes: list[int] | None
     load: Callable[[int], Iterator[Load]]
     dataset: Dataset | None = None
 
@@ -79,13 +79,13 @@ class Archive:
 class Outcome:
     """What became of a shard.
 
-    images, skipped, pieces: of the shard; missing: the shards that are still to come. embeddings: written by
-    this process, which was the last one; None when it was not. digest: of their images.
+    file: that it wrote; images, skipped: of the shard, and of all shards from the last one; missing: the
+    shards that are still to come. embeddings: written by this process, which was the last one; None when it
+    was not. digest: of their images.
     """
 
-    folder: Path
+    file: Path
     shard: Shard
-    pieces: int
     images: int
     skipped: list[tuple[str, str]]
     missing: list[int]
@@ -121,7 +121,7 @@ def archive_of_source(source: ImageSource, batch_size: int, missing: str = "erro
         source.pictures,
         source.identity(),
         ranges if listed else [piece.name for piece in pieces],
-        [stop - start for start, stop in ranges] if listed else [0] * len(pieces),
+        [stop - start for start, stop in ranges] if listed else None,
         load,
     )
 
@@ -217,8 +217,8 @@ def embed_archive(
         "pieces": archive.borders,
     }
     with folder.alone_in_shard():
+        identity = folder.agree(manifest, anew=not resume)
         try:
-            identity = folder.agree(manifest, anew=not resume)
             if not resume:
                 folder.remove_pieces()
             if not (resume and folder.finished()):
@@ -231,8 +231,8 @@ def embed_archive(
                 outcome = _write_whole(folder, identity, output, finish)
                 folder.remove_pieces()
             else:
-                width = checkpoint.model.settings.embed_dim
-                outcome = _write_shard(folder, identity, output, width, finish)
+                pieces, width = len(shard.share(len(archive.borders))), checkpoint.model.settings.embed_dim
+                outcome = _write_shard(folder, identity, output, pieces, width, finish)
         finally:
             if shard.whole and not folder.begun():
                 folder.remove_all()
@@ -252,26 +252,22 @@ def _embed_pieces(
     standing = [read_part(path, identity) for number in share if (path := folder.piece(number)).exists()]
     images, skipped = sum(len(part.image) for part in standing), sum(len(part.skipped) for part in standing)
     done, left = len(standing), [number for number in share if not folder.piece(number).exists()]
-    before, total = images + skipped, sum(archive.sizes[number] for number in share)
+    before = images + skipped
 
     def show(loaded: int) -> None:
-        if total:
-            progress("images", before + loaded, total)
+        if archive.sizes:
+            progress("images", before + loaded, sum(archive.sizes[number] for number in share))
         else:
             progress("tars", done, len(share))
 
-    def tell(finished: bool = False) -> None:
-        counts = {"images": images, "skipped": skipped, "finished": finished}
-        write_json(folder.state, {"pieces": len(share), "done": done, **counts})
-
-    tell()
     del standing
+    folder.write_state(len(share), done, images, skipped)
     with closing(encode((archive.load(number) for number in left), progress=show)) as encoded:
         for number, piece in zip(left, encoded, strict=True):
             write_part(folder.piece(number), _part_of(piece), identity)
             kept = len(piece.image)
             done, images, skipped = done + 1, images + kept, skipped + len(piece.pictures) - kept
-            tell()
+            folder.write_state(len(share), done, images, skipped)
 
 
 def _part_of(piece: EncodedPiece) -> Part:
@@ -295,21 +291,18 @@ def _write_whole(
     parts = [read_part(path, identity) for path in paths]
     embeddings, digests = finish(paths, parts)
     digest = write_embeddings(output, embeddings, digests)
-    skipped = _skipped(parts)
-    return Outcome(
-        folder.folder, folder.shard, len(paths), len(embeddings.image), skipped, [], embeddings, digest
-    )
+    return Outcome(output, folder.shard, len(embeddings.image), _skipped(parts), [], embeddings, digest)
 
 
 def _write_shard(
     folder: ShardFolder,
     identity: str,
     output: Path,
+    pieces: int,
     width: int,
     finish: Callable[..., tuple[Embeddings, np.ndarray]],
 ) -> Outcome:
     """The file of a shard, from its pieces; and the embeddings, when it is the last one."""
-    pieces = len(folder.begun())
     if not folder.finished():
         paths = folder.begun()
         parts = [read_part(path, identity) for path in paths]
@@ -322,9 +315,8 @@ def _write_shard(
         )
         folder.remove_pieces()
     own = read_part(folder.file, identity)
-    counts = {"images": len(own.image), "skipped": len(own.skipped), "finished": True}
-    write_json(folder.state, {"pieces": pieces, "done": pieces, **counts})
-    outcome = Outcome(folder.folder, folder.shard, pieces, len(own.image), own.skipped, folder.missing())
+    folder.write_state(pieces, pieces, len(own.image), len(own.skipped), finished=True)
+    outcome = Outcome(folder.file, folder.shard, len(own.image), own.skipped, folder.missing())
     if outcome.missing:
         return outcome
     with folder.alone_in_archive():
@@ -334,7 +326,9 @@ def _write_shard(
             return outcome
         embeddings, digests = finish(paths, parts)
         digest = write_embeddings(output, embeddings, digests, list(zip(paths, parts, strict=True)), identity)
-    return replace(outcome, skipped=_skipped(parts), embeddings=embeddings, digest=digest)
+    return replace(
+        outcome, images=len(embeddings.image), skipped=_skipped(parts), embeddings=embeddings, digest=digest
+    )
 
 
 def _joined_already(output: Path, identity: str, parts: Sequence[Part]) -> bool:

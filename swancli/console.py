@@ -435,8 +435,7 @@ def show_shard(dataset: str, outcome: Outcome) -> None:
     table = _table(
         f"shard {shard.number} of {shard.count} of {dataset}", ["images", "left out", "file"], said
     )
-    path = outcome.folder / f"{shard.name}.h5"
-    table.add_row(str(outcome.images), str(len(outcome.skipped)), escape(str(path)))
+    table.add_row(str(outcome.images), str(len(outcome.skipped)), escape(str(outcome.file)))
     output().print(table)
     _warn_of_skipped(outcome.skipped)
 

@@ -129,8 +129,9 @@ class ShardFolder:
                     "give what it was begun with; or another --output; or remove the folder",
                 )
             if differing:
+                self.remove_pieces()
                 head = {"format": FORMAT, "version": VERSION, "created_by": f"swancli {__version__}"}
-                write_json(self.manifest, head | manifest)
+                _write_json(self.manifest, head | manifest)
         agreed = json.dumps({key: manifest[key] for key in AGREED})
         return hashlib.blake2b(agreed.encode(), digest_size=16).hexdigest()
 
@@ -156,6 +157,11 @@ class ShardFolder:
     def finished(self) -> bool:
         """Whether the shard stands, and nothing newer was begun."""
         return self.file.exists() and not self.begun()
+
+    def write_state(self, pieces: int, done: int, images: int, skipped: int, finished: bool = False) -> None:
+        """Writes how far the shard is: of how many pieces how many are done, with how many images."""
+        counts = {"images": images, "skipped": skipped, "finished": finished}
+        _write_json(self.state, {"pieces": pieces, "done": done, **counts})
 
     def others(self) -> list[Path]:
         """The files of all shards, in order, whether or not they stand."""
@@ -185,7 +191,6 @@ class ShardFolder:
             self.folder.rmdir()
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes plain values, whole or not at all."""
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -261,6 +261,8 @@ def test_without_resume_a_shard_begins_anew_and_leaves_the_others(checkpoint, fo
     with written_parts() as written:
         embed(checkpoint, archive, output, Shard(1, 2), resume=True)  # all is there, so it only joins
     assert written == []
+    state = json.loads((tmp_path / "two.shards" / "1-of-2.json").read_text())
+    assert state == {"pieces": 1, "done": 1, "images": 4, "skipped": 0, "finished": True}
     assert len(read_embeddings(output).image) == 11
 
 
@@ -274,6 +276,17 @@ def test_nothing_is_resumed_with_other_images_or_options(checkpoint, folder, tmp
         embed(checkpoint, archive, tmp_path / "two.h5", resume=True, precision="bf16")
     embed(checkpoint, archive, tmp_path / "two.h5")
     assert len(read_embeddings(tmp_path / "two.h5").image) == 11
+
+
+def test_one_process_leaves_the_shards_of_others_as_they_are(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed(checkpoint, archive, output, Shard(1, 2))
+    interrupt(checkpoint, archive, output, Shard(2, 2), after=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for resume in (False, True):
+        with pytest.raises(SwanError, match="begun with --shard I/2"):
+            embed(checkpoint, archive, output, resume=resume)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_pieces_of_another_archive_or_under_another_name_are_not_taken(checkpoint, folder, tmp_path):

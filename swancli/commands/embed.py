@@ -178,7 +178,8 @@ def _embed_archive(
     from swancli.embed import open_dataset
     from swancli.shards import ShardFolder
 
-    if not options["resume"] and ShardFolder(path, shard).begun():
+    folder = ShardFolder(path, shard)
+    if not options["resume"] and folder.begun():
         display.note("begins anew; --resume would go on with what an interrupted swan embed left")
     with ExitStack() as stack:
         batch_size = options["batch_size"]
@@ -187,7 +188,12 @@ def _embed_archive(
         else:
             archive = archive_of_source(images, batch_size, missing)
         progress = stack.enter_context(display.progress())
-        outcome = embed_archive(model, archive, path, shard, progress=progress, **options)
+        try:
+            outcome = embed_archive(model, archive, path, shard, progress=progress, **options)
+        except KeyboardInterrupt:
+            if folder.begun():
+                display.note("what is done is kept; go on with it: the same command and --resume")
+            raise
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.digest, outcome.skipped, index, display)
         return True
