@@ -87,13 +87,13 @@ def parse_address(text: str, root: Path) -> Address:
         SwanError: it is of no such form; its password is not shown.
     """
     shown = re.sub(r"//.*@", "//***@", text)
-    scheme, _, rest = text.partition("://")
+    scheme, slashes, rest = text.partition("://")
     place, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     collection, tls = options.pop("collection", "swan"), options.pop("tls", "false")
     cluster = CLUSTER.fullmatch(place)
     lite = not cluster and "@" not in place and (not place or place.endswith(".db"))
-    if scheme != "milvus" or options or not (cluster or lite) or (lite and tls != "false"):
+    if f"{scheme}{slashes}" != "milvus://" or options or not (cluster or lite) or (lite and tls != "false"):
         raise SwanError(f"{shown}: no address of a vector database", FORMS)
     if not NAME.fullmatch(collection):
         raise SwanError(
@@ -273,13 +273,13 @@ def _open_for_upload(client: MilvusClient, address: Address, card: Card) -> None
             absent = column in ("scene", "split")
             schema.add_field(column, DataType.VARCHAR, max_length=TEXT_BYTES, nullable=absent)
         # Strong: who asks after an upload finds all of it, on whichever machine of a cluster.
-        options = {"properties": {CARD: card.text()}, "consistency_level": "Strong"}
-        client.create_collection(name, schema=schema, **options)
+        consistency = {} if address.is_lite else {"consistency_level": "Strong"}
+        client.create_collection(name, schema=schema, properties={CARD: card.text()}, **consistency)
     if not client.list_indexes(name):
         index = client.prepare_index_params()
         kind = "FLAT" if address.is_lite else "AUTOINDEX"
         index.add_index("embedding", index_type=kind, metric_type="IP")
-        client.create_index(name, index)
+        client.create_index(name, index, sync=False)  # of no vector yet, so there is nothing to wait for
     client.load_collection(name)
 
 
