@@ -92,6 +92,8 @@ def parse_address(text: str, root: Path) -> Address:
     options = dict(parse_qsl(query, keep_blank_values=True))
     collection, tls = options.pop("collection", "swan"), options.pop("tls", "false")
     cluster = CLUSTER.fullmatch(place)
+    if cluster and int(cluster["port"]) > 65_535:
+        raise SwanError(f"{shown}: there is no port {cluster['port']}", FORMS)
     lite = not cluster and "@" not in place and (not place or place.endswith(".db"))
     if f"{scheme}{slashes}" != "milvus://" or options or not (cluster or lite) or (lite and tls != "false"):
         raise SwanError(f"{shown}: no address of a vector database", FORMS)
@@ -102,7 +104,8 @@ def parse_address(text: str, root: Path) -> Address:
     if tls not in ("true", "false"):
         raise SwanError(f"{shown}: tls={tls}", "give tls=true, or leave it out")
     if lite:
-        return Address(place or str(root / "milvus.db"), collection)
+        path = Path(place).expanduser() if place else root / "milvus.db"
+        return Address(str(path), collection)
     protocol = "https" if tls == "true" else "http"
     token = unquote(cluster["token"]) if cluster["token"] else os.environ.get(TOKEN, "")
     return Address(
