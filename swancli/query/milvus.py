@@ -144,7 +144,8 @@ def connected(address: Address) -> Iterator[MilvusClient]:
     try:
         if address.is_lite:
             Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
-            client = MilvusClient(address.uri)
+            # It is reached through loopback, which a proxy of the environment would lead elsewhere.
+            client = MilvusClient(address.uri, grpc_options={"grpc.enable_http_proxy": 0})
         else:
             options = {"token": address.token, "db_name": address.database, "timeout": TO_CONNECT}
             client = MilvusClient(address.uri, **options)
@@ -160,9 +161,14 @@ def connected(address: Address) -> Iterator[MilvusClient]:
     finally:
         client.close()
         if address.is_lite:
-            from milvus_lite.server_manager import server_manager_instance
+            _release(address)
 
-            server_manager_instance.release_server(address.uri)  # which lets other processes open it
+
+def _release(address: Address) -> None:
+    """Ends Lite in this process, which lets others open the database."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(address.uri)
 
 
 def _not_opened(address: Address) -> SwanError:
@@ -170,6 +176,7 @@ def _not_opened(address: Address) -> SwanError:
     from milvus_lite import MilvusLite
     from milvus_lite.exceptions import DataDirLockedError
 
+    _release(address)
     try:
         MilvusLite(address.uri).close()
     except DataDirLockedError:

@@ -235,6 +235,13 @@ def test_database_that_another_program_has_open_is_told(tmp_path):
         pass
 
 
+def test_proxy_of_the_environment_does_not_keep_lite_from_itself(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with connected(Address(str(tmp_path / "a.db"))) as client:
+        assert client.list_collections() == []
+
+
 def test_file_that_is_no_database_is_told(tmp_path):
     (tmp_path / "a.db").write_text("something else")
     with pytest.raises(SwanError, match=r"a\.db: no database"), connected(Address(str(tmp_path / "a.db"))):
