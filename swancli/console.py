@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from swancli.features import FeatureCost
     from swancli.prepare.build import Summary
     from swancli.query.index import IndexCard
+    from swancli.query.milvus import Upload
     from swancli.query.scene import SceneAnswer
     from swancli.query.search import Answer
     from swancli.store import Embeddings
@@ -465,6 +466,15 @@ def show_indexed(path: Path, card: IndexCard) -> None:
     size, seconds = f"{path.stat().st_size / 1e6:.1f} MB", f"{card.seconds:.1f} s"
     figures = (str(card.rows), str(card.dimensions), f"{card.recall:.3f}", seconds, size)
     table.add_row(*figures, escape(str(path)))
+    output().print(table)
+
+
+def show_uploaded(address: str, uploaded: Upload) -> None:
+    """What `swan embed --to` brought into a vector database, in images."""
+    heads = ["new", "changed", "stood there", "images there now", "vector database"]
+    table = _table("uploaded", heads)
+    figures = (uploaded.new, uploaded.changed, uploaded.stood, uploaded.total)
+    table.add_row(*map(str, figures), escape(address))
     output().print(table)
 
 

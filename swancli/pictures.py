@@ -6,6 +6,7 @@ swan query "a harbor" --html hits.html
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -14,24 +15,24 @@ from PIL import Image
 
 from swancli.errors import SwanError
 from swancli.images import decode_image, read_inside
-from swancli.store import Catalogue, Dataset, Embeddings
+from swancli.store import Dataset, Embeddings
 
 QUALITY = 85  # of JPEG files made here
 
 
 class Pictures:
-    """The images of an embeddings file by row. Several threads may ask at once.
+    """The images of an embeddings file, or of results, by row. Several threads may ask at once.
 
     Args:
         source: a `dataset.h5`, or the folder that the file names are below.
-        catalogue: whose rows are asked for.
+        filename: of each row that is asked for.
 
     Raises:
         SwanError: the source is not there any more.
     """
 
-    def __init__(self, source: Path, catalogue: Catalogue) -> None:
-        self._filename = catalogue.filename
+    def __init__(self, source: Path, filename: Sequence[str]) -> None:
+        self._filename = filename
         self._folder, self._dataset = source, None
         self._lock = Lock()  # h5py's files are not for several threads
         if source.is_file():
@@ -75,12 +76,12 @@ def pictures_of(embeddings: Embeddings, moved: Path | None = None) -> Pictures:
         SwanError: they are not there, or it is not known where they were.
     """
     if not len(embeddings.image):  # lines of text alone, of which none has a picture
-        return Pictures(Path(), embeddings.catalogue)
+        return Pictures(Path(), embeddings.catalogue.filename)
     if not (moved or embeddings.pictures):
         raise SwanError(
             "the embeddings do not say where their images are", "say it: --pictures FOLDER (or a dataset.h5)"
         )
-    return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue)
+    return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue.filename)
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

@@ -29,7 +29,15 @@ from swancli.commands.options import (
     exclusive,
     scene_only,
 )
-from swancli.console import Display, show_embedded, show_indexed, show_shard, show_tiles, warn
+from swancli.console import (
+    Display,
+    show_embedded,
+    show_indexed,
+    show_shard,
+    show_tiles,
+    show_uploaded,
+    warn,
+)
 from swancli.errors import SwanError
 from swancli.text_files import is_text
 from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
@@ -37,6 +45,7 @@ from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
 if TYPE_CHECKING:
     from swancli.image_sources import ImageSource
     from swancli.model.checkpoint import Checkpoint
+    from swancli.query.milvus import Address
     from swancli.shards import Shard
     from swancli.store import Embeddings
 
@@ -65,7 +74,16 @@ def embed(
         typer.Option(help="Also write a FAISS index, which `query` then asks (extra `search`)."),
     ] = None,
     standing: Annotated[
-        Path | None, typer.Option("--embeddings", help="With --index: index this file, encode nothing.")
+        Path | None,
+        typer.Option("--embeddings", help="With --index or --to: take this file, encode nothing."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="milvus://…",
+            help="Also bring the images' embeddings into a vector database, which `query --from` then asks "
+            "(extra `milvus`). milvus:// alone: milvus.db under the root.",
+        ),
     ] = None,
     shard: Annotated[
         str | None,
@@ -100,6 +118,8 @@ def embed(
     exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)
     exclusive(texts=texts, index=index)
     exclusive(scene_image=scene_image, index=index)
+    exclusive(texts=texts, to=to)
+    exclusive(scene_image=scene_image, to=to)
     for option, value in (("texts", texts), ("scene_image", scene_image), ("embeddings", standing)):
         alone(option, value, shard=shard, resume=resume)
     if not scene_image:
@@ -112,19 +132,30 @@ def embed(
     workspace, display = Workspace(root), Display(quiet or not first)
     if index:
         load_faiss()  # now, not after an hour of encoding
+    if to:
+        from swancli.query.milvus import check_target, load_pymilvus, parse_address
+
+        load_pymilvus()
+    address = parse_address(to, root) if to else None
     if standing:
         encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
         alone("embeddings", standing, **encoding, dataset=dataset, images=images)
-        if not index:
+        if not (index or address):
             raise SwanError(
-                f"--embeddings {standing}: nothing to do with it", "say which index: --index hnsw"
+                f"--embeddings {standing}: nothing to do with it",
+                "say which index: --index hnsw, or where to bring it: --to milvus://",
             )
-        _write_index(standing, index, display)
+        if index:
+            _write_index(standing, index, display)
+        if address:
+            _upload(standing, address, display)
         return
     source = open_source(images) if images else None
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
+    if address:
+        check_target(address, model.sha256, model.model.settings.embed_dim)
     name = dataset or model.origin["dataset"]
     if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
@@ -153,6 +184,8 @@ def embed(
         what = source or workspace.dataset(name)
         if not _embed_archive(model, what, missing, path, own, index, display, bool(shard), **options):
             return
+    if address:
+        _upload(path, address, display)
     where = f" --scene-image {scene_image}" if scene_image else ""
     where += "" if path.is_relative_to(root) else f" --embeddings {path}"
     display.note(f'next: swan query "what to look for"{where}')
@@ -228,6 +261,14 @@ def _write_index(path: Path, kind: str, display: Display) -> None:
     with display.progress() as progress:
         card = build_index(path, kind, progress)
     show_indexed(index_path(path), card)
+
+
+def _upload(path: Path, address: Address, display: Display) -> None:
+    from swancli.query.milvus import upload
+
+    with display.progress() as progress:
+        uploaded = upload(path, address, progress)
+    show_uploaded(str(address), uploaded)
 
 
 def _embed_scene(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +32,8 @@ from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.pictures import Pictures
-    from swancli.query.search import Answer, Question
+    from swancli.query.collection import CollectionSearcher
+    from swancli.query.search import Answer, Question, Scope, Searcher
 
 # Panels of `swan query --help`.
 WHICH, SEEING = "What is searched", "Seeing results"
@@ -56,6 +58,14 @@ def query(
     ] = False,
     embeddings: Annotated[
         Path | None, typer.Option(help="Embeddings, or a scene's tiles, to search. Default: the newest.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="milvus://…",
+            help="Search a vector database, filled by `embed --to`, in place of a file (extra `milvus`).",
+        ),
     ] = None,
     checkpoint: CheckpointFile = None,
     vocab: CheckpointVocab = None,
@@ -140,7 +150,7 @@ def query(
 
     With --scene-image it finds places of one large scene.
     """
-    from swancli.images import decode_image, read_bytes
+    from swancli.pictures import Pictures, pictures_of
     from swancli.query.search import Question, Scope, open_search
     from swancli.store import changed_since
 
@@ -161,7 +171,7 @@ def query(
     maps = {"geojson": geojson, "heatmap": heatmap, "overlay": overlay}
     if scene_image:
         of_images = {"batch": batch, "captions": captions, "scene": scene, "split": split, "files": files}
-        of_images |= {"exact": exact, "html": html, "sheet": sheet, "pictures": pictures}
+        of_images |= {"exact": exact, "html": html, "sheet": sheet, "pictures": pictures, "from": source}
         alone("scene_image", scene_image, **of_images)
         if least is None:
             raise SwanError("--threshold auto was set for images, not for places", "give a number")
@@ -186,17 +196,52 @@ def query(
         from swancli.evaluate.figures import require_plots
 
         require_plots("--sheet")
+    scope = Scope("captions" if captions else "images", top_k, -1.0, tuple(scene or ()), split, files)
+    asked = image or (None if batch else Question(tuple(text), away))
+    options = {"checkpoint": checkpoint, "vocab": vocab, "texts_only": image is None}
+    answering = (asked, away, scope, least, json_, (html, sheet), display)
+    if source:
+        from swancli.query.collection import open_collection
+        from swancli.query.milvus import parse_address
+
+        alone("from", source, embeddings=embeddings, captions=captions, exact=exact)
+        address = parse_address(source, root)
+        if (html or sheet) and not pictures:
+            raise SwanError(
+                "a vector database does not say where its images are", "say it: --pictures FOLDER"
+            )
+        with open_collection(address, device, workspace=workspace, **options) as searcher:
+            shown = Pictures(pictures, searcher.filename) if pictures else None
+            _answer(searcher, str(address), shown, *answering)
+        return
     path = embeddings or workspace.find_embeddings()
-    searcher = open_search(
-        path,
-        device,
-        checkpoint=checkpoint,
-        vocab=vocab,
-        exact=exact,
-        texts_only=image is None,
-    )
+    searcher = open_search(path, device, exact=exact, **options)
     if changed := changed_since(searcher.embeddings):
         warn(changed)
+    shown = pictures_of(searcher.embeddings, pictures) if html or sheet else None
+    _answer(searcher, str(path), shown, *answering)
+
+
+def _answer(
+    searcher: Searcher | CollectionSearcher,
+    place: str,
+    pictures: Pictures | None,
+    asked: Question | Path | None,
+    away: tuple[str, ...],
+    scope: Scope,
+    least: float | None,
+    as_json: bool,
+    pages: tuple[Path | None, Path | None],
+    display: Display,
+) -> None:
+    """Prints the answers to a question, an image's file, or the lines of standard input for None.
+
+    Args:
+        place: what is searched, for a note. away: texts that each line keeps away from. least: score, None
+            for auto. pages: the page and the sheet to write, with `pictures`.
+    """
+    from swancli.images import decode_image, read_bytes
+
     if least is None:
         match = searcher.match_threshold()
         least = match.threshold
@@ -204,30 +249,26 @@ def query(
             f"a match from {least:.3f} on; on {match.images} validation images {match.false_alarm:.0f} % of "
             f"the queries about what is not there found one, and {match.miss:.0f} % of the others found none"
         )
-    scope = Scope("captions" if captions else "images", top_k, least, tuple(scene or ()), split, files)
+    scope = replace(scope, threshold=least)
     ranking = searcher.ranking(scope)
-    display.note(f"searching {ranking.size} {scope.find} of {path}")
-    if note := ranking.note(top_k):
+    display.note(f"searching {ranking.size} {scope.find} of {place}")
+    if note := ranking.note(scope.top_k):
         display.note(note)
-    if image:
-        answers = iter([searcher.ask_image(decode_image(read_bytes(image), str(image)), str(image), scope)])
+    if isinstance(asked, Path):
+        answers = iter([searcher.ask_image(decode_image(read_bytes(asked), str(asked)), str(asked), scope)])
     else:
-        blocks = _question_blocks(away) if batch else [[Question(tuple(text), away)]]
+        blocks = [[asked]] if asked else _question_blocks(away)
         answers = chain.from_iterable(searcher.ask_texts(block, scope) for block in blocks)
-    if html or sheet:
-        from swancli.pictures import pictures_of
-
-        shown = pictures_of(searcher.embeddings, pictures)
     kept, closed = [], None
     try:
         for answer in answers:
-            if html or sheet:
+            if pictures:
                 kept.append(answer)
-            _print_answer(answer, json_, ranking.searched(top_k), lenient=batch)
+            _print_answer(answer, as_json, ranking.searched(scope.top_k), lenient=asked is None)
     except BrokenPipeError as error:
         closed = error  # the reader of the answers has gone, and may want the files all the same
-    if html or sheet:
-        _write_pages(html, sheet, kept, shown, display)
+    if pictures:
+        _write_pages(*pages, kept, pictures, display)
     if closed:
         raise closed
 

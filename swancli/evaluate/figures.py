@@ -160,7 +160,7 @@ def _mistakes(report: Report, workspace: Workspace) -> Figure:
     worst = worst_captions(report.embeddings, MISTAKES)
     if not worst:
         raise SwanError("every caption finds its own image first")
-    pictures = Pictures(workspace.dataset(report.source["dataset"]), report.embeddings.catalogue)
+    pictures = Pictures(workspace.dataset(report.source["dataset"]), report.embeddings.catalogue.filename)
     mistakes = [_mistake(report.embeddings, pictures, *found) for found in worst]
     return plots.mistakes_sheet(mistakes, report.images, report.title)
 

@@ -121,30 +121,13 @@ class Answer:
         return {"query": self.question, "unknown_words": list(self.unknown), "results": hits, **error}
 
 
-class Searcher:
-    """An open embeddings file with its checkpoint, ready to answer.
+class Asker:
+    """Turns questions into embeddings with a checkpoint; where their best results lie, a subclass knows."""
 
-    Args:
-        index: finds the best of all images; None for exact search.
-    """
-
-    def __init__(
-        self,
-        embeddings: Embeddings,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        index: Ranking | None = None,
-    ) -> None:
-        self.embeddings = embeddings
-        self.catalogue = catalogue = embeddings.catalogue
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.checkpoint = checkpoint
         self._device = device
-        self._index = index
         self._model = checkpoint.model.to(device)
-        self._by_image = np.argsort(catalogue.image, kind="stable")  # captions, image by image
-        self._described = catalogue.image[self._by_image]
-        self._whole = cache(self._new_ranking)
-        self._part = lru_cache(HELD_PARTS)(self._new_ranking)
 
     def ask_texts(self, questions: Sequence[Question], scope: Scope) -> Iterator[Answer]:
         """What each question describes best; many at a time cost less each than one by one.
@@ -192,6 +175,47 @@ class Searcher:
         """What is most like an embedding, float32 (1, D); raises as `ask_image` does."""
         return Answer(name, (), next(self._best(vector, scope)))
 
+    def stored_threshold(self) -> MatchThreshold | None:
+        """From which score on a query matches, as set in training; None where the checkpoint has none."""
+        stored = self.checkpoint.origin.get("match")
+        return MatchThreshold(**stored) if stored else None
+
+    def _best(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
+        if not np.isfinite(vectors).all():  # which is like nothing, so that nothing would be found
+            raise StoreError(
+                f"{self.checkpoint.path}: the embedding of a question is no number",
+                "take a checkpoint that is sound, or train again",
+            )
+        yield from self._hits(vectors, scope)
+
+    def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
+        """The hits of each question, of embeddings float32 (Q, D)."""
+        raise NotImplementedError
+
+
+class Searcher(Asker):
+    """An open embeddings file with its checkpoint, ready to answer.
+
+    Args:
+        index: finds the best of all images; None for exact search.
+    """
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        index: Ranking | None = None,
+    ) -> None:
+        super().__init__(checkpoint, device)
+        self.embeddings = embeddings
+        self.catalogue = catalogue = embeddings.catalogue
+        self._index = index
+        self._by_image = np.argsort(catalogue.image, kind="stable")  # captions, image by image
+        self._described = catalogue.image[self._by_image]
+        self._whole = cache(self._new_ranking)
+        self._part = lru_cache(HELD_PARTS)(self._new_ranking)
+
     def ask_row(self, row: int, scope: Scope) -> Answer:
         """What is most like one of the images that are searched; raises as `ask_image` does."""
         return self.ask_vector(self.embeddings.image[row : row + 1], self.catalogue.filename[row], scope)
@@ -202,9 +226,8 @@ class Searcher:
         Raises:
             SwanError: neither can be had.
         """
-        stored = self.checkpoint.origin.get("match")
-        if stored:
-            return MatchThreshold(**stored)
+        if stored := self.stored_threshold():
+            return stored
         rows = self.catalogue.image_rows("val")
         part, captions = self.catalogue.select(rows)
         image, caption = mapped(self.embeddings.image)[rows], mapped(self.embeddings.caption)[captions]
@@ -251,12 +274,7 @@ class Searcher:
         first = dict(zip(text[rows[::-1]], rows[::-1], strict=True))
         return np.sort(np.fromiter(first.values(), np.int64, len(first)))
 
-    def _best(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
-        if not np.isfinite(vectors).all():  # which is like nothing, so that nothing would be found
-            raise StoreError(
-                f"{self.checkpoint.path}: the embedding of a question is no number",
-                "take a checkpoint that is sound, or train again",
-            )
+    def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
         hit = self._image_hit if scope.find == "images" else self._caption_hit
         for rows, scores in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
             found = zip(rows.tolist(), scores.tolist(), strict=True)

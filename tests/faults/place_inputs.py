@@ -231,7 +231,7 @@ def served() -> tuple[TemporaryDirectory, Any]:
     with h5py.File(path, "r+") as file:
         file.attrs["checkpoint_sha256"] = file_sha256(path.with_name("best.pt"))
     searcher = open_search(path, "cpu", texts_only=True)
-    pictures = Pictures(path.parent, searcher.catalogue)
+    pictures = Pictures(path.parent, searcher.catalogue.filename)
     return folder, application(Service(searcher, pictures), "127.0.0.1")
 
 

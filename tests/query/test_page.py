@@ -12,7 +12,6 @@ from swancli.errors import SwanError
 from swancli.pictures import Pictures
 from swancli.query.page import write_page
 from swancli.query.search import Answer, Hit
-from swancli.store import Catalogue
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&amp;"
 
@@ -27,7 +26,7 @@ def folder(tmp_path):
 
 def written(folder, answers, filenames=("a.png", "b.png")):
     path = folder.parent / "page.html"
-    write_page(path, answers, Pictures(folder, Catalogue.of(filename=filenames)))
+    write_page(path, answers, Pictures(folder, filenames))
     return path.read_text(encoding="utf-8")
 
 
@@ -74,9 +73,7 @@ def test_picture_that_is_gone_is_told_in_its_place(folder):
 def test_name_that_leads_out_of_the_folder_is_not_read(folder):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder.parent / "secret.png")
     (folder / "link.png").symlink_to(folder.parent / "secret.png")
-    pictures = Pictures(
-        folder, Catalogue.of(filename=["../secret.png", "link.png", str(folder / "../secret.png")])
-    )
+    pictures = Pictures(folder, ["../secret.png", "link.png", str(folder / "../secret.png")])
     for row in range(3):
         with pytest.raises(SwanError, match="leads out of"):
             pictures.pixels(row)
@@ -91,4 +88,4 @@ def test_no_match_and_a_question_that_could_not_be_asked_are_told(folder):
 
 def test_folder_that_is_gone_is_told_with_the_way_out(tmp_path):
     with pytest.raises(SwanError, match="--pictures"):
-        Pictures(tmp_path / "gone", Catalogue.of())
+        Pictures(tmp_path / "gone", [])

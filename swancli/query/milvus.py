@@ -1,0 +1,420 @@
+"""A vector database past one machine's memory: embeddings.h5 -> a collection of Milvus, see `collection`.
+
+swan embed --to milvus://                               # Milvus Lite, embedded, in milvus.db under the root
+swan embed --embeddings FILE --to milvus://host:19530   # a file that stands, to a cluster
+
+A collection holds the image vectors of one checkpoint, and says of which. Lite's index (FLAT) looks at every
+vector; a cluster's is the one that it chooses (AUTOINDEX). Letters in shapes: N images, D embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+import h5py
+import numpy as np
+
+from swancli.embed import Progress, quiet
+from swancli.errors import SwanError
+from swancli.store import BLOCK, EMBEDDINGS, Embeddings, damage_named, open_embeddings, read_rows, texts_in
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+FORMAT, VERSION = "swan-collection", 1
+CARD = "swan"  # the collection's property that says what it is; Lite keeps no description
+TOKEN = "SWAN_MILVUS_TOKEN"  # environment variable: user:password, or a cloud's key
+FORMS = (
+    "give milvus:// (milvus.db under the root), milvus://FILE.db, milvus:///FOLDER/FILE.db, or "
+    "milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE]; each with ?collection=NAME, a cluster's with ?tls=true"
+)
+CLUSTER = re.compile(
+    r"(?:(?P<token>.+)@)?(?P<host>[\w.-]+|\[[\da-fA-F:]+\]):(?P<port>\d{1,5})/?(?P<database>\w*)"
+)
+NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+BATCH = 1024  # images a request: 2 MB of 512 dimensions. From 500 to 2,000 Lite takes as many a second
+TEXT_BYTES = 65_535  # of a text in a column, as many as Milvus allows
+TO_CONNECT, TO_ANSWER = 5, 60  # seconds that a cluster is waited for
+FACTS = ("filename", "scene", "split", "dataset", "checkpoint")  # columns beside `id` and `embedding`
+
+
+# ---------------------------------------------------------------------------------------------------------
+# addresses
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a collection is. uri: the path of a Lite database, which ends in .db, or http://HOST:PORT.
+
+    Its text is for people, and holds no token.
+    """
+
+    uri: str
+    collection: str = "swan"
+    database: str = ""
+    token: str = field(default="", repr=False)
+
+    @property
+    def is_lite(self) -> bool:
+        """Whether it is a database of Milvus Lite, embedded in this process."""
+        return self.uri.endswith(".db")
+
+    def __str__(self) -> str:
+        place = self.uri.partition("://")[2] or self.uri
+        database = f"/{self.database}" if self.database else ""
+        tls = "&tls=true" if self.uri.startswith("https:") else ""
+        return f"milvus://{place}{database}?collection={self.collection}{tls}"
+
+
+def parse_address(text: str, root: Path) -> Address:
+    """The address that a text of one of `FORMS` stands for.
+
+    Args:
+        root: the folder that milvus:// alone has its database in.
+
+    Raises:
+        SwanError: it is of no such form; its password is not shown.
+    """
+    shown = re.sub(r"//.*@", "//***@", text)
+    scheme, slashes, rest = text.partition("://")
+    place, _, query = rest.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    collection, tls = options.pop("collection", "swan"), options.pop("tls", "false")
+    cluster = CLUSTER.fullmatch(place)
+    if cluster and int(cluster["port"]) > 65_535:
+        raise SwanError(f"{shown}: there is no port {cluster['port']}", FORMS)
+    lite = not cluster and "@" not in place and (not place or place.endswith(".db"))
+    if f"{scheme}{slashes}" != "milvus://" or options or not (cluster or lite) or (lite and tls != "false"):
+        raise SwanError(f"{shown}: no address of a vector database", FORMS)
+    if not NAME.fullmatch(collection):
+        raise SwanError(
+            f"{shown}: no name of a collection", "letters, digits and _ only, a letter or _ first"
+        )
+    if tls not in ("true", "false"):
+        raise SwanError(f"{shown}: tls={tls}", "give tls=true, or leave it out")
+    if lite:
+        path = Path(place).expanduser() if place else root / "milvus.db"
+        return Address(str(path), collection)
+    protocol = "https" if tls == "true" else "http"
+    token = unquote(cluster["token"]) if cluster["token"] else os.environ.get(TOKEN, "")
+    return Address(
+        f"{protocol}://{cluster['host']}:{cluster['port']}", collection, cluster["database"], token
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# connections and collections
+
+
+def load_pymilvus() -> None:
+    """Raises SwanError where the extra `milvus` is not installed; silences what it logs beside its errors."""
+    try:
+        import milvus_lite  # noqa: F401
+        import pymilvus  # noqa: F401
+    except ImportError as error:
+        raise SwanError(
+            f"milvus:// needs pymilvus and milvus-lite ({error})", "pip install 'swancli[milvus]'"
+        ) from error
+    for name in ("pymilvus", "milvus_lite"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def connected(address: Address) -> Iterator[MilvusClient]:
+    """A connection. What comes of Milvus inside it is told as a `SwanError`.
+
+    Raises:
+        SwanError: the database cannot be opened or reached, or a request failed.
+    """
+    load_pymilvus()
+    import grpc
+    from pymilvus import MilvusClient, MilvusException
+
+    try:
+        if address.is_lite:
+            Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
+            # It is reached through loopback, which a proxy of the environment would lead elsewhere.
+            client = MilvusClient(address.uri, grpc_options={"grpc.enable_http_proxy": 0})
+        else:
+            options = {"token": address.token, "db_name": address.database, "timeout": TO_CONNECT}
+            client = MilvusClient(address.uri, **options)
+    except (MilvusException, grpc.RpcError) as error:
+        if address.is_lite:
+            raise _not_opened(address) from error
+        mend = "is it up, is the address right, and the user, the password and the database?"
+        raise SwanError(f"{address}: cannot be reached ({_reason(error)})", mend) from error
+    try:
+        yield client
+    except (MilvusException, grpc.RpcError) as error:
+        raise SwanError(f"{address}: {_reason(error)}") from error
+    finally:
+        client.close()
+        if address.is_lite:
+            _release(address)
+
+
+def _release(address: Address) -> None:
+    """Ends Lite in this process, which lets others open the database."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(address.uri)
+
+
+def _not_opened(address: Address) -> SwanError:
+    """Why a database of Lite cannot be opened; pymilvus keeps that to itself."""
+    from milvus_lite import MilvusLite
+    from milvus_lite.exceptions import DataDirLockedError
+
+    _release(address)
+    try:
+        MilvusLite(address.uri).close()
+    except DataDirLockedError:
+        return SwanError(
+            f"{address.uri}: another program has it open",
+            "wait for its end; Milvus Lite is for one at a time, a cluster for many",
+        )
+    except Exception as error:
+        return SwanError(f"{address.uri}: no database of Milvus Lite ({error})", "give another FILE.db")
+    return SwanError(f"{address.uri}: Milvus Lite does not start", "run it again")
+
+
+def _reason(error: Exception) -> str:
+    """What Milvus says, in a line."""
+    text = getattr(error, "message", "") or str(error)
+    return " ".join(str(text).split())[:300]
+
+
+def patience(address: Address) -> float | None:
+    """Seconds until a request fails. Lite, in this process, cannot be lost, and may have much to write."""
+    return None if address.is_lite else TO_ANSWER
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a collection says of its vectors. checkpoint, vocab: paths, where they were at the upload."""
+
+    checkpoint_sha256: str
+    dimensions: int
+    checkpoint: str = ""
+    vocab: str = ""
+    variant: str = ""
+
+    def text(self) -> str:
+        """As the collection keeps it."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)})
+
+
+def card_of(embeddings: Embeddings) -> Card:
+    """The card of a collection for some embeddings."""
+    checkpoint, vocab = (
+        path and str(Path(path).resolve()) for path in (embeddings.checkpoint, embeddings.vocab)
+    )
+    width = embeddings.image.shape[1]
+    return Card(embeddings.checkpoint_sha256, width, checkpoint, vocab, embeddings.variant)
+
+
+def read_card(client: MilvusClient, address: Address) -> Card | None:
+    """What the collection at an address says of itself; None when there is none.
+
+    Raises:
+        SwanError: something else made it, or another version of swan.
+    """
+    if not client.has_collection(address.collection):
+        return None
+    found = client.describe_collection(address.collection)
+    try:
+        content = json.loads(found.get("properties", {}).get(CARD) or found.get("description", ""))
+        if content["format"] != FORMAT or content["version"] != VERSION:
+            raise ValueError
+        return Card(**{name.name: content[name.name] for name in fields(Card)})
+    except (ValueError, KeyError, TypeError):
+        problem = f"{address}: a collection that this swan did not make"
+        raise SwanError(problem, "name another: ?collection=NAME") from None
+
+
+def check_target(address: Address, checkpoint_sha256: str, dimensions: int) -> None:
+    """Before an hour of encoding: whether vectors of a checkpoint can go to an address.
+
+    Raises:
+        SwanError: it cannot be reached, or its collection is not of these vectors.
+    """
+    with connected(address) as client:
+        _check_card(read_card(client, address), Card(checkpoint_sha256, dimensions), address)
+
+
+def _check_card(found: Card | None, wanted: Card, address: Address) -> None:
+    if not found:
+        return
+    mend = "name another: ?collection=NAME"
+    if found.checkpoint_sha256 != wanted.checkpoint_sha256:
+        theirs, ours = found.checkpoint_sha256[:12], wanted.checkpoint_sha256[:12]
+        problem = f"{address}: holds vectors of another checkpoint, {theirs} ({found.checkpoint})"
+        raise SwanError(f"{problem}; these are of {ours}", mend)
+    if found.dimensions != wanted.dimensions:
+        problem = f"{address}: holds vectors of {found.dimensions} dimensions"
+        raise SwanError(f"{problem}; these have {wanted.dimensions}", mend)
+
+
+def _open_for_upload(client: MilvusClient, address: Address, card: Card) -> None:
+    """The collection, made where there is none, with its index, ready to be asked.
+
+    A process that was killed between these steps leaves what the next one goes on with.
+    """
+    from pymilvus import DataType
+
+    found, name = read_card(client, address), address.collection
+    _check_card(found, card, address)
+    if not found:
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=card.text())
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=32)
+        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=card.dimensions)
+        for column in FACTS:
+            absent = column in ("scene", "split")
+            schema.add_field(column, DataType.VARCHAR, max_length=TEXT_BYTES, nullable=absent)
+        # Strong: who asks after an upload finds all of it, on whichever machine of a cluster.
+        consistency = {} if address.is_lite else {"consistency_level": "Strong"}
+        client.create_collection(name, schema=schema, properties={CARD: card.text()}, **consistency)
+    if not client.list_indexes(name):
+        index = client.prepare_index_params()
+        kind = "FLAT" if address.is_lite else "AUTOINDEX"
+        index.add_index("embedding", index_type=kind, metric_type="IP")
+        client.create_index(name, index, sync=False)  # of no vector yet, so there is nothing to wait for
+    client.load_collection(name)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# upload
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What came of an upload, in images. changed: stood there with another scene, split or data set.
+
+    stood: were there as they are, or came twice. total: in the collection now.
+    """
+
+    new: int
+    changed: int
+    stood: int
+    total: int
+
+
+def content_key(filename: str, content: bytes) -> str:
+    """32 hexadecimal characters that stand for an image: equal for the same name and picture.
+
+    Args:
+        content: the digest of its pixels where it is known, else the bytes of its vector. The digest is
+            better: embedding again with another batch size, or on another machine, moves the last bits of a
+            vector, and the image would be there twice; a digest stays.
+    """
+    digest = hashlib.blake2b(filename.encode(), digest_size=16)
+    digest.update(b"\0" + content)
+    return digest.hexdigest()
+
+
+def upload(path: Path, address: Address, progress: Progress = quiet) -> Upload:
+    """Brings the image vectors of an embeddings file into a collection, made where there is none.
+
+    What stands there already is passed over, so it may be run again after whatever ended it, and goes on.
+    Of the file's vectors a block is in memory at a time.
+
+    Raises:
+        SwanError: there are none, the collection is not of their checkpoint, or Milvus failed.
+        StoreError: the file is damaged, see `read_rows`.
+    """
+    embeddings = open_embeddings(path)
+    with embeddings.image.file as file, connected(address) as client:
+        count = len(embeddings.image)
+        if not count:
+            raise SwanError(f"{path}: holds no images", "embed some: swan embed --images DIR")
+        digests = _digests(file, count)
+        _open_for_upload(client, address, card_of(embeddings))
+        done, new, changed = 0, 0, 0
+        progress("upload", 0, count)
+        for start in range(0, count, BLOCK):
+            vectors = read_rows(embeddings.image, start, start + BLOCK)
+            for first in range(0, len(vectors), BATCH):
+                batch = vectors[first : first + BATCH]
+                records = _records(embeddings, digests, start + first, batch)
+                with _failure_told(address, done, count):
+                    added, altered = _put(client, address, records)
+                done, new, changed = done + len(batch), new + added, changed + altered
+                progress("upload", done, count)
+        with _failure_told(address, done, count):
+            if address.is_lite:
+                client.flush(address.collection)  # what is not written out yet is searched much slower
+            total = count_images(client, address)
+    return Upload(new, changed, count - new - changed, total)
+
+
+def _digests(file: h5py.File, count: int) -> np.ndarray | None:
+    """object (N,) of str: a hash of each image's pixels; None where the file has none."""
+    if "images/digest" not in file:
+        return None
+    with damage_named(file.filename, EMBEDDINGS):
+        return texts_in(file, "images/digest", count)
+
+
+def _records(
+    embeddings: Embeddings, digests: np.ndarray | None, start: int, vectors: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """The rows of a collection by their keys, each key once: of the images from `start` on."""
+    catalogue, records = embeddings.catalogue, {}
+    for row, vector in enumerate(vectors, start=start):
+        content = vector.tobytes() if digests is None else digests[row].encode()
+        key = content_key(catalogue.filename[row], content)
+        facts = (catalogue.filename[row], catalogue.scene[row], catalogue.split[row])
+        facts += (embeddings.dataset, embeddings.checkpoint_sha256)
+        records.setdefault(key, {"id": key, "embedding": vector, **dict(zip(FACTS, facts, strict=True))})
+    return records
+
+
+def _put(client: MilvusClient, address: Address, records: dict[str, dict[str, Any]]) -> tuple[int, int]:
+    """Upserts those records that do not stand there as they are; how many were new, and how many changed.
+
+    To ask for them by their keys is nine times as quick as to upsert them again.
+    """
+    name, seconds = address.collection, patience(address)
+    found = client.query(name, ids=list(records), output_fields=["id", *FACTS], timeout=seconds)
+    standing = {row["id"]: row for row in found}
+    wanted = [
+        record
+        for key, record in records.items()
+        if key not in standing or any(record[fact] != standing[key][fact] for fact in FACTS)
+    ]
+    if wanted:
+        client.upsert(name, wanted, timeout=seconds)
+    new = sum(record["id"] not in standing for record in wanted)
+    return new, len(wanted) - new
+
+
+@contextmanager
+def _failure_told(address: Address, done: int, count: int) -> Iterator[None]:
+    """Around a request of an upload: where it fails, the error says how far the upload came."""
+    import grpc
+    from pymilvus import MilvusException
+
+    try:
+        yield
+    except (MilvusException, grpc.RpcError) as error:
+        raise SwanError(
+            f"{address}: failed with {done} of {count} images there ({_reason(error)})",
+            "run it again: it goes on",
+        ) from error
+
+
+def count_images(client: MilvusClient, address: Address) -> int:
+    """How many images a collection holds."""
+    options = {"output_fields": ["count(*)"], "timeout": patience(address)}
+    return client.query(address.collection, filter="", **options)[0]["count(*)"]
