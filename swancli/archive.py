@@ -45,6 +45,7 @@ from swancli.store import (
     Embeddings,
     Part,
     joined_parts,
+    open_embeddings,
     open_store,
     read_part,
     text_attribute,
@@ -80,8 +81,8 @@ class Outcome:
     """What became of a shard.
 
     file: that it wrote; images, skipped: of the shard, and of all shards from the last one; missing: the
-    shards that are still to come. embeddings: written by this process, which was the last one; None when it
-    was not. digest: of their images.
+    shards that are still to come. embeddings: written by this process, or found when it had nothing else to
+    do; None when others are missing, or have joined them. digest: of their images.
     """
 
     file: Path
@@ -221,7 +222,8 @@ def embed_archive(
         try:
             if not resume:
                 folder.remove_pieces()
-            if not (resume and folder.finished()):
+            stood = resume and folder.finished()
+            if not stood:
                 encode = partial(
                     encode_pieces, checkpoint.model.to(device, memory_format=torch.channels_last), **options
                 )
@@ -232,7 +234,9 @@ def embed_archive(
                 folder.remove_pieces()
             else:
                 pieces, width = len(shard.share(len(archive.borders))), checkpoint.model.settings.embed_dim
-                outcome = _write_shard(folder, identity, output, pieces, width, finish)
+                outcome = _write_shard(folder, identity, pieces, width)
+                if not outcome.missing:
+                    outcome = _join(folder, identity, output, outcome, finish, stood)
         finally:
             if shard.whole and not folder.begun():
                 folder.remove_all()
@@ -294,45 +298,52 @@ def _write_whole(
     return Outcome(output, folder.shard, len(embeddings.image), _skipped(parts), [], embeddings, digest)
 
 
-def _write_shard(
-    folder: ShardFolder,
-    identity: str,
-    output: Path,
-    pieces: int,
-    width: int,
-    finish: Callable[..., tuple[Embeddings, np.ndarray]],
-) -> Outcome:
-    """The file of a shard, from its pieces; and the embeddings, when it is the last one."""
+def _write_shard(folder: ShardFolder, identity: str, pieces: int, width: int) -> Outcome:
+    """The file of a shard, from its pieces, of width D."""
     if not folder.finished():
         paths = folder.begun()
         parts = [read_part(path, identity) for path in paths]
-        write_part(
-            folder.file,
-            Part(
-                joined_parts(paths, parts, width), _catalogue(parts), _pixel_digests(parts), _skipped(parts)
-            ),
-            identity,
-        )
+        vectors = joined_parts(paths, parts, width)
+        part = Part(vectors, _catalogue(parts), _pixel_digests(parts), _skipped(parts))
+        write_part(folder.file, part, identity)
         folder.remove_pieces()
     own = read_part(folder.file, identity)
     folder.write_state(pieces, pieces, len(own.image), len(own.skipped), finished=True)
-    outcome = Outcome(folder.file, folder.shard, len(own.image), own.skipped, folder.missing())
-    if outcome.missing:
-        return outcome
+    return Outcome(folder.file, folder.shard, len(own.image), own.skipped, folder.missing())
+
+
+def _join(
+    folder: ShardFolder,
+    identity: str,
+    output: Path,
+    outcome: Outcome,
+    finish: Callable[..., tuple[Embeddings, np.ndarray]],
+    stood: bool,
+) -> Outcome:
+    """The embeddings of all shards, by the last one of them.
+
+    Args:
+        outcome: of the shard. stood: it was finished before, and what comes after the joining may not be.
+    """
     with folder.alone_in_archive():
         paths = folder.others()
         parts = [read_part(path, identity) for path in paths]
-        if _joined_already(output, identity, parts):
-            return outcome
-        embeddings, digests = finish(paths, parts)
-        digest = write_embeddings(output, embeddings, digests, list(zip(paths, parts, strict=True)), identity)
-    return replace(
-        outcome, images=len(embeddings.image), skipped=_skipped(parts), embeddings=embeddings, digest=digest
-    )
+        joined = _joined_already(output, identity, parts)
+        if joined and not stood:
+            return outcome  # another shard ended at the same time
+        if joined:
+            embeddings = open_embeddings(output)
+            digest = embeddings.digest
+        else:
+            embeddings, digests = finish(paths, parts)
+            shards = list(zip(paths, parts, strict=True))
+            digest = write_embeddings(output, embeddings, digests, shards, identity)
+    images, skipped = len(embeddings.image), _skipped(parts)
+    return replace(outcome, images=images, skipped=skipped, embeddings=embeddings, digest=digest)
 
 
 def _joined_already(output: Path, identity: str, parts: Sequence[Part]) -> bool:
-    """Whether another shard, which ended at the same time, has joined these very ones."""
+    """Whether these very shards are joined."""
     try:
         with open_store(output, EMBEDDINGS) as file:
             same = "shards/digest" in file and text_attribute(file, "identity", "") == identity

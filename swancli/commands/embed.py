@@ -154,7 +154,7 @@ def embed(
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
-    if address:
+    if address and first:
         check_target(address, model.sha256, model.model.settings.embed_dim)
     name = dataset or model.origin["dataset"]
     if not (name or images or texts or scene_image):
