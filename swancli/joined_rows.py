@@ -49,6 +49,17 @@ class Runs:
         run = np.searchsorted(self.starts, rows, "right") - 1
         return self.part[run], self.first[run] + rows - self.starts[run]
 
+    def check(self, lengths: Sequence[int], rows: int) -> None:
+        """Raises a ValueError unless each of so many rows lies in one of so many parts, of these lengths."""
+        part, first, count = self.part, self.first, np.diff(self.starts)
+        covered = len(self.starts) and self.starts[0] == 0 and self.starts[-1] == rows and (count > 0).all()
+        if not covered or len(part) != len(count) or len(first) != len(count):
+            raise ValueError(f"its runs are not those of {rows} rows")
+        if len(part) and not (part.min() >= 0 and part.max() < len(lengths) and first.min() >= 0):
+            raise ValueError("its runs lead to shards that are not there")
+        if (first + count > np.asarray(lengths, np.int64)[part]).any():
+            raise ValueError("its runs lead to rows that its shards do not have")
+
     def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
         """First row of each run and the one after its last, its part, and its first row there."""
         stops = self.starts[1:].tolist()
@@ -106,34 +117,3 @@ def virtual_layout(rows: JoinedRows, files: Sequence[str], lengths: Sequence[int
     for start, stop, part, first in rows.runs:
         layout[start:stop] = sources[part][first : first + stop - start]
     return layout
-
-
-def virtual_runs(array: h5py.Dataset, name: str) -> tuple[list[str], Runs]:
-    """The names of the files that a virtual array lies in, and where in them its rows are.
-
-    Args:
-        name: of the array in each file.
-
-    Raises:
-        ValueError: it is put together in another way than `virtual_layout` does it.
-    """
-    files: dict[str, int] = {}
-    starts, part, first = [], [], []
-    stop = 0
-    for source in array.virtual_sources():
-        (top, left), (bottom, right) = source.vspace.get_select_bounds()
-        (source_top, source_left), (source_bottom, source_right) = source.src_space.get_select_bounds()
-        cells = (bottom - top + 1) * array.shape[1]
-        whole = source.vspace.get_select_npoints() == source.src_space.get_select_npoints() == cells
-        whole = whole and left == source_left == 0 and right == source_right == array.shape[1] - 1
-        if not whole or top != stop or source_bottom - source_top != bottom - top:
-            raise ValueError(f"{array.name} is not made of whole rows, one after the other")
-        if source.dset_name != name:
-            raise ValueError(f"{array.name} leads to {source.dset_name}")
-        starts.append(top)
-        part.append(files.setdefault(source.file_name, len(files)))
-        first.append(source_top)
-        stop = bottom + 1
-    if stop != len(array):
-        raise ValueError(f"{array.name} has {len(array)} rows, and shards of {stop}")
-    return list(files), Runs(np.array([*starts, stop]), np.array(part, int), np.array(first, int))

@@ -26,7 +26,7 @@ from swancli.errors import StoreError, SwanError
 from swancli.files import atomic_path
 from swancli.hdf5_writing import StoreFile, writing
 from swancli.images import decode_image, leads_out
-from swancli.joined_rows import JoinedRows, Runs, virtual_layout, virtual_runs
+from swancli.joined_rows import JoinedRows, Runs, virtual_layout
 
 VERSION = 1
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
@@ -151,23 +151,15 @@ SHARD_NAME = re.compile(r"([^/\\\0]+)\.shards/(\d+)-of-(\d+)\.h5")
 
 
 def _check_shards(path: Path, file: h5py.File) -> None:
-    """Refuses joined embeddings unless each shard is there, and is the one that was joined.
-
-    HDF5 takes zeros for what an absent file should hold, and follows a stranger's names to any file.
-    """
+    """Refuses joined embeddings unless each shard is there, and is the one that was joined."""
     with damage_named(path, EMBEDDINGS):
         names = texts_in(file, "shards/file")
         digests = texts_in(file, "shards/digest", len(names))
-        found, runs = virtual_runs(array_in(file, IMAGE_VECTORS, "f", None, None), IMAGE_VECTORS)
+        rows, width = array_in(file, IMAGE_VECTORS, "f", None, None).shape
         parsed = [SHARD_NAME.fullmatch(name) for name in names]
         if not all(parsed) or len({match[1] for match in parsed if match}) != 1:
             raise ValueError("its shards are not those of one folder beside it")
-        if not set(found) <= set(names):
-            raise ValueError(f"/{IMAGE_VECTORS} leads to other files than its shards")
-        width = file[IMAGE_VECTORS].shape[1]
-    needed = np.zeros(len(found), np.int64)
-    np.maximum.at(needed, runs.part, runs.first + np.diff(runs.starts))
-    rows = dict(zip(found, needed.tolist(), strict=True))
+    lengths = []
     for match, digest in zip(parsed, digests, strict=True):
         shard = _beside(file) / match[0]
         again = f"put it back, or make it again: swan embed --shard {match[2]}/{match[3]} --resume"
@@ -175,12 +167,20 @@ def _check_shards(path: Path, file: h5py.File) -> None:
             raise StoreError(f"{path}: its shard {shard} is a link that leads elsewhere", again)
         try:
             with open_store(shard, PART) as part, damage_named(shard, PART):
-                shape = array_in(part, IMAGE_VECTORS, "f", None, width).shape
-                same = text_attribute(part, "digest") == digest and shape[0] >= rows.get(match[0], 0)
+                lengths.append(len(array_in(part, IMAGE_VECTORS, "f", None, width)))
+                same = text_attribute(part, "digest") == digest
         except StoreError as error:
             raise StoreError(f"{path}: lacks a shard: {error.problem}", again) from error
         if not same:
             raise StoreError(f"{path}: its shard {shard} is another one than was joined", again)
+    with damage_named(path, EMBEDDINGS):
+        _read_runs(file).check(lengths, rows)
+
+
+def _read_runs(file: h5py.File) -> Runs:
+    """Where the rows of joined embeddings lie; asking HDF5 for it takes seconds where many are repeated."""
+    names = [f"shards/{name}" for name in ("start", "part", "first")]
+    return Runs(*(array_in(file, name, "iu", None)[:].astype(np.int64) for name in names))
 
 
 def _beside(file: h5py.File) -> Path:
@@ -569,6 +569,12 @@ def write_embeddings(
             file.create_dataset("shards/file", data=_objects(names), dtype=TEXT)
             marks = _objects(part.digest for _, part in shards)
             file.create_dataset("shards/digest", data=marks, dtype=TEXT)
+            runs = embeddings.image.runs
+            file["shards/start"], file["shards/part"], file["shards/first"] = (
+                runs.starts,
+                runs.part,
+                runs.first,
+            )
             file.attrs["identity"] = identity
         digest = _write_vectors(file, embeddings.image, stored=not shards)
         for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
@@ -621,7 +627,7 @@ def open_embeddings(path: Path) -> Embeddings:
                 if values.dtype != np.float32:
                     raise TypeError(f"{values.name} holds {values.dtype}, not float32")
             attributes = {name: text_attribute(file, name, "") for name in names}
-            if image.is_virtual:
+            if "shards/file" in file:
                 image = _in_shards(image)
     except StoreError:
         file.close()
@@ -631,15 +637,14 @@ def open_embeddings(path: Path) -> Embeddings:
 
 
 def _in_shards(array: h5py.Dataset) -> JoinedRows:
-    """A virtual array, read from its shards and not by HDF5.
+    """A virtual array, read from its shards and never by HDF5.
 
-    That would show zeros for one that is gone by now, and look for it in other places too.
+    That shows zeros for a shard that is gone, looks for it in other places too, follows a stranger's names to
+    any file, and crashes at the end of a process.
     """
-    names, runs = virtual_runs(array, IMAGE_VECTORS)
-    paths = [_beside(array.file) / name for name in names]
-    return JoinedRows(
-        runs, array.shape[1], lambda number: _part_vectors(paths[number]), array.file, array.name
-    )
+    paths = [_beside(array.file) / name for name in texts_in(array.file, "shards/file")]
+    runs, width = _read_runs(array.file), array.shape[1]
+    return JoinedRows(runs, width, lambda number: _part_vectors(paths[number]), array.file, array.name)
 
 
 def read_embeddings(path: Path) -> Embeddings:

@@ -1,12 +1,14 @@
 """Rows of several parts as one array: each row once, in order, from where it lies."""
 
+from contextlib import nullcontext
+
 import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swancli.joined_rows import JoinedRows, Runs, virtual_layout, virtual_runs
+from swancli.joined_rows import JoinedRows, Runs, virtual_layout
 
 in_one_folder = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -39,7 +41,7 @@ def test_rows_are_those_of_all_parts_one_after_the_other(made, data):
 
 @given(made=parts_and_places())
 @in_one_folder
-def test_virtual_array_shows_the_same_rows_and_tells_where_they_lie(tmp_path, made):
+def test_virtual_array_shows_the_same_rows(tmp_path, made):
     parts, places = made
     lengths, names = [len(part) for part in parts], [f"{number}.h5" for number in range(len(parts))]
     rows = JoinedRows(Runs.of(lengths, places), 2, parts.__getitem__)
@@ -52,24 +54,26 @@ def test_virtual_array_shows_the_same_rows_and_tells_where_they_lie(tmp_path, ma
         file.create_virtual_dataset("a/b", virtual_layout(rows, names, lengths, "a/b"))
     with h5py.File(tmp_path / "joined.h5") as file:
         np.testing.assert_array_equal(file["a/b"][:], rows[:])
-        found, runs = virtual_runs(file["a/b"], "a/b")
-    there = [(start, stop, found[part], first) for start, stop, part, first in runs]
-    assert there == [(start, stop, names[part], first) for start, stop, part, first in rows.runs]
 
 
 @pytest.mark.parametrize(
-    ("put", "said"),
+    ("starts", "part", "first", "said"),
     [
-        (lambda layout, source: layout.__setitem__((slice(0, 2), 0), source[0:2, 0]), "whole rows"),
-        (lambda layout, source: layout.__setitem__(slice(1, 4), source[0:3]), "whole rows"),
-        (lambda layout, source: layout.__setitem__(slice(0, 3), source[0:3]), "4 rows, and shards of 3"),
-        (lambda layout, source: layout.__setitem__(slice(0, 4, 2), source[0:2]), "whole rows"),
+        ([0, 2, 4], [0, 1], [0, 1], ""),
+        ([], [], [], "4 rows"),
+        ([0, 2, 3], [0, 1], [0, 1], "4 rows"),
+        ([1, 2, 4], [0, 1], [0, 1], "4 rows"),
+        ([0, 3, 2, 4], [0, 1, 0], [0, 0, 0], "4 rows"),
+        ([0, 2, 2, 4], [0, 1, 0], [0, 0, 0], "4 rows"),
+        ([0, 2, 4], [0], [0, 1], "4 rows"),
+        ([0, 2, 4], [0, 1], [0], "4 rows"),
+        ([0, 2, 4], [0, 2], [0, 1], "not there"),
+        ([0, 2, 4], [0, -1], [0, 1], "not there"),
+        ([0, 2, 4], [0, 1], [-1, 1], "not there"),
+        ([0, 2, 4], [0, 1], [0, 2], "do not have"),
     ],
 )
-def test_virtual_array_that_is_put_together_in_another_way_is_refused(tmp_path, put, said):
-    layout = h5py.VirtualLayout((4, 2), np.float32)
-    put(layout, h5py.VirtualSource("a.h5", "a", (4, 2)))
-    with h5py.File(tmp_path / "joined.h5", "w") as file:
-        array = file.create_virtual_dataset("a", layout)
-        with pytest.raises(ValueError, match=said):
-            virtual_runs(array, "a")
+def test_runs_that_lead_nowhere_are_refused(starts, part, first, said):
+    runs = Runs(*(np.array(column, np.int64) for column in (starts, part, first)))
+    with pytest.raises(ValueError, match=said) if said else nullcontext():
+        runs.check([3, 3], 4)
