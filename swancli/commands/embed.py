@@ -56,7 +56,12 @@ def embed(
     checkpoint: CheckpointFile = None,
     vocab: CheckpointVocab = None,
     images: Annotated[
-        str | None, typer.Option(help="Embed a folder of images, in place of a data set.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Embed a folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar') in "
+            "place of a data set.",
+        ),
     ] = None,
     texts: Annotated[
         Path | None, typer.Option(help="Embed lines of text, one caption a line; - reads standard input.")
