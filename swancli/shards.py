@@ -152,7 +152,7 @@ class ShardFolder:
 
     def begun(self) -> list[Path]:
         """The pieces that stand, in order."""
-        return sorted(self.own.glob("piece-*.h5"))
+        return sorted(self.own.glob("piece-*.h5"), key=lambda path: (len(path.name), path.name))
 
     def finished(self) -> bool:
         """Whether the shard stands, and nothing newer was begun."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from swancli.joined_rows import JoinedRows, Runs, virtual_layout
 
 in_one_folder = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
