@@ -237,7 +237,7 @@ def read_card(client: MilvusClient, address: Address) -> Card | None:
         content = json.loads(found.get("properties", {}).get(CARD) or found.get("description", ""))
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError
-        return Card(**{name.name: content[name.name] for name in fields(Card)})
+        return Card(**{one.name: content[one.name] for one in fields(Card)})
     except (ValueError, KeyError, TypeError):
         problem = f"{address}: a collection that this swan did not make"
         raise SwanError(problem, "name another: ?collection=NAME") from None

@@ -322,6 +322,8 @@ def test_filters_leave_the_images_that_they_leave_of_a_file(searcher, scope):
         ({"scenes": ("x", "lake")}, "--scene 'lake': no image has it", 'there are: a "quay", back'),
         ({"split": "x"}, "--split x: no image has it", 'there are: say "val", test, train, val'),
         ({"scenes": ("x",), "split": "train"}, "no image is of x and of split train", ""),
+        ({"scenes": ("x",), "split": "train", "files": "a*"}, "no image is of x and of split train", ""),
+        ({"scenes": ("x",), "split": "test", "files": "b*"}, "--files 'b*': none of these images", "names"),
         ({"files": "b*"}, "--files 'b*': none of these images", "whole names"),
         ({"files": "[ab]*"}, "--files '[ab]*': Milvus knows * and ? only", "leave"),
         ({"top_k": MOST + 1}, "--top-k 16385: Milvus gives 16384 results at most", "fewer"),
@@ -384,7 +386,7 @@ def test_threshold_is_that_of_training_or_has_to_be_given(searcher, tiny_model):
     stored = {"threshold": 0.5, "images": 9, "captions": 9, "miss": 10.0, "false_alarm": 10.0}
     checkpoint = load_checkpoint(tiny_model, captions_only=True)
     checkpoint = replace(checkpoint, origin={**checkpoint.origin, "match": stored})
-    asking = CollectionSearcher(None, Address("a.db"), checkpoint, torch.device("cpu"))
+    asking = CollectionSearcher(None, Address("a.db"), 1, checkpoint, torch.device("cpu"))
     assert asking.match_threshold().threshold == 0.5
 
 
