@@ -72,7 +72,7 @@ def address(database, request):
         ("milvus:///data/archive.db", Address("/data/archive.db")),
         ("milvus://db.example.org:19530", Address("http://db.example.org:19530")),
         ("milvus://10.0.0.1:19530/earth", Address("http://10.0.0.1:19530", "swan", "earth")),
-        ("milvus://[::1]:19530/?collection=b", Address("http://[::1]:19530", "b")),
+        ("milvus://host:19530/?collection=b", Address("http://host:19530", "b")),
         ("milvus://me:a%40b%2Fc@host:1/earth", Address("http://host:1", "swan", "earth", "me:a@b/c")),
         ("milvus://key@host:443?tls=true", Address("https://host:443", token="key")),
     ],
@@ -94,7 +94,7 @@ def test_each_form_of_an_address_is_understood(text, address, monkeypatch):
             "milvus://?name=a",
         ),
         *("milvus://archive.db?tls=true", "milvus://u:secret@host:1?collection=a-b", "milvus://host:1?tls=1"),
-        "milvus://host:65536",
+        *("milvus://host:65536", "milvus://[::1]:19530", "milvus://host:1?token=secret"),
     ],
 )
 def test_other_addresses_are_refused_without_showing_the_password(text, tmp_path):
@@ -187,6 +187,15 @@ def test_vectors_of_another_checkpoint_or_width_are_refused(width, of, said, dat
     with pytest.raises(SwanError, match=said) as refused:
         upload(write(tmp_path / "b.h5", unit(2, width), **of), address)
     assert "?collection=NAME" in refused.value.mend
+
+
+def test_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path):
+    (tmp_path / "mine.db").mkdir()
+    (tmp_path / "mine.db" / "letter.txt").write_text("")
+    path = write(tmp_path / "a.h5", unit(2, 8))
+    with pytest.raises(SwanError, match="a folder that is no database of Milvus Lite"):
+        upload(path, Address(str(tmp_path / "mine.db")))
+    assert [entry.name for entry in (tmp_path / "mine.db").iterdir()] == ["letter.txt"]
 
 
 def test_collection_that_something_else_made_is_refused(address, tmp_path):
