@@ -38,9 +38,8 @@ FORMS = (
     "give milvus:// (milvus.db under the root), milvus://FILE.db, milvus:///FOLDER/FILE.db, or "
     "milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE]; each with ?collection=NAME, a cluster's with ?tls=true"
 )
-CLUSTER = re.compile(
-    r"(?:(?P<token>.+)@)?(?P<host>[\w.-]+|\[[\da-fA-F:]+\]):(?P<port>\d{1,5})/?(?P<database>\w*)"
-)
+CLUSTER = re.compile(r"(?:(?P<token>.+)@)?(?P<host>[\w.-]+):(?P<port>\d{1,5})/?(?P<database>\w*)")
+LITE_HAS = {"LOCK", "collections", "databases"}  # in the folder that a database of Milvus Lite is
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 BATCH = 1024  # images a request: 2 MB of 512 dimensions. From 500 to 2,000 Lite takes as many a second
@@ -84,9 +83,9 @@ def parse_address(text: str, root: Path) -> Address:
         root: the folder that milvus:// alone has its database in.
 
     Raises:
-        SwanError: it is of no such form; its password is not shown.
+        SwanError: it is of no such form; its password, and options that it cannot have, are not shown.
     """
-    shown = re.sub(r"//.*@", "//***@", text)
+    shown = re.sub(r"//.*@", "//***@", text.partition("?")[0])
     scheme, slashes, rest = text.partition("://")
     place, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -98,11 +97,10 @@ def parse_address(text: str, root: Path) -> Address:
     if f"{scheme}{slashes}" != "milvus://" or options or not (cluster or lite) or (lite and tls != "false"):
         raise SwanError(f"{shown}: no address of a vector database", FORMS)
     if not NAME.fullmatch(collection):
-        raise SwanError(
-            f"{shown}: no name of a collection", "letters, digits and _ only, a letter or _ first"
-        )
+        problem = f"{shown}?collection={collection}: no name of a collection"
+        raise SwanError(problem, "letters, digits and _ only, a letter or _ first")
     if tls not in ("true", "false"):
-        raise SwanError(f"{shown}: tls={tls}", "give tls=true, or leave it out")
+        raise SwanError(f"{shown}?tls={tls}: neither true nor false", "give tls=true, or leave it out")
     if lite:
         path = Path(place).expanduser() if place else root / "milvus.db"
         return Address(str(path), collection)
@@ -143,6 +141,7 @@ def connected(address: Address) -> Iterator[MilvusClient]:
 
     try:
         if address.is_lite:
+            _refuse_other_folder(Path(address.uri))
             Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
             # It is reached through loopback, which a proxy of the environment would lead elsewhere.
             client = MilvusClient(address.uri, grpc_options={"grpc.enable_http_proxy": 0})
@@ -162,6 +161,13 @@ def connected(address: Address) -> Iterator[MilvusClient]:
         client.close()
         if address.is_lite:
             _release(address)
+
+
+def _refuse_other_folder(path: Path) -> None:
+    """Raises SwanError where a folder holds something else than a database, which Lite would write into."""
+    entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if entries and not entries & LITE_HAS:
+        raise SwanError(f"{path}: a folder that is no database of Milvus Lite", "give another FILE.db")
 
 
 def _release(address: Address) -> None:
@@ -191,7 +197,8 @@ def _not_opened(address: Address) -> SwanError:
 
 def _reason(error: Exception) -> str:
     """What Milvus says, in a line."""
-    text = getattr(error, "message", "") or str(error)
+    details = error.details() if hasattr(error, "details") else ""  # of gRPC, whose text is a page
+    text = details or getattr(error, "message", "") or str(error)
     return " ".join(str(text).split())[:300]
 
 
@@ -237,7 +244,7 @@ def read_card(client: MilvusClient, address: Address) -> Card | None:
         content = json.loads(found.get("properties", {}).get(CARD) or found.get("description", ""))
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError
-        return Card(**{name.name: content[name.name] for name in fields(Card)})
+        return Card(**{one.name: content[one.name] for one in fields(Card)})
     except (ValueError, KeyError, TypeError):
         problem = f"{address}: a collection that this swan did not make"
         raise SwanError(problem, "name another: ?collection=NAME") from None

@@ -72,7 +72,7 @@ def address(database, request):
         ("milvus:///data/archive.db", Address("/data/archive.db")),
         ("milvus://db.example.org:19530", Address("http://db.example.org:19530")),
         ("milvus://10.0.0.1:19530/earth", Address("http://10.0.0.1:19530", "swan", "earth")),
-        ("milvus://[::1]:19530/?collection=b", Address("http://[::1]:19530", "b")),
+        ("milvus://host:19530/?collection=b", Address("http://host:19530", "b")),
         ("milvus://me:a%40b%2Fc@host:1/earth", Address("http://host:1", "swan", "earth", "me:a@b/c")),
         ("milvus://key@host:443?tls=true", Address("https://host:443", token="key")),
     ],
@@ -94,7 +94,7 @@ def test_each_form_of_an_address_is_understood(text, address, monkeypatch):
             "milvus://?name=a",
         ),
         *("milvus://archive.db?tls=true", "milvus://u:secret@host:1?collection=a-b", "milvus://host:1?tls=1"),
-        "milvus://host:65536",
+        *("milvus://host:65536", "milvus://[::1]:19530", "milvus://host:1?token=secret"),
     ],
 )
 def test_other_addresses_are_refused_without_showing_the_password(text, tmp_path):
@@ -187,6 +187,15 @@ def test_vectors_of_another_checkpoint_or_width_are_refused(width, of, said, dat
     with pytest.raises(SwanError, match=said) as refused:
         upload(write(tmp_path / "b.h5", unit(2, width), **of), address)
     assert "?collection=NAME" in refused.value.mend
+
+
+def test_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path):
+    (tmp_path / "mine.db").mkdir()
+    (tmp_path / "mine.db" / "letter.txt").write_text("")
+    path = write(tmp_path / "a.h5", unit(2, 8))
+    with pytest.raises(SwanError, match="a folder that is no database of Milvus Lite"):
+        upload(path, Address(str(tmp_path / "mine.db")))
+    assert [entry.name for entry in (tmp_path / "mine.db").iterdir()] == ["letter.txt"]
 
 
 def test_collection_that_something_else_made_is_refused(address, tmp_path):
@@ -322,6 +331,8 @@ def test_filters_leave_the_images_that_they_leave_of_a_file(searcher, scope):
         ({"scenes": ("x", "lake")}, "--scene 'lake': no image has it", 'there are: a "quay", back'),
         ({"split": "x"}, "--split x: no image has it", 'there are: say "val", test, train, val'),
         ({"scenes": ("x",), "split": "train"}, "no image is of x and of split train", ""),
+        ({"scenes": ("x",), "split": "train", "files": "a*"}, "no image is of x and of split train", ""),
+        ({"scenes": ("x",), "split": "test", "files": "b*"}, "--files 'b*': none of these images", "names"),
         ({"files": "b*"}, "--files 'b*': none of these images", "whole names"),
         ({"files": "[ab]*"}, "--files '[ab]*': Milvus knows * and ? only", "leave"),
         ({"top_k": MOST + 1}, "--top-k 16385: Milvus gives 16384 results at most", "fewer"),
@@ -384,7 +395,7 @@ def test_threshold_is_that_of_training_or_has_to_be_given(searcher, tiny_model):
     stored = {"threshold": 0.5, "images": 9, "captions": 9, "miss": 10.0, "false_alarm": 10.0}
     checkpoint = load_checkpoint(tiny_model, captions_only=True)
     checkpoint = replace(checkpoint, origin={**checkpoint.origin, "match": stored})
-    asking = CollectionSearcher(None, Address("a.db"), checkpoint, torch.device("cpu"))
+    asking = CollectionSearcher(None, Address("a.db"), 1, checkpoint, torch.device("cpu"))
     assert asking.match_threshold().threshold == 0.5
 
 
