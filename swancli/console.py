@@ -28,6 +28,7 @@ from typer.core import TyperGroup
 from swancli.errors import SwanError
 
 if TYPE_CHECKING:
+    from swancli.archive import Outcome
     from swancli.evaluate.annotations import Localization
     from swancli.evaluate.metrics import Scores
     from swancli.evaluate.report import GroupReport, Report
@@ -425,6 +426,33 @@ def show_embedded(path: Path, embeddings: Embeddings, skipped: Sequence[tuple[st
     counts = (len(embeddings.image), len(embeddings.caption), embeddings.image.shape[1])
     table.add_row(*map(str, counts), escape(str(path)))
     output().print(table)
+    _warn_of_skipped(skipped)
+
+
+def show_shard(dataset: str, outcome: Outcome) -> None:
+    """What a shard has done, and which others are still missing."""
+    shard, missing = outcome.shard, outcome.missing
+    said = f"still missing: {_ranges(missing)} of {shard.count}" if missing else "no shard is missing"
+    table = _table(
+        f"shard {shard.number} of {shard.count} of {dataset}", ["images", "left out", "file"], said
+    )
+    table.add_row(str(outcome.images), str(len(outcome.skipped)), escape(str(outcome.file)))
+    output().print(table)
+    _warn_of_skipped(outcome.skipped)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers in words, such as 1, 3 to 5."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
+
+
+def _warn_of_skipped(skipped: Sequence[tuple[str, str]]) -> None:
     for name, reason in skipped:
         warn(f"left out {name}: {reason}")
 

@@ -7,18 +7,20 @@ swan embed --images DIR
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from swancli.device import autocast, image_batch, move, pinned, reading_threads
-from swancli.errors import ImageError, StoreError, SwanError
-from swancli.images import decode_image, pixel_digest, read_inside, resize_image
+from swancli.errors import StoreError, SwanError
+from swancli.images import pixel_digest, resize_image
+from swancli.joined_rows import JoinedRows
 from swancli.model.checkpoint import TRAIN_AGAIN, Checkpoint
 from swancli.model.swan import Swan
-from swancli.prepare.sources import read_source
 from swancli.prepare.splits import Fold, redrawn
 from swancli.store import Catalogue, Dataset, Embeddings
 from swancli.threads import in_order, read_ahead
@@ -35,6 +37,31 @@ Progress = Callable[[str, int, int], None]
 
 def quiet(phase: str, done: int, total: int) -> None:
     """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is known of a picture beside its pixels.
+
+    name, scene: as its source has them. digest: of its pixels, equal when they are. reason: why it is left
+    out, "" when it is not.
+    """
+
+    name: str
+    scene: str | None
+    digest: str
+    reason: str = ""
+
+
+Load = Callable[[], tuple[np.ndarray | None, Picture]]  # uint8 (H, W, 3), None where it is left out
+
+
+@dataclass(frozen=True)
+class EncodedPiece:
+    """The pictures of a piece in order, and float32 (n, D), L2-normalised, of those not left out."""
+
+    image: np.ndarray
+    pictures: list[Picture]
 
 
 def encode_images(
@@ -59,49 +86,103 @@ def encode_images(
     Returns:
         float32 (len(rows), D), L2-normalised.
     """
-    batch_size = batch_size or image_batch(device)
-    found: list[str] = [] if digests is None else list(digests)
     # Of pictures known to be equal the first is read, of others all.
-    places = range(len(rows)) if digests is None else np.sort(np.unique(digests, return_index=True)[1])
-    number: dict[str, int] = {}
+    places = range(len(rows)) if digests is None else first_of_each(digests).tolist()
+
+    def load(place: int) -> tuple[np.ndarray, Picture]:
+        pixels = read_image(rows[place])
+        return pixels, Picture("", None, pixel_digest(pixels) if digests is None else digests[place])
+
+    def show(loaded: int) -> None:
+        done = len(rows) if loaded == len(places) else places[loaded - 1] + 1
+        progress("images", done if loaded else 0, len(rows))
+
+    piece = (partial(load, place) for place in places)
+    options = {"batch_size": batch_size, "precision": precision, "progress": show}
+    (encoded,) = encode_pieces(model, [piece], device=device, **options)
+    if len(places) == len(rows):
+        return encoded.image
+    number = {digests[place]: index for index, place in enumerate(places)}
+    return encoded.image[[number[digest] for digest in digests]]
+
+
+def first_of_each(digests: Sequence[str]) -> np.ndarray:
+    """int64 (n,), ascending: where each different digest stands first."""
+    return np.sort(np.unique(np.asarray(digests, dtype=str), return_index=True)[1])
+
+
+def encode_pieces(
+    model: Swan,
+    pieces: Iterable[Iterable[Load]],
+    *,
+    device: torch.device,
+    batch_size: int | None = None,
+    precision: str = "fp32",
+    progress: Callable[[int], None] = lambda loaded: None,
+) -> Iterator[EncodedPiece]:
+    """Embeddings of pictures, piece by piece; identical pictures of a piece are encoded once.
+
+    No batch holds pictures of two pieces, so what becomes of a piece does not depend on the others. Pictures
+    of the next one are read while one is encoded.
+
+    Args:
+        pieces: for each picture what loads it, perhaps in another thread.
+        batch_size: images at a time; None for as many as suit the device.
+        progress: is told how many pictures are loaded so far.
+    """
+    batch_size = batch_size or image_batch(device)
     size = model.settings.image_size
 
-    def load(place: int) -> tuple[np.ndarray, str]:
-        pixels = read_image(rows[place])
-        digest = pixel_digest(pixels) if digests is None else digests[place]
-        return resize_image(pixels, size, size), digest
+    def entries() -> Iterator[Load | None]:
+        for piece in pieces:
+            yield from piece
+            yield None  # the border
 
-    def new_pictures() -> Iterator[tuple[int, torch.Tensor | None]]:
-        waiting: list[np.ndarray] = []
-        loaded = in_order(load, places, reading_threads(device))
-        for place, (pixels, digest) in zip(places, loaded, strict=True):
-            if digests is None:
-                found.append(digest)
-            if digest not in number:
-                number[digest] = len(number)
-                waiting.append(pixels)
-            if len(waiting) == batch_size:
-                yield int(place) + 1, pinned(stack_images(waiting, size), device)
+    def load(entry: Load | None) -> tuple[np.ndarray | None, Picture | None]:
+        pixels, picture = entry() if entry else (None, None)
+        return None if pixels is None else resize_image(pixels, size, size), picture
+
+    def batches() -> Iterator[tuple[torch.Tensor | None, int, list[Picture] | None]]:
+        loaded, pictures, seen, waiting = 0, [], set(), []
+        for pixels, picture in in_order(load, entries(), reading_threads(device)):
+            if picture:
+                loaded += 1
+                pictures.append(picture)
+                if pixels is not None and picture.digest not in seen:
+                    seen.add(picture.digest)
+                    waiting.append(pixels)
+            if not picture or len(waiting) == batch_size:
+                batch = pinned(stack_images(waiting, size), device) if waiting else None
+                yield batch, loaded, None if picture else pictures
                 waiting = []
-        yield len(rows), pinned(stack_images(waiting, size), device) if waiting else None
+            if not picture:
+                pictures, seen = [], set()
 
     model.eval()
-    vectors, filled = np.empty((len(places), model.settings.embed_dim), np.float32), 0
-    encoded = []
-    progress("images", 0, len(rows))
-    for done, batch in read_ahead(new_pictures()):
+    encoded, vectors = [], [np.empty((0, model.settings.embed_dim), np.float32)]
+    progress(0)
+    for batch, loaded, pictures in read_ahead(batches()):
         if batch is not None:
             with torch.inference_mode(), autocast(device, precision):
                 pixels = normalise(move(batch, device))
                 encoded.append(move(model.encode_images(pixels), "cpu"))
         # Thousands of small results, each kept where it came to lie, would keep the memory between them too.
-        if encoded and (len(encoded) == GATHERED or done == len(rows)):
-            part = _gathered(encoded, device)
-            vectors[filled : filled + len(part)] = part
-            filled += len(part)
+        if encoded and (len(encoded) == GATHERED or pictures is not None):
+            vectors.append(_gathered(encoded, device))
             encoded.clear()
-        progress("images", done, len(rows))
-    return vectors if filled == len(rows) else vectors[[number[digest] for digest in found]]
+        progress(loaded)
+        if pictures is not None:
+            yield EncodedPiece(_row_each(np.concatenate(vectors), pictures), pictures)
+            vectors = vectors[:1]
+
+
+def _row_each(vectors: np.ndarray, pictures: list[Picture]) -> np.ndarray:
+    """float32 (n, D): a row for each picture that is not left out, from one for each different picture."""
+    digests = [picture.digest for picture in pictures if not picture.reason]
+    if len(vectors) == len(digests):
+        return vectors
+    number = {digest: index for index, digest in enumerate(dict.fromkeys(digests))}
+    return vectors[[number[digest] for digest in digests]]
 
 
 def encode_captions(
@@ -189,12 +270,25 @@ def embed_dataset(
     part, _ = dataset.catalogue.select(rows)
     digests = dataset.digests(rows)
     image = encode_images(model, dataset.image, rows, digests=digests, batch_size=batch_size, **options)
-    caption = np.empty((len(part.text), model.settings.embed_dim), np.float32)
-    for captions, shard in _encoded_together(part, model):
-        texts = part.text[captions]
-        caption[captions] = encode_captions(model, checkpoint.vocabulary, texts, shard=shard, **options)
-    made = _made_by(checkpoint, image, caption, part, dataset.name, dataset.path)
+    caption = encode_captions_of(checkpoint, part, **options)
+    made = made_by(checkpoint, image, caption, part, dataset.name, dataset.path)
     return replace(made, dataset_digest=dataset.digest)
+
+
+def encode_captions_of(
+    checkpoint: Checkpoint, catalogue: Catalogue, *, device: torch.device, **options: Any
+) -> np.ndarray:
+    """float32 (M, D), L2-normalised: embeddings of all captions of a catalogue.
+
+    Args:
+        options: as of `encode_captions`.
+    """
+    model = checkpoint.model.to(device, memory_format=torch.channels_last)
+    caption = np.empty((len(catalogue.text), model.settings.embed_dim), np.float32)
+    for rows, shard in _encoded_together(catalogue, model):
+        texts, own = catalogue.text[rows], {"device": device, "shard": shard, **options}
+        caption[rows] = encode_captions(model, checkpoint.vocabulary, texts, **own)
+    return caption
 
 
 def _encoded_together(catalogue: Catalogue, model: Swan) -> list[tuple[np.ndarray, int]]:
@@ -206,70 +300,6 @@ def _encoded_together(catalogue: Catalogue, model: Swan) -> list[tuple[np.ndarra
         (np.flatnonzero(split == name), VALIDATION_SHARD if name == "val" else TEST_SHARD)
         for name in dict.fromkeys(split)
     ]
-
-
-def embed_folder(
-    checkpoint: Checkpoint,
-    folder: Path,
-    *,
-    missing: str = "error",
-    device: torch.device,
-    batch_size: int | None = None,
-    precision: str = "fp32",
-    progress: Progress = quiet,
-) -> tuple[Embeddings, list[tuple[str, str]]]:
-    """Embeddings of every image below a folder, and the file name and defect of those left out.
-
-    Args:
-        missing: "error", or "skip" to leave unreadable images out.
-
-    Raises:
-        SwanError: no images there. ImageError: one is unreadable, unless `missing` is "skip".
-    """
-    if not folder.is_dir():
-        raise SwanError(f"--images {folder}: no such folder")
-    source = read_source(folder, "folder")
-    names = [entry.filename for entry in source.entries]
-    skipped: dict[int, tuple[str, str]] = {}
-    blank = np.zeros((1, 1, 3), np.uint8)
-
-    def read_image(row: int) -> np.ndarray:
-        try:
-            path = source.images / names[row]
-            return decode_image(read_inside(path, source.images), str(path))
-        except ImageError as error:
-            if missing == "error":
-                mend = f"{error.mend or 'mend it'}; or pass over it: --missing skip"
-                raise ImageError(error.problem, mend) from None
-            skipped[row] = names[row], error.problem
-            return blank
-
-    model = checkpoint.model.to(device, memory_format=torch.channels_last)
-    image = encode_images(
-        model,
-        read_image,
-        range(len(names)),
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-        progress=progress,
-    )
-    kept = [row for row in range(len(names)) if row not in skipped]
-    if not kept:
-        raise SwanError(f"{folder}: none of its {len(names)} images can be read")
-    catalogue = Catalogue.of(
-        [names[row] for row in kept], [source.entries[row].scene for row in kept], [None] * len(kept)
-    )
-    no_captions = np.empty((0, image.shape[1]), np.float32)
-    embeddings = _made_by(
-        checkpoint,
-        image[kept] if skipped else image,
-        no_captions,
-        catalogue,
-        folder.resolve().name,
-        source.images,
-    )
-    return embeddings, [skipped[row] for row in sorted(skipped)]
 
 
 def embed_texts(
@@ -302,17 +332,18 @@ def embed_texts(
     )
     no_images = np.empty((0, caption.shape[1]), np.float32)
     catalogue = Catalogue.of(text=texts, image=[-1] * len(texts))
-    return _made_by(checkpoint, no_images, caption, catalogue, name)
+    return made_by(checkpoint, no_images, caption, catalogue, name)
 
 
-def _made_by(
+def made_by(
     checkpoint: Checkpoint,
-    image: np.ndarray,
+    image: np.ndarray | JoinedRows,
     caption: np.ndarray,
     catalogue: Catalogue,
     dataset: str,
-    pictures: Path | None = None,
+    pictures: Path | str = "",
 ) -> Embeddings:
+    """Embeddings with what is recorded of a checkpoint; `dataset` and `pictures` as in `Embeddings`."""
     return Embeddings(
         image=image,
         caption=caption,
@@ -322,5 +353,5 @@ def _made_by(
         checkpoint_sha256=checkpoint.sha256,
         variant=checkpoint.model.settings.variant,
         vocab=str(checkpoint.vocab or ""),
-        pictures=str(pictures or ""),
+        pictures=str(pictures),
     )

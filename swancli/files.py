@@ -86,8 +86,11 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keeps other processes from writing into a folder; it is free again when this one ends, however it does.
+
+    Args:
+        wait: for the end of another one that writes into it.
 
     Raises:
         SwanError: another process writes into it.
@@ -97,7 +100,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise SwanError(f"{folder}: another swan is writing there", "wait for its end, or stop it") from None
     try:

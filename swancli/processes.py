@@ -111,6 +111,14 @@ class Processes:
 ALONE = Processes()
 
 
+def launched() -> tuple[int, int, int] | None:
+    """Rank and number of this launch's processes, and how often they were started again; None without one."""
+    if not all(name in os.environ for name in LAUNCHED_BY):
+        return None
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), attempt
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes of this launch, able to exchange tensors of a device until the body ends.
@@ -120,11 +128,11 @@ def joined(device: torch.device) -> Iterator[Processes]:
     Raises:
         SwanError: as the body does, or a process was lost. SystemExit: another process has told its error.
     """
-    if not all(name in os.environ for name in LAUNCHED_BY):
+    launch = launched()
+    if not launch:
         yield ALONE
         return
-    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    rank, count, attempt = launch
     store = _store_of_launch(rank)
     processes = Processes(rank, count, attempt, store)
     if device.type == "cuda":

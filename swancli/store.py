@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,13 +25,15 @@ from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.files import atomic_path
 from swancli.hdf5_writing import StoreFile, writing
-from swancli.images import decode_image
+from swancli.images import decode_image, leads_out
+from swancli.joined_rows import JoinedRows, Runs, virtual_layout
 
 VERSION = 1
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
 FEATURES = "swan-features"  # see `features`
 INDEX = "swan-index"  # see `query.index`
 TILES = "swan-tiles"  # see `query.tiles`
+PART = "swan-embeddings-part"  # a piece or a shard of embeddings, see `archive`
 MADE_BY = {
     DATASET: "swan prepare",
     VOCABULARY: "swan vocab",
@@ -38,7 +41,9 @@ MADE_BY = {
     FEATURES: "swan prepare --features",
     INDEX: "swan embed --index",
     TILES: "swan embed --scene-image",
+    PART: "swan embed --shard",
 }
+IMAGE_VECTORS = "images/embedding"
 SPLITS = ("train", "val", "test")
 TEXT = h5py.string_dtype(encoding="utf-8")
 BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dimensions
@@ -65,7 +70,8 @@ def open_store(path: Path, kind: str) -> h5py.File:
 
     Raises:
         StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
-            lies in another file: a stranger's could show any file of this machine as pictures.
+            lies in another file: a stranger's could show any file of this machine as pictures. Embeddings may
+            lie in their shards, when each is there and as it was when they were joined.
     """
     again = f"make it with `{MADE_BY[kind]}`"
     if not path.is_file():
@@ -86,10 +92,13 @@ def open_store(path: Path, kind: str) -> h5py.File:
         if not complete:
             raise StoreError(f"{path}: not complete, the command that wrote it was interrupted", again)
         with damage_named(path, kind):
-            elsewhere = _leading_elsewhere(file)
+            joined = kind == EMBEDDINGS and "shards/file" in file
+            elsewhere = _leading_elsewhere(file, IMAGE_VECTORS if joined else "")
         if elsewhere:
             problem = f"{path}: its /{elsewhere} lies in another file, which no swan writes and none reads"
             raise StoreError(problem, again)
+        if joined:
+            _check_shards(path, file)
     except StoreError:
         file.close()
         raise
@@ -119,18 +128,64 @@ def damage_named(name: Path | str, kind: str) -> Iterator[None]:
         raise StoreError(f"{name}: damaged ({reason})", f"make it again: {MADE_BY[kind]}") from error
 
 
-def _leading_elsewhere(file: h5py.File) -> str:
-    """Name of a link or an array in a file whose content lies in another file; "" when there is none."""
+def _leading_elsewhere(file: h5py.File, virtual: str) -> str:
+    """Name of a link or an array in a file whose content lies in another file; "" when there is none.
+
+    Args:
+        virtual: an array that may be virtual.
+    """
 
     def check(name: bytes, link: h5py.h5l.LinkInfo) -> str | None:
         if link.type == h5py.h5l.TYPE_HARD:
             found = file[name]
-            outside = isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)
+            outside = isinstance(found, h5py.Dataset) and bool(found.is_virtual or found.external)
+            outside = outside and not (found.is_virtual and name.decode(errors="replace") == virtual)
         else:
             outside = link.type != h5py.h5l.TYPE_SOFT
         return name.decode(errors="replace") if outside else None
 
     return file.id.links.visit(check, info=True) or ""
+
+
+SHARD_NAME = re.compile(r"([^/\\\0]+)\.shards/(\d+)-of-(\d+)\.h5")
+
+
+def _check_shards(path: Path, file: h5py.File) -> None:
+    """Refuses joined embeddings unless each shard is there, and is the one that was joined."""
+    with damage_named(path, EMBEDDINGS):
+        names = texts_in(file, "shards/file")
+        digests = texts_in(file, "shards/digest", len(names))
+        rows, width = array_in(file, IMAGE_VECTORS, "f", None, None).shape
+        parsed = [SHARD_NAME.fullmatch(name) for name in names]
+        if not all(parsed) or len({match[1] for match in parsed if match}) != 1:
+            raise ValueError("its shards are not those of one folder beside it")
+    lengths = []
+    for match, digest in zip(parsed, digests, strict=True):
+        shard = _beside(file) / match[0]
+        again = f"put it back, or make it again: swan embed --shard {match[2]}/{match[3]} --resume"
+        if leads_out(shard, _beside(file)):
+            raise StoreError(f"{path}: its shard {shard} is a link that leads elsewhere", again)
+        try:
+            with open_store(shard, PART) as part, damage_named(shard, PART):
+                lengths.append(len(array_in(part, IMAGE_VECTORS, "f", None, width)))
+                same = text_attribute(part, "digest") == digest
+        except StoreError as error:
+            raise StoreError(f"{path}: lacks a shard: {error.problem}", again) from error
+        if not same:
+            raise StoreError(f"{path}: its shard {shard} is another one than was joined", again)
+    with damage_named(path, EMBEDDINGS):
+        _read_runs(file).check(lengths, rows)
+
+
+def _read_runs(file: h5py.File) -> Runs:
+    """Where the rows of joined embeddings lie; asking HDF5 for it takes seconds where many are repeated."""
+    names = [f"shards/{name}" for name in ("start", "part", "first")]
+    return Runs(*(array_in(file, name, "iu", None)[:].astype(np.int64) for name in names))
+
+
+def _beside(file: h5py.File) -> Path:
+    """The folder that the shards of joined embeddings are looked for in."""
+    return Path(file.filename).resolve().parent
 
 
 def _as_text(value: Any) -> str:
@@ -336,9 +391,14 @@ class DatasetWriter:
         write_catalogue(self._file, catalogue)
         self._file.create_dataset("images/digest", data=_objects(self._digests), dtype=TEXT)
         self._file.attrs["digest"] = content_digest(catalogue, self._digests)
-        for column, name in enumerate(("filename", "reason")):
-            values = _objects(row[column] for row in skipped)
-            self._file.create_dataset(f"skipped/{name}", data=values, dtype=TEXT)
+        _write_skipped(self._file, skipped)
+
+
+def _write_skipped(file: h5py.File, skipped: Sequence[tuple[str, str]]) -> None:
+    """Writes `/skipped/{filename,reason}`."""
+    for column, name in enumerate(("filename", "reason")):
+        values = _objects(row[column] for row in skipped)
+        file.create_dataset(f"skipped/{name}", data=values, dtype=TEXT)
 
 
 @contextmanager
@@ -463,7 +523,7 @@ class Embeddings:
     dataset_digest: of the data set that was embedded, see `content_digest`; "" of folders and lines of text.
     """
 
-    image: np.ndarray | h5py.Dataset
+    image: np.ndarray | h5py.Dataset | JoinedRows
     caption: np.ndarray | h5py.Dataset
     catalogue: Catalogue
     dataset: str
@@ -479,38 +539,73 @@ class Embeddings:
 PATHS = ("checkpoint", "vocab", "pictures")  # of `Embeddings`
 
 
-def write_embeddings(path: Path, embeddings: Embeddings) -> str:
+def write_embeddings(
+    path: Path,
+    embeddings: Embeddings,
+    digests: Sequence[str] | None = None,
+    shards: Sequence[tuple[Path, Part]] = (),
+    identity: str = "",
+) -> str:
     """Writes an `embeddings.h5`.
+
+    Args:
+        digests: of each image's pixels, where they are known.
+        shards: the files in the folder beside it that hold the image embeddings, which are then not copied.
+        identity: of the archive whose shards these are.
 
     Returns:
         The digest of its image embeddings, by which an index knows that it belongs to them.
     """
-    digest = hashlib.blake2b(f"{embeddings.image.shape}".encode(), digest_size=16)
     with create_store(path, EMBEDDINGS) as file:
         write_catalogue(file, embeddings.catalogue)
         file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32, copy=False))
-        image = file.create_dataset("images/embedding", embeddings.image.shape, np.float32)
-        for start in range(0, len(image), BLOCK):
-            block = np.ascontiguousarray(embeddings.image[start : start + BLOCK], np.float32)
-            image[start : start + BLOCK] = block
-            digest.update(block)
-            file.check()
+        if digests is not None:
+            file.create_dataset("images/digest", data=_objects(digests), dtype=TEXT)
+        if shards:
+            names = [f"{shard.parent.name}/{shard.name}" for shard, _ in shards]
+            lengths = [len(part.image) for _, part in shards]
+            layout = virtual_layout(embeddings.image, names, lengths, IMAGE_VECTORS)
+            file.create_virtual_dataset(IMAGE_VECTORS, layout)
+            file.create_dataset("shards/file", data=_objects(names), dtype=TEXT)
+            marks = _objects(part.digest for _, part in shards)
+            file.create_dataset("shards/digest", data=marks, dtype=TEXT)
+            runs = embeddings.image.runs
+            file["shards/start"], file["shards/part"], file["shards/first"] = (
+                runs.starts,
+                runs.part,
+                runs.first,
+            )
+            file.attrs["identity"] = identity
+        digest = _write_vectors(file, embeddings.image, stored=not shards)
         for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
         for name in PATHS:
             file.attrs[name] = to_relative(getattr(embeddings, name), path.parent)
-        file.attrs["digest"] = digest.hexdigest()
+    return digest
+
+
+def _write_vectors(file: StoreFile, vectors: np.ndarray | JoinedRows, stored: bool = True) -> str:
+    """Writes `/images/embedding` and its digest, which it returns; the digest alone where that is virtual."""
+    digest = hashlib.blake2b(f"{vectors.shape}".encode(), digest_size=16)
+    image = file.create_dataset(IMAGE_VECTORS, vectors.shape, np.float32) if stored else None
+    for start in range(0, len(vectors), BLOCK):
+        block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
+        if image is not None:
+            image[start : start + BLOCK] = block
+        digest.update(block)
+        file.check()
+    file.attrs["digest"] = digest.hexdigest()
     return digest.hexdigest()
 
 
 def to_relative(path: str, folder: Path) -> str:
-    """A path as it is stored in a file of a folder, so that both can move together; "" stays."""
-    return os.path.relpath(path, folder) if path else ""
+    """A path as it is stored in a file of a folder, so that both can move together; "" and addresses stay."""
+    return os.path.relpath(path, folder) if path and "://" not in path else path
 
 
 def from_relative(path: str, folder: Path) -> str:
-    """The path that `to_relative` stored in a file of a folder; "" stays."""
-    return os.path.normpath(folder / path) if path else ""
+    """The path that `to_relative` stored in a file of a folder; "" and addresses stay."""
+    return os.path.normpath(folder / path) if path and "://" not in path else path
 
 
 def open_embeddings(path: Path) -> Embeddings:
@@ -532,11 +627,24 @@ def open_embeddings(path: Path) -> Embeddings:
                 if values.dtype != np.float32:
                     raise TypeError(f"{values.name} holds {values.dtype}, not float32")
             attributes = {name: text_attribute(file, name, "") for name in names}
+            if "shards/file" in file:
+                image = _in_shards(image)
     except StoreError:
         file.close()
         raise
     attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
     return Embeddings(image, caption, catalogue, **attributes)
+
+
+def _in_shards(array: h5py.Dataset) -> JoinedRows:
+    """A virtual array, read from its shards and never by HDF5.
+
+    That shows zeros for a shard that is gone, looks for it in other places too, follows a stranger's names to
+    any file, and crashes at the end of a process.
+    """
+    paths = [_beside(array.file) / name for name in texts_in(array.file, "shards/file")]
+    runs, width = _read_runs(array.file), array.shape[1]
+    return JoinedRows(runs, width, lambda number: _part_vectors(paths[number]), array.file, array.name)
 
 
 def read_embeddings(path: Path) -> Embeddings:
@@ -569,7 +677,7 @@ def changed_since(embeddings: Embeddings) -> str:
     return f"{path} was prepared again after it was embedded; {again}" if changed else ""
 
 
-def read_rows(embedding: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+def read_rows(embedding: h5py.Dataset | JoinedRows, start: int, stop: int) -> np.ndarray:
     """float32 (stop - start, D): some of the vectors in a store, each L2-normalised.
 
     Raises:
@@ -601,13 +709,99 @@ def check_normalised(vectors: np.ndarray, name: str, rows: int | np.ndarray = 0)
         raise StoreError(f"{name}[{row}] {problem}", "make the file again, with a checkpoint that is sound")
 
 
-def mapped(array: h5py.Dataset) -> np.ndarray:
+def mapped(array: h5py.Dataset | JoinedRows) -> np.ndarray | JoinedRows:
     """A column of a store as an array whose values the system fetches from the file where they are touched.
 
     So a few rows of many cost nothing else. A column that does not lie in the file in one piece, as no swan
     writes it, is read; so is one of texts or other objects, whose bytes in the file are no values.
+    Joined rows are such an array.
     """
+    if isinstance(array, JoinedRows):
+        return array
     start = array.id.get_offset()
     if start is None or not array.size or array.dtype.hasobject:
         return array[:]
     return np.memmap(array.file.filename, array.dtype, "r", offset=start, shape=array.shape)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# pieces and shards of embeddings
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece or a shard of an archive's embeddings.
+
+    image: float32 (n, D), L2-normalised; catalogue: the same n rows, without splits and captions.
+    pixel_digest: object (n,) of str, of each image's pixels. skipped: file name and reason of each image left
+    out. digest: of `image`, as `write_part` stored it; "" before that.
+    """
+
+    image: np.ndarray | JoinedRows
+    catalogue: Catalogue
+    pixel_digest: np.ndarray
+    skipped: list[tuple[str, str]]
+    digest: str = ""
+
+
+def write_part(path: Path, part: Part, identity: str) -> None:
+    """Writes a part of the archive of that identity."""
+    with create_store(path, PART) as file:
+        file.attrs.update(identity=identity, part=path.stem)
+        write_catalogue(file, part.catalogue)
+        file.create_dataset("images/digest", data=_objects(part.pixel_digest), dtype=TEXT)
+        _write_skipped(file, part.skipped)
+        _write_vectors(file, part.image)
+
+
+def read_part(path: Path, identity: str) -> Part:
+    """A part. Its vectors stay in the file, which is open only once they are asked for.
+
+    Args:
+        identity: of its archive; "" for any.
+
+    Raises:
+        StoreError: see `open_store`; also when it is of another archive, or not the part of its name.
+    """
+    with open_store(path, PART) as file:
+        with damage_named(path, PART):
+            found, name = (text_attribute(file, name) for name in ("identity", "part"))
+            catalogue = read_catalogue(file)
+            image = array_in(file, IMAGE_VECTORS, "f", len(catalogue.filename), None)
+            if image.dtype != np.float32:
+                raise TypeError(f"/{IMAGE_VECTORS} holds {image.dtype}, not float32")
+            names, reasons = texts_in(file, "skipped/filename"), texts_in(file, "skipped/reason")
+            lazily = JoinedRows(Runs.of([len(image)]), image.shape[1], lambda _: _part_vectors(path))
+            part = Part(
+                lazily,
+                catalogue,
+                texts_in(file, "images/digest", len(image)),
+                list(zip(names, reasons, strict=True)),
+                text_attribute(file, "digest"),
+            )
+        if identity and (found, name) != (identity, path.stem):
+            raise StoreError(f"{path}: of another archive, or another part", "remove it, and make it again")
+    return part
+
+
+def joined_parts(
+    paths: Sequence[Path], parts: Sequence[Part], width: int, place: np.ndarray | None = None
+) -> JoinedRows:
+    """float32 (N, D): rows of several parts as one array.
+
+    Args:
+        width: D. place: as in `Runs.of`.
+
+    Raises:
+        StoreError: a part is of another width.
+    """
+    for path, part in zip(paths, parts, strict=True):
+        if part.image.shape[1] != width:
+            raise StoreError(f"{path}: vectors of {part.image.shape[1]} dimensions, not {width}", "remove it")
+    runs = Runs.of([len(part.image) for part in parts], place)
+    return JoinedRows(runs, width, lambda number: _part_vectors(paths[number]))
+
+
+def _part_vectors(path: Path) -> np.ndarray:
+    with open_store(path, PART) as file, damage_named(path, PART):
+        return mapped(array_in(file, IMAGE_VECTORS, "f", None, None))

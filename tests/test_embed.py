@@ -5,11 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from swancli.embed import embed_dataset, embed_folder, encode_captions, encode_images, open_dataset
+from swancli.archive import archive_of_source, embed_archive
+from swancli.embed import embed_dataset, encode_captions, encode_images, open_dataset
 from swancli.errors import ImageError
+from swancli.image_sources import open_source
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
+from swancli.shards import WHOLE
 from swancli.store import Catalogue, create_dataset
 from swancli.vocab import count_words
 
@@ -144,10 +147,17 @@ def test_link_that_leads_out_of_the_folder_is_refused_or_left_out(vocabulary, tm
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     (folder / "secret.png").symlink_to(tmp_path / "secret.png")
     (folder / "same.png").symlink_to("own.png")
+    output = tmp_path / "embeddings.h5"
+
+    def embed(missing):
+        archive = archive_of_source(open_source(str(folder)), 32, missing)
+        return embed_archive(checkpoint, archive, output, WHOLE, batch_size=32, device=CPU)
+
     with pytest.raises(ImageError, match=r"secret\.png: leads out of the folder") as told:
-        embed_folder(checkpoint, folder, device=CPU)
+        embed("error")
     assert "cp -rL" in told.value.mend
     assert "--missing skip" in told.value.mend
-    embeddings, skipped = embed_folder(checkpoint, folder, missing="skip", device=CPU)
-    assert embeddings.catalogue.filename.tolist() == ["own.png", "same.png"]
-    assert [name for name, _ in skipped] == ["secret.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"best.pt", "images", "secret.png"}
+    outcome = embed("skip")
+    assert outcome.embeddings.catalogue.filename.tolist() == ["own.png", "same.png"]
+    assert [name for name, _ in outcome.skipped] == ["secret.png"]

@@ -1,5 +1,8 @@
 """The files between the steps: whole or not there, and read as they were written."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -15,15 +18,20 @@ from swancli.store import (
     Catalogue,
     Dataset,
     Embeddings,
+    Part,
     create_dataset,
     create_store,
+    joined_parts,
     mapped,
     open_embeddings,
     open_store,
     read_catalogue,
     read_embeddings,
+    read_part,
+    read_rows,
     write_catalogue,
     write_embeddings,
+    write_part,
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -329,3 +337,176 @@ def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
         file[f"images/{column}"] = values
     with pytest.raises(StoreError, match=rf"/images/{column} has the shape \(1,.*not \(2"):
         Dataset(path)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# embeddings in shards
+
+
+def write_shards(folder):
+    """Five vectors in two shards, and the embeddings that they are joined to: rows 0, 1, 2, 3, 0, 4."""
+    vectors = np.eye(5, 8, dtype=np.float32)
+    paths = [folder / "a.shards" / f"{number}-of-2.h5" for number in (1, 2)]
+    for path, rows in zip(paths, (slice(0, 3), slice(3, 5)), strict=True):
+        names = [f"{row}.png" for row in range(5)][rows]
+        catalogue = Catalogue.of(names, [None] * len(names), [None] * len(names))
+        write_part(path, Part(vectors[rows], catalogue, np.array(names, object), [("b.png", "gone")]), "id")
+    parts = [read_part(path, "id") for path in paths]
+    place = np.array([0, 1, 2, 3, 0, 4])
+    catalogue = Catalogue.of("abcdef", [None] * 6, [None] * 6)
+    joined = Embeddings(
+        joined_parts(paths, parts, 8, place), vectors[:0], catalogue, "a", "b", "", "repaired"
+    )
+    write_embeddings(folder / "a.h5", joined, "uvwxyz", list(zip(paths, parts, strict=True)), "id")
+    return folder / "a.h5", vectors[place]
+
+
+def test_part_reads_back(tmp_path):
+    write_shards(tmp_path)
+    part = read_part(tmp_path / "a.shards" / "2-of-2.h5", "id")
+    assert part.catalogue.filename.tolist() == part.pixel_digest.tolist() == ["3.png", "4.png"]
+    assert part.skipped == [("b.png", "gone")]
+    np.testing.assert_array_equal(part.image[:], np.eye(5, 8)[3:])
+
+
+def test_joined_embeddings_read_as_a_plain_file_of_the_same_vectors_does(tmp_path):
+    path, vectors = write_shards(tmp_path)
+    plain = tmp_path / "plain.h5"
+    opened = open_embeddings(path)
+    with opened.image.file:
+        assert (
+            write_embeddings(plain, replace(opened, image=vectors, caption=vectors[:0]), "uvwxyz")
+            == opened.digest
+        )
+        np.testing.assert_array_equal(mapped(opened.image)[np.array([4, 0, 3])], vectors[[4, 0, 3]])
+    np.testing.assert_array_equal(read_embeddings(path).image, vectors)
+    assert columns(read_embeddings(path).catalogue) == columns(read_embeddings(plain).catalogue)
+    for name in (path, plain):
+        with h5py.File(name) as file:
+            np.testing.assert_array_equal(file["images/embedding"][:], vectors)
+            assert file["images/digest"].asstr()[:].tolist() == list("uvwxyz")
+
+
+def test_joined_embeddings_move_with_their_folder_and_are_found_by_a_link(tmp_path, monkeypatch):
+    folder = tmp_path / "before"
+    path, vectors = write_shards(folder)
+    folder.rename(tmp_path / "after")
+    (tmp_path / "link.h5").symlink_to(tmp_path / "after" / path.name)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read_embeddings(Path("link.h5")).image, vectors)
+
+
+def shard_is_gone(shard, folder):
+    shard.unlink()
+
+
+def shard_is_a_link_that_leads_out(shard, folder):
+    elsewhere = folder.parent / f"{folder.name}-elsewhere.h5"
+    shard.rename(elsewhere)
+    shard.symlink_to(elsewhere)
+
+
+def folder_is_a_link_that_leads_out(shard, folder):
+    elsewhere = folder.parent / f"{folder.name}-elsewhere"
+    shard.parent.rename(elsewhere)
+    (folder / "a.shards").symlink_to(elsewhere)
+
+
+def shard_is_made_anew(shard, folder):
+    part = read_part(shard, "id")
+    write_part(shard, replace(part, image=part.image[::-1]), "id")
+
+
+def shard_is_another_one(shard, folder):
+    shard.write_bytes((folder / "a.shards" / "1-of-2.h5").read_bytes())
+
+
+def shard_is_no_shard(shard, folder):
+    shard.write_bytes((folder / "a.h5").read_bytes())
+
+
+def shard_is_not_complete(shard, folder):
+    with h5py.File(shard, "r+") as file:
+        del file.attrs["complete"]
+
+
+def shard_has_fewer_rows(shard, folder):
+    with h5py.File(shard, "r+") as file:
+        vectors = file["images/embedding"][:1]
+        del file["images/embedding"]
+        file["images/embedding"] = vectors
+
+
+def change(**columns):
+    def renamed(shard, folder):
+        with h5py.File(folder / "a.h5", "r+") as file:
+            for name, values in columns.items():
+                del file[f"shards/{name}"]
+                file.create_dataset(f"shards/{name}", data=values, dtype=h5py.string_dtype())
+
+    return renamed
+
+
+def runs_lead_beyond_a_shard(shard, folder):
+    with h5py.File(folder / "a.h5", "r+") as file:
+        file["shards/first"][0] = 3
+
+
+def another_column_is_virtual(shard, folder):
+    with h5py.File(folder / "a.h5", "r+") as file:
+        del file["captions/embedding"]
+        layout = h5py.VirtualLayout((1, 8), np.float32)
+        layout[:] = h5py.VirtualSource("a.shards/1-of-2.h5", "images/embedding", (3, 8))[:1]
+        file.create_virtual_dataset("captions/embedding", layout)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (shard_is_gone, r"a\.h5: lacks a shard: .*2-of-2\.h5: no such file"),
+        (shard_is_a_link_that_leads_out, r"2-of-2\.h5 is a link that leads elsewhere"),
+        (folder_is_a_link_that_leads_out, r"1-of-2\.h5 is a link that leads elsewhere"),
+        (shard_is_made_anew, r"2-of-2\.h5 is another one than was joined"),
+        (shard_is_another_one, r"2-of-2\.h5 is another one than was joined"),
+        (shard_is_no_shard, r"lacks a shard: .*2-of-2\.h5: a swan-embeddings-part file is needed"),
+        (shard_is_not_complete, r"2-of-2\.h5: not complete"),
+        (shard_has_fewer_rows, r"a\.h5: damaged \(its runs lead to rows that its shards do not have"),
+        (change(file=["a.shards/1-of-2.h5", "../2-of-2.h5"]), "not those of one folder beside it"),
+        (change(file=["a.shards/1-of-2.h5", "/a.shards/2-of-2.h5"]), "not those of one folder beside it"),
+        (change(file=["a.shards/1-of-2.h5", "b.shards/2-of-2.h5"]), "not those of one folder beside it"),
+        (change(file=["../1-of-2.h5", "../2-of-2.h5"]), "not those of one folder beside it"),
+        (change(file=["b.shards/1-of-2.h5", "b.shards/2-of-2.h5"]), r"b\.shards/1-of-2\.h5: no such file"),
+        (change(digest=["0"]), "/shards/digest has the shape"),
+        (runs_lead_beyond_a_shard, "lead to rows that its shards do not have"),
+        (another_column_is_virtual, "its /captions/embedding lies in another file"),
+    ],
+)
+def test_joined_embeddings_whose_shards_are_not_as_they_were_are_refused(tmp_path, spoil, said):
+    """HDF5 would show zeros, or what a stranger put there."""
+    folder = tmp_path / "joined"
+    path, _ = write_shards(folder)
+    spoil(folder / "a.shards" / "2-of-2.h5", folder)
+    for read in (open_embeddings, read_embeddings):
+        with pytest.raises(StoreError, match=said) as caught:
+            read(path)
+    assert caught.value.mend
+
+
+def test_virtual_array_is_never_read_by_hdf5_which_a_stranger_may_lead_anywhere(tmp_path):
+    path, vectors = write_shards(tmp_path)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["a"] = vectors[::-1]
+    with h5py.File(path, "r+") as file:
+        del file["images/embedding"]
+        layout = h5py.VirtualLayout((6, 8), np.float32)
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "a", (6, 8))
+        file.create_virtual_dataset("images/embedding", layout)
+    np.testing.assert_array_equal(read_embeddings(path).image, vectors)
+
+
+def test_shard_that_goes_while_it_is_searched_is_told(tmp_path):
+    path, _ = write_shards(tmp_path)
+    opened = open_embeddings(path)
+    (tmp_path / "a.shards" / "2-of-2.h5").unlink()
+    with opened.image.file, pytest.raises(StoreError, match=r"2-of-2\.h5: no such file"):
+        read_rows(opened.image, 0, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,14 +29,24 @@ from swancli.commands.options import (
     exclusive,
     scene_only,
 )
-from swancli.console import Display, show_embedded, show_indexed, show_tiles, show_uploaded, warn
+from swancli.console import (
+    Display,
+    show_embedded,
+    show_indexed,
+    show_shard,
+    show_tiles,
+    show_uploaded,
+    warn,
+)
 from swancli.errors import SwanError
 from swancli.text_files import is_text
 from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
 
 if TYPE_CHECKING:
+    from swancli.image_sources import ImageSource
     from swancli.model.checkpoint import Checkpoint
     from swancli.query.milvus import Address
+    from swancli.shards import Shard
     from swancli.store import Embeddings
 
 
@@ -45,7 +56,12 @@ def embed(
     checkpoint: CheckpointFile = None,
     vocab: CheckpointVocab = None,
     images: Annotated[
-        Path | None, typer.Option(help="Embed a folder of images, in place of a data set.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Embed a folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar') in "
+            "place of a data set.",
+        ),
     ] = None,
     texts: Annotated[
         Path | None, typer.Option(help="Embed lines of text, one caption a line; - reads standard input.")
@@ -74,6 +90,17 @@ def embed(
             "(extra `milvus`). milvus:// alone: milvus.db under the root.",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Embed part I of N alone, as in a job array; the last one joins them. Under torchrun each "
+            "process has its part.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted `swan embed` of the same images.")
+    ] = False,
     batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Annotated[
@@ -84,10 +111,13 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles."""
-    from swancli.device import choose_device, describe_device
-    from swancli.embed import embed_dataset, embed_folder, embed_texts, open_dataset
+    from swancli.device import choose_device, describe_device, image_batch
+    from swancli.embed import embed_texts
+    from swancli.image_sources import open_source
     from swancli.model.checkpoint import load_checkpoint
     from swancli.query.index import load_faiss
+    from swancli.shards import chosen_shard
+    from swancli.store import write_embeddings
 
     exclusive(run=run, checkpoint=checkpoint)
     exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)
@@ -95,9 +125,16 @@ def embed(
     exclusive(scene_image=scene_image, index=index)
     exclusive(texts=texts, to=to)
     exclusive(scene_image=scene_image, to=to)
+    for option, value in (("texts", texts), ("scene_image", scene_image), ("embeddings", standing)):
+        alone(option, value, shard=shard, resume=resume)
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
-    workspace, display = Workspace(root), Display(quiet)
+    own, resume = chosen_shard(shard, resume)
+    launched_with_others = not (shard or own.whole)
+    if launched_with_others and (texts or scene_image or standing):
+        raise SwanError("torchrun: only a data set or --images has a part for each process", "run it alone")
+    first = shard or own.number == 1  # of a launch the one that speaks
+    workspace, display = Workspace(root), Display(quiet or not first)
     if index:
         load_faiss()  # now, not after an hour of encoding
     if to:
@@ -118,36 +155,40 @@ def embed(
         if address:
             _upload(standing, address, display)
         return
+    source = open_source(images) if images else None
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
-    if address:
+    if address and first:
         check_target(address, model.sha256, model.model.settings.embed_dim)
     name = dataset or model.origin["dataset"]
     if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
-    if is_shipped(encoder) and not checkpoint:
+    if first and is_shipped(encoder) and not checkpoint:
         warn(
             f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
         )
     if scene_image:
         path = output or _folder(workspace, model) / tiles_name(scene_image)
     else:
-        path = output or _embeddings_path(workspace, model, name, images, texts)
-    display.note(f"embedding with {model.path} on {describe_device(target)}")
-    with display.progress() as progress:
-        options = {"batch_size": batch_size, "device": target, "precision": precision, "progress": progress}
-        if scene_image:
+        path = output or _embeddings_path(workspace, model, name, source, texts)
+    part = "" if own.whole else f", part {own.number} of {own.count}"
+    display.note(f"embedding with {model.path} on {describe_device(target)}{part}")
+    options = {"device": target, "precision": precision}
+    if scene_image:
+        with display.progress() as progress:
+            options |= {"batch_size": batch_size, "progress": progress}
             _embed_scene(model, scene_image, path, tile_size or (), options)
-        elif images:
-            embeddings, skipped = embed_folder(model, images, missing=missing, **options)
-        elif texts:
-            embeddings, skipped = embed_texts(model, _lines(texts), str(texts), **options), []
-        else:
-            with open_dataset(workspace.dataset(name), model) as stored:
-                embeddings, skipped = embed_dataset(model, stored, **options), []
-    if not scene_image:
-        _write_embeddings(path, embeddings, skipped, index, display)
+    elif texts:
+        with display.progress() as progress:
+            options |= {"batch_size": batch_size, "progress": progress}
+            embeddings = embed_texts(model, _lines(texts), str(texts), **options)
+        _finish(path, embeddings, write_embeddings(path, embeddings), [], index, display)
+    else:
+        options |= {"batch_size": batch_size or image_batch(target), "resume": resume}
+        what = source or workspace.dataset(name)
+        if not _embed_archive(model, what, missing, path, own, index, display, bool(shard), **options):
+            return
     if address:
         _upload(path, address, display)
     where = f" --scene-image {scene_image}" if scene_image else ""
@@ -155,14 +196,61 @@ def embed(
     display.note(f'next: swan query "what to look for"{where}')
 
 
-def _write_embeddings(
-    path: Path, embeddings: Embeddings, skipped: list[tuple[str, str]], index: str | None, display: Display
-) -> None:
-    """Writes the embeddings, and their index or, for want of one, removes that of earlier ones."""
-    from swancli.query.index import index_path, remove_stale_index
-    from swancli.store import write_embeddings
+def _embed_archive(
+    model: Checkpoint,
+    images: ImageSource | Path,
+    missing: str,
+    path: Path,
+    shard: Shard,
+    index: str | None,
+    display: Display,
+    tell: bool,
+    **options: Any,
+) -> bool:
+    """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
 
-    digest = write_embeddings(path, embeddings)
+    Args:
+        tell: what became of the shard where others are still missing.
+    """
+    from swancli.archive import archive_of_dataset, archive_of_source, embed_archive
+    from swancli.embed import open_dataset
+    from swancli.shards import ShardFolder
+
+    folder = ShardFolder(path, shard)
+    if not options["resume"] and folder.begun():
+        display.note("begins anew; --resume would go on with what an interrupted swan embed left")
+    with ExitStack() as stack:
+        batch_size = options["batch_size"]
+        if isinstance(images, Path):
+            archive = archive_of_dataset(stack.enter_context(open_dataset(images, model)), batch_size)
+        else:
+            archive = archive_of_source(images, batch_size, missing)
+        progress = stack.enter_context(display.progress())
+        try:
+            outcome = embed_archive(model, archive, path, shard, progress=progress, **options)
+        except KeyboardInterrupt:
+            if folder.begun():
+                display.note("what is done is kept; go on with it: the same command and --resume")
+            raise
+    if outcome.embeddings:
+        _finish(path, outcome.embeddings, outcome.digest, outcome.skipped, index, display)
+        return True
+    if tell:
+        show_shard(archive.name, outcome)
+    return False
+
+
+def _finish(
+    path: Path,
+    embeddings: Embeddings,
+    digest: str,
+    skipped: list[tuple[str, str]],
+    index: str | None,
+    display: Display,
+) -> None:
+    """Shows embeddings that are written; writes their index or, for want of one, removes an earlier one."""
+    from swancli.query.index import index_path, remove_stale_index
+
     show_embedded(path, embeddings, skipped)
     stale = remove_stale_index(path, digest)
     if index:
@@ -199,11 +287,11 @@ def _embed_scene(
 
 
 def _embeddings_path(
-    workspace: Workspace, checkpoint: Checkpoint, dataset: str, images: Path | None, texts: Path | None
+    workspace: Workspace, checkpoint: Checkpoint, dataset: str, images: ImageSource | None, texts: Path | None
 ) -> Path:
     """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set."""
     if images:
-        name = f"embeddings-{images.resolve().name}"
+        name = f"embeddings-{images.name}"
     elif texts:  # no image in it to search, so not under the name that `query` looks for
         name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
     else:

@@ -51,6 +51,12 @@ COMMANDS = {
         ),
         Command("embed", ("embed",), "train"),
         Command(
+            "embed --resume",
+            ("embed", "--batch-size=2"),  # in two pieces
+            "train",
+            lambda root: ("embed", "--batch-size=2", "--resume"),
+        ),
+        Command(
             "embed --index", ("embed", "--index=hnsw", f"--embeddings=ROOT/{RUN}/embeddings.h5"), "embed"
         ),
         Command(

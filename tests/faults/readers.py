@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +33,21 @@ from swancli.query.index import build_index, open_index
 from swancli.query.ranking import exact_ranking
 from swancli.query.raster import Raster
 from swancli.query.tiles import TileFile, tile_scores
+from swancli.shards import Shard, ShardFolder
 from swancli.store import (
     FEATURES,
     TILES,
     Catalogue,
     Dataset,
     Embeddings,
+    Part,
     create_dataset,
     create_store,
+    joined_parts,
     open_embeddings,
+    read_part,
     write_embeddings,
+    write_part,
 )
 from swancli.train.run import resumed_config
 from swancli.vocab import UNKNOWN, Vocabulary, export_json, read_vectors, read_vocabulary, write_vocabulary
@@ -177,6 +183,25 @@ def write_small_embeddings(path: Path) -> str:
     )
 
 
+def write_small_part(path: Path) -> None:
+    catalogue, _ = small_catalogue().select(np.arange(6))
+    catalogue = Catalogue.of(catalogue.filename, catalogue.scene, [None] * 6)
+    digests = np.array([str(row) for row in range(6)], object)
+    write_part(path, Part(vectors(6), catalogue, digests, [("7.png", "not an image")]), "0" * 32)
+
+
+def write_joined(path: Path) -> None:
+    """Embeddings of two shards, the second of which shows its rows backwards."""
+    shards = [path.with_suffix(".shards") / f"{number}-of-2.h5" for number in (1, 2)]
+    for shard in shards:
+        write_small_part(shard)
+    parts = [read_part(shard, "") for shard in shards]
+    image = joined_parts(shards, parts, WIDTH, np.array([0, 1, 2, 11, 10, 9]))
+    made_by = ("small", str(path.with_name("best.pt")), "0" * 64, "repaired")
+    embeddings = Embeddings(image, vectors(12, 1), small_catalogue(), *made_by)
+    write_embeddings(path, embeddings, shards=list(zip(shards, parts, strict=True)), identity="0" * 32)
+
+
 def write_features(path: Path) -> None:
     with create_store(path, FEATURES) as file:
         file.attrs.update(
@@ -236,6 +261,19 @@ GROUP = {
 }
 
 
+MANIFEST = {
+    "format": "swan-manifest",
+    "version": 1,
+    "source": "images",
+    "images": "0" * 32,
+    "checkpoint_sha256": "0" * 64,
+    "precision": "fp32",
+    "batch_size": 32,
+    "shards": 2,
+    "pieces": [[0, 512], [512, 600]],
+}
+
+
 def write_weights(path: Path) -> None:
     torch.save({"state_dict": {"conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}}, path)
 
@@ -276,6 +314,18 @@ def search_and_evaluate(path: Path) -> None:
         ):
             assert np.isfinite(found[1]).all()
     evaluate_file(path, split=None, ceiling=True, scenes=True, new_captions=True)
+
+
+def read_all_of_part(path: Path) -> None:
+    image = read_part(path, "").image
+    assert len(image[:]) == len(image)
+
+
+def agree_with(path: Path) -> None:
+    folder = ShardFolder(path.with_name("embeddings.h5"), Shard(1, 2))
+    folder.folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder.manifest)
+    folder.agree(MANIFEST, anew=False)
 
 
 def read_all_of_features(path: Path) -> None:
@@ -340,6 +390,9 @@ READERS = {
         "dataset.h5", lambda path: write_dataset(path, encoded=True), read_all_of_dataset, spoil_hdf5
     ),
     "embeddings.h5": Reader("embeddings.h5", write_small_embeddings, search_and_evaluate, spoil_hdf5),
+    "joined embeddings": Reader("embeddings.h5", write_joined, search_and_evaluate, spoil_hdf5),
+    "shard": Reader("1-of-2.h5", write_small_part, read_all_of_part, spoil_hdf5),
+    "manifest.json": Reader("manifest.json", lambda path: write_json(path, MANIFEST), agree_with, spoil_json),
     "features.h5": Reader("features.h5", write_features, read_all_of_features, spoil_hdf5),
     "tiles": Reader("tiles-scene.png.h5", write_small_tiles, search_tiles, spoil_hdf5),
     "index": Reader("embeddings.index", write_index, ask_index, spoil_hdf5),
