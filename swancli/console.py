@@ -91,7 +91,8 @@ class Boundary(TyperGroup):
         try:
             return super().invoke(ctx)
         except SwanError as error:
-            _show_error(error.problem, error.mend)
+            if _tells():
+                _show_error(error.problem, error.mend)
             raise Exit(2) from error
         except KeyboardInterrupt:
             Console(stderr=True).print("interrupted")
@@ -105,6 +106,15 @@ class Boundary(TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             _show_error(f"{where}{error.strerror or error}", "")
             raise Exit(2) from error
+
+
+def _tells() -> bool:
+    """Whether this process shows its error: of several that work together one does."""
+    if "WORLD_SIZE" not in os.environ:  # before torch is imported for it
+        return True
+    from swancli.processes import first_to_tell
+
+    return first_to_tell()
 
 
 def _show_error(problem: str, mend: str) -> None:

@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
 MEETING = timedelta(minutes=5)
+TELLING = timedelta(seconds=2)
 PATIENCE = timedelta(hours=2)  # with the others, who may read, validate or evaluate meanwhile
 
 
@@ -123,17 +124,15 @@ def launched() -> tuple[int, int, int] | None:
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes of this launch, able to exchange tensors of a device until the body ends.
 
-    Of their errors one is shown; the processes that meet it later, or lose the one that met it, end silently.
-
     Raises:
-        SwanError: as the body does, or a process was lost. SystemExit: another process has told its error.
+        SwanError: another process was lost, or no launcher answers.
     """
     launch = launched()
     if not launch:
         yield ALONE
         return
     rank, count, attempt = launch
-    store = _store_of_launch(rank)
+    store = _store_of_launch(rank, MEETING)
     processes = Processes(rank, count, attempt, store)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -147,13 +146,9 @@ def joined(device: torch.device) -> Iterator[Processes]:
         )
     try:
         yield processes
-    except SwanError:
-        _end_unless_first_to_tell(processes)
-        raise
     except RuntimeError as error:
         if not _tells_of_lost_process(error):
             raise
-        _end_unless_first_to_tell(processes)
         problem = f"process {rank} of {count} lost another one"
         raise SwanError(problem, "see what ended it; torchrun --max-restarts 3 goes on by itself") from error
     finally:
@@ -161,13 +156,17 @@ def joined(device: torch.device) -> Iterator[Processes]:
             torch.distributed.destroy_process_group()
 
 
-def _store_of_launch(rank: int) -> torch.distributed.Store:
-    """Where the processes of a launch meet: torchrun's own place, else one that the first of them opens."""
+def _store_of_launch(rank: int, patience: timedelta) -> torch.distributed.Store:
+    """Where the processes of a launch meet: torchrun's own place, else one that the first of them opens.
+
+    Raises:
+        SwanError: nobody answers there.
+    """
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         opens = rank == 0 and not served
-        return torch.distributed.TCPStore(address, int(port), is_master=opens, timeout=MEETING)
+        return torch.distributed.TCPStore(address, int(port), is_master=opens, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise SwanError(
             f"{', '.join(LAUNCHED_BY)} are set, and nobody answers at {address}:{port}",
@@ -175,10 +174,20 @@ def _store_of_launch(rank: int) -> torch.distributed.Store:
         ) from error
 
 
-def _end_unless_first_to_tell(processes: Processes) -> None:
-    told = f"told {processes.attempt}"
-    if processes.agreed(told, str(processes.rank)) != str(processes.rank):
-        raise SystemExit(2)
+def first_to_tell() -> bool:
+    """Whether no other process of this launch has an error to tell, in this attempt.
+
+    The others have met the same one, or have lost the process that met it.
+    """
+    launch = launched()
+    if not launch or launch[1] == 1:
+        return True
+    rank, count, attempt = launch
+    try:
+        store = _store_of_launch(rank, TELLING)
+    except SwanError:
+        return True
+    return Processes(rank, count, attempt, store).agreed(f"told {attempt}", str(rank)) == str(rank)
 
 
 def _tells_of_lost_process(error: RuntimeError) -> bool:

@@ -69,12 +69,12 @@ def chosen_shard(given: str | None, resume: bool) -> tuple[Shard, bool]:
     Raises:
         SwanError: what is given is no shard, or torchrun has given another one.
     """
-    launch = launched()
-    if launch and launch[1] > 1:
-        rank, count, attempt = launch
+    rank, count, attempt = launched() or (0, 1, 0)
+    resume = resume or attempt > 0
+    if count > 1:
         if given:
             raise SwanError(f"--shard {given}: torchrun gives each process its shard", "leave --shard out")
-        return Shard(rank + 1, count), resume or attempt > 0
+        return Shard(rank + 1, count), resume
     if given is None:
         return WHOLE, resume
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)

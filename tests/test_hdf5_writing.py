@@ -43,7 +43,7 @@ def test_what_a_full_disk_did_not_take_is_read_as_it_was_written(tmp_path):
 
 
 INTERRUPTED = """
-import os, signal, sys
+import signal, sys
 from pathlib import Path
 from swancli import hdf5_writing
 from swancli.store import Catalogue, create_dataset
@@ -54,7 +54,7 @@ write, calls = hdf5_writing.UnfailingFile.write, []
 def interrupted(file, data):
     calls.append(len(data))
     if len(calls) == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # in this thread, not in one of a library's
         for _ in range(1000):  # until Python hears it
             pass
     return write(file, data)

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from swancli import processes
 from swancli.errors import SwanError
-from swancli.processes import ALONE, Processes, _end_unless_first_to_tell, joined
+from swancli.processes import ALONE, Processes, first_to_tell, joined
+
+
+def set_launch(monkeypatch, rank, count, port, attempt=0):
+    """Makes this process one of a launch of torchrun."""
+    launch = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    launch |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": attempt}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, str(value))
+    return launch
 
 
 @given(items=st.integers(0, 200), count=st.integers(1, 16))
@@ -49,19 +58,20 @@ def test_what_one_process_says_first_all_agree_on():
     assert one.agreed("run", "") == "theirs"
 
 
-def test_of_the_errors_of_an_attempt_the_first_is_told():
-    store = torch.distributed.HashStore()
-    _end_unless_first_to_tell(Processes(1, 2, 0, store))
-    with pytest.raises(SystemExit) as ended:
-        _end_unless_first_to_tell(Processes(0, 2, 0, store))
-    assert ended.value.code == 2
-    _end_unless_first_to_tell(Processes(0, 2, 1, store))  # after a restart
+def test_of_the_errors_of_an_attempt_one_is_told(monkeypatch):
+    launcher = torch.distributed.TCPStore("localhost", 0, is_master=True)
+    told = [
+        first_to_tell()
+        for rank, attempt in ((1, 0), (0, 0), (1, 0), (0, 1))
+        if set_launch(monkeypatch, rank, 2, launcher.port, attempt)
+    ]
+    assert told == [True, False, True, True]
 
 
 def test_launcher_that_is_gone_is_told(monkeypatch):
     monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
-    left_over = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-    for name, value in left_over.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "TELLING", timedelta(seconds=1))
+    set_launch(monkeypatch, rank=1, count=2, port=1)
+    assert first_to_tell()
     with pytest.raises(SwanError, match="nobody answers at localhost:1"), joined(torch.device("cpu")):
         pass

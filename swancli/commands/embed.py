@@ -185,7 +185,8 @@ def embed(
             embeddings = embed_texts(model, _lines(texts), str(texts), **options)
         _finish(path, embeddings, write_embeddings(path, embeddings), [], index, display)
     else:
-        options |= {"batch_size": batch_size or image_batch(target), "resume": resume}
+        # What comes after a joining that was done before: of a launch the first process sees to it.
+        options |= {"batch_size": batch_size or image_batch(target), "resume": resume, "again": bool(first)}
         what = source or workspace.dataset(name)
         if not _embed_archive(model, what, missing, path, own, index, display, bool(shard), **options):
             return

@@ -112,7 +112,7 @@ def main() -> None:
     Dropout.forward = lambda part, values: values
     loop.save_checkpoint = loop._tensorboard = lambda *ignored: None  # which take the most time
     torch.manual_seed(0)
-    models = {case: Swan(shape) for case, (shape, _) in CASES.items()} | {"run": Swan(SHAPE)}
+    models = {case: Swan(shape) for case, (shape, _) in CASES.items()} | {"run": Swan(CASES["frozen"][0])}
     fork = torch.multiprocessing.get_context("fork")
     for count in COUNTS:
         processes = [

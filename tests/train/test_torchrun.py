@@ -18,7 +18,7 @@ from swancli.train import loop
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 
 OPTIONS = ["--dataset", "tiny", "--image-size", "32", "--embed-dim", "16", "--batch-size", "4"]
-OPTIONS += ["--captions-per-image", "1", "--lr", "1e-4", "--epochs", "3"]
+OPTIONS += ["--captions-per-image", "1", "--lr", "1e-4", "--epochs", "3", "--freeze"]
 CLOCK = ["pairs_per_second", "seconds"]
 
 
