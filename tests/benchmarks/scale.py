@@ -87,7 +87,7 @@ def table() -> str:
     lines.append(row("embedding, two CPU cores", {5000: 5000 / embedding_rate()}, time_of))
     lines.append(row(f"embedding, a GPU of {GPU_RATE:,} images/s", {GPU_RATE: 1.0}, time_of))
     lines.append(row("exact search", points_of("exact, in the file", "processor"), time_of))
-    for kind, building, asking in (("hnsw", None, None), ("ivf-pq", 1.5, 0.5)):
+    for kind, building, asking in (("flat", 1.0, 1.0), ("hnsw", None, None), ("ivf-pq", 1.5, 0.5)):
         lines.append(row(f"{kind}: file", points_of(kind, "size"), size_of))
         lines.append(row(f"{kind}: memory to build", points_of(kind, "build_memory"), size_of))
         lines.append(row(f"{kind}: to build, a core", points_of(kind, "build_processor"), time_of, building))
