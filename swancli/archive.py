@@ -235,7 +235,8 @@ def embed_archive(
             else:
                 pieces, width = len(shard.share(len(archive.borders))), checkpoint.model.settings.embed_dim
                 outcome = _write_shard(folder, identity, pieces, width)
-                if not outcome.missing:
+                # After a restart all may have stood, and one goes on with what comes after the joining.
+                if not outcome.missing and not (stood and shard.follows):
                     outcome = _join(folder, identity, output, outcome, finish, stood)
         finally:
             if shard.whole and not folder.begun():

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,14 @@ AGREED = {
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of an archive, from 1 on."""
+    """One of several parts of an archive, from 1 on.
+
+    follows: that of a process of a launch which is not the first one, and leaves it to that one to speak.
+    """
 
     number: int
     count: int
+    follows: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -69,12 +73,12 @@ def chosen_shard(given: str | None, resume: bool) -> tuple[Shard, bool]:
     Raises:
         SwanError: what is given is no shard, or torchrun has given another one.
     """
-    launch = launched()
-    if launch and launch[1] > 1:
-        rank, count, attempt = launch
+    rank, count, attempt = launched() or (0, 1, 0)
+    resume = resume or attempt > 0
+    if count > 1:
         if given:
             raise SwanError(f"--shard {given}: torchrun gives each process its shard", "leave --shard out")
-        return Shard(rank + 1, count), resume or attempt > 0
+        return Shard(rank + 1, count, follows=rank > 0), resume
     if given is None:
         return WHOLE, resume
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)
