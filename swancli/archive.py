@@ -195,14 +195,12 @@ def embed_archive(
     device: torch.device,
     precision: str = "fp32",
     resume: bool = False,
-    again: bool = True,
     progress: Progress = quiet,
 ) -> Outcome:
     """Embeds a shard of an archive, and writes the embeddings when it is the last one.
 
     Args:
-        output: the embeddings file. resume: keep what was done of the shard before. again: give the
-            embeddings also where all shards stood joined before.
+        output: the embeddings file. resume: keep what was done of the shard before.
 
     Raises:
         SwanError: another process has this shard; another archive was begun there; no image can be read.
@@ -237,8 +235,9 @@ def embed_archive(
             else:
                 pieces, width = len(shard.share(len(archive.borders))), checkpoint.model.settings.embed_dim
                 outcome = _write_shard(folder, identity, pieces, width)
-                if not outcome.missing:
-                    outcome = _join(folder, identity, output, outcome, finish, stood and again)
+                # After a restart all may have stood, and one goes on with what comes after the joining.
+                if not outcome.missing and not (stood and shard.follows):
+                    outcome = _join(folder, identity, output, outcome, finish, stood)
         finally:
             if shard.whole and not folder.begun():
                 folder.remove_all()

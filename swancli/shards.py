@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,14 @@ AGREED = {
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of an archive, from 1 on."""
+    """One of several parts of an archive, from 1 on.
+
+    follows: that of a process of a launch which is not the first one, and leaves it to that one to speak.
+    """
 
     number: int
     count: int
+    follows: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -74,7 +78,7 @@ def chosen_shard(given: str | None, resume: bool) -> tuple[Shard, bool]:
     if count > 1:
         if given:
             raise SwanError(f"--shard {given}: torchrun gives each process its shard", "leave --shard out")
-        return Shard(rank + 1, count), resume
+        return Shard(rank + 1, count, follows=rank > 0), resume
     if given is None:
         return WHOLE, resume
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)

@@ -55,6 +55,15 @@ def test_shard_is_the_one_given_else_that_of_the_launch_else_all(monkeypatch):
 def test_launch_that_was_started_again_goes_on(monkeypatch):
     launch(monkeypatch, 2, 8, attempt=1)
     assert chosen_shard(None, False) == (Shard(3, 8), True)
+    launch(monkeypatch, 0, 1, attempt=1)
+    assert chosen_shard(None, False) == (WHOLE, True)
+    assert chosen_shard("3/8", False) == (Shard(3, 8), True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_a_launch_all_but_the_first_process_follow(monkeypatch, rank):
+    launch(monkeypatch, rank, 2)
+    assert chosen_shard(None, False)[0].follows == (rank > 0)
 
 
 def test_shards_agree_on_one_manifest_and_a_different_one_is_told(tmp_path):

@@ -133,8 +133,7 @@ def embed(
     launched_with_others = not (shard or own.whole)
     if launched_with_others and (texts or scene_image or standing):
         raise SwanError("torchrun: only a data set or --images has a part for each process", "run it alone")
-    first = shard or own.number == 1  # of a launch the one that speaks
-    workspace, display = Workspace(root), Display(quiet or not first)
+    workspace, display = Workspace(root), Display(quiet or own.follows)
     if index:
         load_faiss()  # now, not after an hour of encoding
     if to:
@@ -159,12 +158,12 @@ def embed(
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
-    if address and first:
+    if address and not own.follows:
         check_target(address, model.sha256, model.model.settings.embed_dim)
     name = dataset or model.origin["dataset"]
     if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
-    if first and is_shipped(encoder) and not checkpoint:
+    if not own.follows and is_shipped(encoder) and not checkpoint:
         warn(
             f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
         )
@@ -185,8 +184,7 @@ def embed(
             embeddings = embed_texts(model, _lines(texts), str(texts), **options)
         _finish(path, embeddings, write_embeddings(path, embeddings), [], index, display)
     else:
-        # What comes after a joining that was done before: of a launch the first process sees to it.
-        options |= {"batch_size": batch_size or image_batch(target), "resume": resume, "again": bool(first)}
+        options |= {"batch_size": batch_size or image_batch(target), "resume": resume}
         what = source or workspace.dataset(name)
         if not _embed_archive(model, what, missing, path, own, index, display, bool(shard), **options):
             return

@@ -149,6 +149,11 @@ def test_processes_of_a_launch_take_a_shard_each_and_the_last_one_prints(
     assert "embeddings of images" in printed[1].stdout
     with h5py.File(tmp_path / "two.h5") as file:
         assert file["shards/file"].asstr()[:].tolist() == ["two.shards/1-of-2.h5", "two.shards/2-of-2.h5"]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # all shards stand: the first process goes on alone
+    again = ["--images", folder, "--missing", "skip", "--index", "flat"]
+    for rank, said in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        assert ("flat index" in embed(finished, tmp_path / "two.h5", *again).stdout) == said
     refused = invoke("embed", "--texts", "-", root=finished.root, stdin="a line\n")
     assert refused.returncode == 2
     assert "torchrun: only a data set or --images" in refused.stderr
