@@ -12,6 +12,8 @@ indices-100000.json`), 200,000 in Milvus Lite (`milvus.py`), and images a second
   each tile; ivf-pq has 4 N^0.5 lists, so that p is 1.5 for sorting all vectors into them and 0.5 for a query.
 - hnsw's times grow as the power of N that lies between the two points.
 - Recall is not modelled: each index measures its own when it is built.
+
+`indices-3000000.json` is a point beside these, to hold the model against; README tells how it fared.
 """
 
 from __future__ import annotations
