@@ -90,11 +90,12 @@ def open_source(images: str) -> ImageSource:
             f"--images {urlsplit(address).scheme}://...: holds a user name or a password",
             "leave it out; give it where the service's own client looks, such as the environment",
         )
-    if any(letter in address for letter in PATTERN) or address.endswith(TAR):
+    if any(letter in address for letter in PATTERN) or address.lower().endswith(TAR):
         return _tar_source(address, _expanded(address))
     files, root = _find(address)
     pictures = [path for path in files if _is_image(path)]
-    tars = [path for path in files if path.endswith(TAR)]
+    tars = [path for path in files if path.lower().endswith(TAR)]
+    _refuse_both(address, bool(pictures), bool(tars))
     if pictures:
         return _remote_source(address, {path: files[path] for path in pictures}, root)
     if tars:
@@ -110,13 +111,15 @@ def open_source(images: str) -> ImageSource:
 
 
 def _local_source(folder: Path) -> ImageSource:
-    if folder.suffix == TAR and folder.is_file():
+    if folder.suffix.lower() == TAR and folder.is_file():
         return _tar_source(str(folder), [folder.absolute().as_posix()])
     if not folder.is_dir():
         raise SwanError(f"--images {folder}: no such folder or tar")
-    tars = sorted((str(path.absolute()) for path in folder.rglob(f"*{TAR}")), key=natural_order)
-    if tars and not any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")):
-        return _tar_source(str(folder), tars)
+    files = [path for path in folder.rglob("*") if not path.name.startswith(".")]
+    tars = [path.absolute().as_posix() for path in files if path.suffix.lower() == TAR]
+    _refuse_both(str(folder), any(path.suffix.lower() in SUFFIXES for path in files), bool(tars))
+    if tars:
+        return _tar_source(str(folder), sorted(tars, key=natural_order))
     source = read_source(folder, "folder")
     pictures = [
         Picture(
@@ -130,6 +133,14 @@ def _local_source(folder: Path) -> ImageSource:
         listed.append(f"{picture.name}\0{found.st_size}\0{found.st_mtime_ns}")
     name = folder.resolve().name
     return ImageSource(name, str(source.images), tuple(listed), partial(_ranges, pictures))
+
+
+def _refuse_both(images: str, pictures: bool, tars: bool) -> None:
+    if pictures and tars:
+        raise SwanError(
+            f"--images {images}: holds images and tars of images",
+            "give the tars alone, as FOLDER/*.tar, or a folder of images alone",
+        )
 
 
 def _ranges(pictures: list[Picture], rows: int) -> list[Piece]:
@@ -226,7 +237,7 @@ def _stamp(known: dict[str, Any]) -> str:
 def _last_part(address: str) -> str:
     """What a source is called: the last part of its address that is no pattern, without its ending."""
     parts = [part for part in address.split("/") if part and not any(letter in part for letter in PATTERN)]
-    return re.sub(r"[^\w.-]", "-", parts[-1].removesuffix(TAR).removesuffix(":"))
+    return re.sub(r"[^\w.-]", "-", parts[-1].removesuffix(TAR).removesuffix(":")) if parts else "tars"
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -252,7 +263,7 @@ def _expanded(address: str) -> list[str]:
         except Exception as error:
             raise _no_answer(one, error) from error
         found += [system.unstrip_protocol(match) for match in matches]
-    others = [one for one in found if not one.endswith(TAR)]
+    others = [one for one in found if not one.lower().endswith(TAR)]
     if others or not found:
         problem = f"{others[0]} is no {TAR}" if others else "nothing has such a name"
         raise SwanError(f"--images {address}: {problem}", "give a folder of images, or a pattern of tars")
@@ -286,6 +297,11 @@ def _tar_pictures(tar: str, name: str) -> Iterator[Picture]:
                 if member.isfile() and _is_image(member.name):
                     yield _tar_picture(archive, member, name)
                     count += 1
+            # tarfile takes a header that is cut or damaged for the end.
+            if file.seekable():
+                file.seek(archive.offset)
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("it does not end where its members do")
     except FileNotFoundError as error:
         raise ImageError(f"{tar}: no such file") from error
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:

@@ -116,8 +116,17 @@ def launched() -> tuple[int, int, int] | None:
     """Rank and number of this launch's processes, and how often they were started again; None without one."""
     if not all(name in os.environ for name in LAUNCHED_BY):
         return None
-    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), attempt
+    numbers = {"RANK": "", "WORLD_SIZE": "", "TORCHELASTIC_RESTART_COUNT": "0"}
+    try:
+        rank, count, attempt = (int(os.environ.get(name, usual)) for name, usual in numbers.items())
+        if not 0 <= rank < count:
+            raise ValueError
+    except ValueError:
+        found = ", ".join(f"{name}={os.environ[name]}" for name in numbers if name in os.environ)
+        raise SwanError(
+            f"{found}: no processes of a launch", "unset these variables, or use torchrun"
+        ) from None
+    return rank, count, attempt
 
 
 @contextmanager
@@ -179,11 +188,10 @@ def first_to_tell() -> bool:
 
     The others have met the same one, or have lost the process that met it.
     """
-    launch = launched()
-    if not launch or launch[1] == 1:
-        return True
-    rank, count, attempt = launch
     try:
+        rank, count, attempt = launched() or (0, 1, 0)
+        if count == 1:
+            return True
         store = _store_of_launch(rank, TELLING)
     except SwanError:
         return True

@@ -131,6 +131,7 @@ def test_image_too_large_for_memory_is_not_read(memory, monkeypatch):
         ("memory://tiles-{0..3.tar", "memory://tiles-{0..3.tar"),
         ("memory://tiles-*.tar", "nothing has such a name"),
         ("memory://tiles-{0..1}.jpg", "is no .tar"),
+        ("/{nowhere,at_all}.jpg", "is no .tar"),
     ],
 )
 def test_what_is_no_source_is_told(memory, images, said, tmp_path, monkeypatch):
@@ -185,6 +186,25 @@ def test_tar_that_is_cut_short_tells_after_the_images_before(memory):
     assert next(pictures).read() == b"x" * 600
     with pytest.raises(ImageError, match=r"cut\.tar: damaged or cut short after 1 images"):
         next(pictures)
+
+
+@pytest.mark.parametrize("cut", [1024, 1024 + 100, 2048, None])
+def test_tar_that_ends_at_a_member_or_in_a_header_or_has_a_damaged_one_is_told(memory, cut):
+    whole = bytearray(tar_of([(f"{number}.jpg", b"x" * 100) for number in range(3)]))
+    if cut is None:
+        whole[1024 + 120] ^= 0x10  # in the header of the second
+    memory.pipe("/odd.tar", bytes(whole[:cut]))
+    pictures = open_source("memory://odd.tar").pieces(1)[0].pictures()
+    with pytest.raises(ImageError, match=f"cut short after {1 if cut != 2048 else 2} images"):
+        list(pictures)
+
+
+def test_tars_beside_images_are_not_left_out_in_silence(memory, tmp_path):
+    for name in ("thumb.jpg", "a.tar"):
+        memory.pipe(f"/both/{name}", b"")
+        (tmp_path / name).write_bytes(b"")
+    for images in ("memory://both", str(tmp_path)):
+        assert "holds images and tars" in problem_of(images)
 
 
 def test_file_that_is_no_tar_and_one_that_is_absent_are_told(memory):

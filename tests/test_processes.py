@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from swancli import processes
 from swancli.errors import SwanError
-from swancli.processes import ALONE, Processes, first_to_tell, joined
+from swancli.processes import ALONE, Processes, first_to_tell, joined, launched
 
 
 def set_launch(monkeypatch, rank, count, port, attempt=0):
@@ -75,3 +75,10 @@ def test_launcher_that_is_gone_is_told(monkeypatch):
     assert first_to_tell()
     with pytest.raises(SwanError, match="nobody answers at localhost:1"), joined(torch.device("cpu")):
         pass
+
+
+def test_variables_that_are_no_launch_are_told(monkeypatch):
+    set_launch(monkeypatch, rank="x", count=2, port=1)
+    with pytest.raises(SwanError, match="RANK=x, WORLD_SIZE=2"):
+        launched()
+    assert first_to_tell()
