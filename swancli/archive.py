@@ -4,8 +4,9 @@ swan embed --images DIR
 swan embed --images DIR --shard 3/8 --resume
 
 Each finished piece is on the disk before the next one, so a process that is killed loses one piece at most.
-Pieces have the same borders however many shards there are, and each is encoded by itself: on one machine the
-embeddings of many shards are those of one process to the last bit.
+Pieces have the same borders however many shards there are, and each is encoded by itself: on one machine, and
+with the same number of threads a process, the embeddings of many shards are those of one process to the last
+bit.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from swancli.store import (
     Dataset,
     Embeddings,
     Part,
+    check_part,
     joined_parts,
     open_embeddings,
     open_store,
@@ -293,17 +295,25 @@ def _write_whole(
 ) -> Outcome:
     """The embeddings of one process, from its pieces."""
     paths = folder.begun()
-    parts = [read_part(path, identity) for path in paths]
+    parts = _sound_parts(paths, identity)
     embeddings, digests = finish(paths, parts)
     digest = write_embeddings(output, embeddings, digests)
     return Outcome(output, folder.shard, len(embeddings.image), _skipped(parts), [], embeddings, digest)
+
+
+def _sound_parts(paths: Sequence[Path], identity: str) -> list[Part]:
+    """Parts whose vectors are those that were written."""
+    parts = [read_part(path, identity) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        check_part(path, part)
+    return parts
 
 
 def _write_shard(folder: ShardFolder, identity: str, pieces: int, width: int) -> Outcome:
     """The file of a shard, from its pieces, of width D."""
     if not folder.finished():
         paths = folder.begun()
-        parts = [read_part(path, identity) for path in paths]
+        parts = _sound_parts(paths, identity)
         vectors = joined_parts(paths, parts, width)
         part = Part(vectors, _catalogue(parts), _pixel_digests(parts), _skipped(parts))
         write_part(folder.file, part, identity)
@@ -336,7 +346,7 @@ def _join(
             embeddings = open_embeddings(output)
             digest = embeddings.digest
         else:
-            embeddings, digests = finish(paths, parts)
+            embeddings, digests = finish(paths, _sound_parts(paths, identity))
             shards = list(zip(paths, parts, strict=True))
             digest = write_embeddings(output, embeddings, digests, shards, identity)
     images, skipped = len(embeddings.image), _skipped(parts)

@@ -500,9 +500,10 @@ def show_answer(answer: Answer) -> None:
     table.add_column("file", overflow="fold")
     table.add_column("scene", overflow="fold")
     table.add_column("its caption", overflow="fold", style="dim")
+    several = len({hit.dataset for hit in answer.hits}) > 1
     for hit in answer.hits:
         caption = hit.captions[0] if hit.captions else ""
-        cells = (hit.filename, hit.scene or "", caption)
+        cells = (f"{hit.dataset}: {hit.filename}" if several else hit.filename, hit.scene or "", caption)
         table.add_row(str(hit.rank), f"{hit.score:.4f}", *(escape(cell) for cell in cells))
     console.print(table)
 

@@ -81,7 +81,17 @@ def pictures_of(embeddings: Embeddings, moved: Path | None = None) -> Pictures:
         raise SwanError(
             "the embeddings do not say where their images are", "say it: --pictures FOLDER (or a dataset.h5)"
         )
+    if not moved and ("://" in embeddings.pictures or _in_tars(embeddings)):
+        raise SwanError(
+            f"{embeddings.pictures}: pages show no images of an address or of tars",
+            "copy them, each tar unpacked into a folder of its name, and say where: --pictures FOLDER",
+        )
     return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue.filename)
+
+
+def _in_tars(embeddings: Embeddings) -> bool:
+    """Whether images are named after the tars they lie in."""
+    return any(".tar/" in name.lower() for name in embeddings.catalogue.filename[:1])
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

@@ -128,16 +128,25 @@ class ShardFolder:
                 if standing.get(key) != manifest[key]
             ]
             if standing and differing and not (anew and self.shard.whole and standing.get("shards") == 1):
-                raise SwanError(
-                    f"{self.folder}: begun with {', '.join(differing)}",
-                    "give what it was begun with; or another --output; or remove the folder",
-                )
+                raise SwanError(f"{self.folder}: begun with {', '.join(differing)}", self._way_on(standing))
             if differing:
                 self.remove_pieces()
                 head = {"format": FORMAT, "version": VERSION, "created_by": f"swancli {__version__}"}
                 _write_json(self.manifest, head | manifest)
         agreed = json.dumps({key: manifest[key] for key in AGREED})
         return hashlib.blake2b(agreed.encode(), digest_size=16).hexdigest()
+
+    def _way_on(self, standing: dict[str, Any]) -> str:
+        """What to do where another archive was begun."""
+        if standing.get("shards") == 1:
+            return (
+                "finish that one: the same command, without --shard, and --resume; or give another --output"
+            )
+        if any(self.folder.glob("*-of-*.h5")):
+            return (
+                "give what it was begun with; or another --output (joined embeddings need their shards there)"
+            )
+        return "give what it was begun with; or another --output; or remove the folder"
 
     def _standing(self) -> dict[str, Any]:
         """The manifest; empty when there is none."""

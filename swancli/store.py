@@ -784,6 +784,20 @@ def read_part(path: Path, identity: str) -> Part:
     return part
 
 
+def check_part(path: Path, part: Part) -> None:
+    """Reads a part's vectors.
+
+    Raises:
+        StoreError: they are not those that were written.
+    """
+    digest = hashlib.blake2b(f"{part.image.shape}".encode(), digest_size=16)
+    for start in range(0, len(part.image), BLOCK):
+        with damage_named(path, PART):
+            digest.update(np.ascontiguousarray(part.image[start : start + BLOCK]))
+    if digest.hexdigest() != part.digest:
+        raise StoreError(f"{path}: its vectors are damaged", "remove it, and run again with --resume")
+
+
 def joined_parts(
     paths: Sequence[Path], parts: Sequence[Part], width: int, place: np.ndarray | None = None
 ) -> JoinedRows:

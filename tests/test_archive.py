@@ -248,6 +248,21 @@ def test_resumed_process_keeps_its_pieces_and_ends_where_an_uninterrupted_one_do
     assert not (tmp_path / "two.shards").exists()
 
 
+def test_piece_whose_vectors_are_others_than_were_written_is_told(checkpoint, folder, tmp_path):
+    archive = archive_of_source(open_source(str(folder)), 2)
+    interrupt(checkpoint, archive, tmp_path / "two.h5", after=2)
+    damaged = tmp_path / "two.shards" / "1-of-1" / "piece-000000.h5"
+    with h5py.File(damaged, "r+") as file:
+        file["images/embedding"][0] = file["images/embedding"][1]
+    with pytest.raises(StoreError, match=r"piece-000000\.h5: its vectors are damaged"):
+        embed(checkpoint, archive, tmp_path / "two.h5", resume=True)
+    assert not (tmp_path / "two.h5").exists()
+    damaged.unlink()
+    embed(checkpoint, archive, tmp_path / "one.h5")
+    embed(checkpoint, archive, tmp_path / "two.h5", resume=True)
+    assert_same(tmp_path / "one.h5", tmp_path / "two.h5")
+
+
 def test_without_resume_a_shard_begins_anew_and_leaves_the_others(checkpoint, folder, tmp_path):
     archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
     embed(checkpoint, archive, output, Shard(2, 2))

@@ -158,7 +158,8 @@ def embed(
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
-    if address and not own.follows:
+    # Lite is for one program at a time: each job of an array would keep the others from it.
+    if address and not own.follows and not (shard and address.is_lite):
         check_target(address, model.sha256, model.model.settings.embed_dim)
     name = dataset or model.origin["dataset"]
     if not (name or images or texts or scene_image):
@@ -273,6 +274,8 @@ def _upload(path: Path, address: Address, display: Display) -> None:
     with display.progress() as progress:
         uploaded = upload(path, address, progress)
     show_uploaded(str(address), uploaded)
+    if uploaded.by_vector:
+        warn(f"{path}: without digests of its pictures, as of an earlier swan; embedded anew they come twice")
 
 
 def _embed_scene(

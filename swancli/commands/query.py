@@ -213,6 +213,11 @@ def query(
         with open_collection(address, device, workspace=workspace, **options) as searcher:
             shown = Pictures(pictures, searcher.filename) if pictures else None
             _answer(searcher, str(address), shown, *answering)
+            if shown and len(searcher.datasets()) > 1:
+                of = ", ".join(searcher.datasets())
+                warn(
+                    f"{pictures}: the results are of several data sets ({of}), so some pictures may be others"
+                )
         return
     path = embeddings or workspace.find_embeddings()
     searcher = open_search(path, device, exact=exact, **options)

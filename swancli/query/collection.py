@@ -42,6 +42,7 @@ LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
 class Found:
     """An image that a question found, with its score, the cosine similarity."""
 
+    dataset: str
     filename: str
     scene: str | None
     score: float
@@ -81,7 +82,7 @@ class CollectionRanking:
             data=list(questions),
             filter=self._condition,
             limit=limit,
-            output_fields=["embedding", "filename", "scene"],
+            output_fields=["embedding", "dataset", "filename", "scene"],
             timeout=patience(self._address),
         )
 
@@ -101,10 +102,10 @@ class CollectionRanking:
             (hits,) = self._proposed(question[None], limit)
         rows = [hit["entity"] for hit in hits]
         found = [
-            Found(row["filename"], row["scene"], float(score))
+            Found(row["dataset"], row["filename"], row["scene"], float(score))
             for row, score in zip(rows, scores, strict=True)
         ]
-        found.sort(key=lambda one: (-one.score, one.filename))
+        found.sort(key=lambda one: (-one.score, one.filename, one.dataset))
         return [one for one in found[:top_k] if threshold <= -1 or one.score >= threshold]
 
 
@@ -125,7 +126,7 @@ class CollectionSearcher(Asker):
         self._size = size
         self.filename: list[str] = []
         self._client, self._address = client, address
-        self._rows: dict[str, int] = {}
+        self._rows: dict[tuple[str, str], int] = {}
         self._narrowed = lru_cache(1)(self._new_ranking)
 
     def ranking(self, scope: Scope) -> CollectionRanking:
@@ -152,16 +153,21 @@ class CollectionSearcher(Asker):
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
         for found in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
             yield tuple(
-                Hit(rank, self._row(one.filename), one.score, one.filename, one.scene, ())
+                Hit(rank, self._row(one), one.score, one.filename, one.scene, (), one.dataset)
                 for rank, one in enumerate(found, start=1)
             )
 
-    def _row(self, filename: str) -> int:
+    def _row(self, found: Found) -> int:
         """The number by which the picture of a hit is asked for."""
-        if filename not in self._rows:
-            self._rows[filename] = len(self.filename)
-            self.filename.append(filename)
-        return self._rows[filename]
+        image = found.dataset, found.filename
+        if image not in self._rows:
+            self._rows[image] = len(self.filename)
+            self.filename.append(found.filename)
+        return self._rows[image]
+
+    def datasets(self) -> list[str]:
+        """The data sets of the hits so far, whose pictures lie in folders of their own."""
+        return list(dict.fromkeys(dataset for dataset, _ in self._rows))
 
     def _new_ranking(
         self, scenes: tuple[str, ...], split: str | None, files: str | None

@@ -306,26 +306,28 @@ def _open_for_upload(client: MilvusClient, address: Address, card: Card) -> None
 
 @dataclass(frozen=True)
 class Upload:
-    """What came of an upload, in images. changed: stood there with another scene, split or data set.
+    """What came of an upload, in images. changed: stood there with another scene or split.
 
-    stood: were there as they are, or came twice. total: in the collection now.
+    stood: were there as they are, or came twice. total: in the collection now. by_vector: their keys are of
+    their vectors, since the file, of an earlier swan, has no digests of their pictures.
     """
 
     new: int
     changed: int
     stood: int
     total: int
+    by_vector: bool = False
 
 
-def content_key(filename: str, content: bytes) -> str:
-    """32 hexadecimal characters that stand for an image: equal for the same name and picture.
+def content_key(dataset: str, filename: str, content: bytes) -> str:
+    """32 hexadecimal characters that stand for an image: equal for the same data set, name and picture.
 
     Args:
         content: the digest of its pixels where it is known, else the bytes of its vector. The digest is
             better: embedding again with another batch size, or on another machine, moves the last bits of a
             vector, and the image would be there twice; a digest stays.
     """
-    digest = hashlib.blake2b(filename.encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{dataset}\0{filename}".encode(), digest_size=16)
     digest.update(b"\0" + content)
     return digest.hexdigest()
 
@@ -354,15 +356,15 @@ def upload(path: Path, address: Address, progress: Progress = quiet) -> Upload:
             for first in range(0, len(vectors), BATCH):
                 batch = vectors[first : first + BATCH]
                 records = _records(embeddings, digests, start + first, batch)
-                with _failure_told(address, done, count):
+                with _failure_told(path, address, done, count):
                     added, altered = _put(client, address, records)
                 done, new, changed = done + len(batch), new + added, changed + altered
                 progress("upload", done, count)
-        with _failure_told(address, done, count):
+        with _failure_told(path, address, done, count):
             if address.is_lite:
                 client.flush(address.collection)  # what is not written out yet is searched much slower
             total = count_images(client, address)
-    return Upload(new, changed, count - new - changed, total)
+    return Upload(new, changed, count - new - changed, total, by_vector=digests is None)
 
 
 def _digests(file: h5py.File, count: int) -> np.ndarray | None:
@@ -380,7 +382,7 @@ def _records(
     catalogue, records = embeddings.catalogue, {}
     for row, vector in enumerate(vectors, start=start):
         content = vector.tobytes() if digests is None else digests[row].encode()
-        key = content_key(catalogue.filename[row], content)
+        key = content_key(embeddings.dataset, catalogue.filename[row], content)
         facts = (catalogue.filename[row], catalogue.scene[row], catalogue.split[row])
         facts += (embeddings.dataset, embeddings.checkpoint_sha256)
         records.setdefault(key, {"id": key, "embedding": vector, **dict(zip(FACTS, facts, strict=True))})
@@ -407,7 +409,7 @@ def _put(client: MilvusClient, address: Address, records: dict[str, dict[str, An
 
 
 @contextmanager
-def _failure_told(address: Address, done: int, count: int) -> Iterator[None]:
+def _failure_told(path: Path, address: Address, done: int, count: int) -> Iterator[None]:
     """Around a request of an upload: where it fails, the error says how far the upload came."""
     import grpc
     from pymilvus import MilvusException
@@ -417,7 +419,7 @@ def _failure_told(address: Address, done: int, count: int) -> Iterator[None]:
     except (MilvusException, grpc.RpcError) as error:
         raise SwanError(
             f"{address}: failed with {done} of {count} images there ({_reason(error)})",
-            "run it again: it goes on",
+            f"go on from there: swan embed --embeddings {path} --to '{address}'",
         ) from error
 
 

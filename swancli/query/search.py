@@ -81,7 +81,7 @@ class Hit:
     """One result. rank counts from 1; row: of the image, -1 for a caption without one.
 
     score: the cosine similarity of its embedding and the question's, -1 to 1. captions: of the image, or the
-    one that was found.
+    one that was found. dataset: that it is of, where what is searched holds several; else "".
     """
 
     rank: int
@@ -90,6 +90,7 @@ class Hit:
     filename: str
     scene: str | None
     captions: tuple[str, ...]
+    dataset: str = ""
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON; without the row, which means nothing elsewhere."""
@@ -99,6 +100,7 @@ class Hit:
             "filename": self.filename,
             "scene": self.scene,
             "captions": list(self.captions),
+            **({"dataset": self.dataset} if self.dataset else {}),
         }
 
 

@@ -121,11 +121,12 @@ def test_token_comes_from_the_environment_and_is_shown_nowhere(tmp_path, monkeyp
 
 
 def test_key_is_of_the_name_and_the_picture():
-    key = content_key("a.jpg", b"picture")
-    assert key == content_key("a.jpg", b"picture")
+    key = content_key("ucm", "a.jpg", b"picture")
+    assert key == content_key("ucm", "a.jpg", b"picture")
     assert len(key) == 32
-    assert len({key, content_key("b.jpg", b"picture"), content_key("a.jpg", b"other")}) == 3
-    assert content_key("a", b"b") != content_key("ab", b"")
+    others = [("ucm", "b.jpg", b"picture"), ("ucm", "a.jpg", b"other"), ("rsicd", "a.jpg", b"picture")]
+    assert len({key, *(content_key(*other) for other in others)}) == 4
+    assert content_key("", "a", b"b") != content_key("", "ab", b"")
 
 
 def test_uploading_again_doubles_nothing_and_brings_what_changed(address, tmp_path):
@@ -151,7 +152,7 @@ def test_without_digests_an_image_is_told_by_its_vector(address, tmp_path):
     path = write(tmp_path / "a.h5", vectors)
     assert upload(path, address).new == 3
     vectors[1] = vectors[0]
-    assert upload(write(path, vectors), address) == Upload(new=1, changed=0, stood=2, total=4)
+    assert upload(write(path, vectors), address) == Upload(1, 0, 2, 4, by_vector=True)
 
 
 def test_upload_that_fails_says_how_far_it_came_and_goes_on_from_there(address, tmp_path, monkeypatch):
@@ -167,9 +168,11 @@ def test_upload_that_fails_says_how_far_it_came_and_goes_on_from_there(address, 
     monkeypatch.setattr(MilvusClient, "upsert", failing)
     with pytest.raises(SwanError, match=r"20 of 45 images there \(the connection is lost\)") as failed:
         upload(path, address)
-    assert failed.value.mend == "run it again: it goes on"
+    assert failed.value.mend == f"go on from there: swan embed --embeddings {path} --to '{address}'"
     told = []
-    assert upload(path, address, lambda *progress: told.append(progress)) == Upload(25, 0, 20, 45)
+    assert upload(path, address, lambda *progress: told.append(progress)) == Upload(
+        25, 0, 20, 45, by_vector=True
+    )
     assert len(upserts) == 3 + 3  # the first two batches were passed over
     assert told == [("upload", done, 45) for done in (0, 10, 20, 30, 40, 45)]
 
@@ -294,6 +297,18 @@ def made_by(model):
 
 def open_of(address, root, **options):
     return open_collection(address, "cpu", workspace=Workspace(root), texts_only=True, **options)
+
+
+def test_images_of_one_name_in_two_data_sets_are_two_and_told_apart(address, tmp_path, tiny_model):
+    for dataset in ("one", "two"):
+        made = {**made_by(tiny_model), "dataset": dataset}
+        assert upload(write(tmp_path / f"{dataset}.h5", unit(1, 32), ["a.jpg"], **made), address).new == 1
+    with open_of(address, tmp_path) as opened:
+        answer = opened.ask_vector(unit(1, 32), "asked", Scope())
+        found = [(hit["filename"], hit["dataset"]) for hit in answer.record()["results"]]
+        assert found == [("a.jpg", "one"), ("a.jpg", "two")]
+        assert opened.datasets() == ["one", "two"]
+        assert len({hit.row for hit in answer.hits}) == 2
 
 
 @pytest.fixture(scope="module")
