@@ -49,6 +49,7 @@ from swancli import hdf5_writing
 from swancli.store import Catalogue, create_dataset
 import numpy as np
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
 write, calls = hdf5_writing.UnfailingFile.write, []
 
 def interrupted(file, data):
