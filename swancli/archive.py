@@ -294,26 +294,29 @@ def _write_whole(
     folder: ShardFolder, identity: str, output: Path, finish: Callable[..., tuple[Embeddings, np.ndarray]]
 ) -> Outcome:
     """The embeddings of one process, from its pieces."""
-    paths = folder.begun()
-    parts = _sound_parts(paths, identity)
+    paths, parts = _begun_parts(folder, identity)
     embeddings, digests = finish(paths, parts)
     digest = write_embeddings(output, embeddings, digests)
     return Outcome(output, folder.shard, len(embeddings.image), _skipped(parts), [], embeddings, digest)
 
 
-def _sound_parts(paths: Sequence[Path], identity: str) -> list[Part]:
-    """Parts whose vectors are those that were written."""
+def _begun_parts(folder: ShardFolder, identity: str) -> tuple[list[Path], list[Part]]:
+    """The pieces that stand, whose vectors are those that were written."""
+    paths = folder.begun()
     parts = [read_part(path, identity) for path in paths]
+    _check_parts(paths, parts)
+    return paths, parts
+
+
+def _check_parts(paths: Sequence[Path], parts: Sequence[Part]) -> None:
     for path, part in zip(paths, parts, strict=True):
         check_part(path, part)
-    return parts
 
 
 def _write_shard(folder: ShardFolder, identity: str, pieces: int, width: int) -> Outcome:
     """The file of a shard, from its pieces, of width D."""
     if not folder.finished():
-        paths = folder.begun()
-        parts = _sound_parts(paths, identity)
+        paths, parts = _begun_parts(folder, identity)
         vectors = joined_parts(paths, parts, width)
         part = Part(vectors, _catalogue(parts), _pixel_digests(parts), _skipped(parts))
         write_part(folder.file, part, identity)
@@ -346,7 +349,8 @@ def _join(
             embeddings = open_embeddings(output)
             digest = embeddings.digest
         else:
-            embeddings, digests = finish(paths, _sound_parts(paths, identity))
+            _check_parts(paths, parts)
+            embeddings, digests = finish(paths, parts)
             shards = list(zip(paths, parts, strict=True))
             digest = write_embeddings(output, embeddings, digests, shards, identity)
     images, skipped = len(embeddings.image), _skipped(parts)

@@ -106,9 +106,11 @@ def encode_images(
     return encoded.image[[number[digest] for digest in digests]]
 
 
-def first_of_each(digests: Sequence[str]) -> np.ndarray:
-    """int64 (n,), ascending: where each different digest stands first."""
-    return np.sort(np.unique(np.asarray(digests, dtype=str), return_index=True)[1])
+def first_of_each(values: Sequence[str] | np.ndarray) -> np.ndarray:
+    """int64 (n,), ascending: where each different one, of texts or numbers, stands first."""
+    values = np.asarray(values)
+    comparable = values.astype(str) if values.dtype.hasobject else values
+    return np.sort(np.unique(comparable, return_index=True)[1])
 
 
 def encode_pieces(

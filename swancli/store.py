@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -586,15 +586,26 @@ def write_embeddings(
 
 def _write_vectors(file: StoreFile, vectors: np.ndarray | JoinedRows, stored: bool = True) -> str:
     """Writes `/images/embedding` and its digest, which it returns; the digest alone where that is virtual."""
-    digest = hashlib.blake2b(f"{vectors.shape}".encode(), digest_size=16)
     image = file.create_dataset(IMAGE_VECTORS, vectors.shape, np.float32) if stored else None
-    for start in range(0, len(vectors), BLOCK):
-        block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
+
+    def write(start: int, block: np.ndarray) -> None:
         if image is not None:
             image[start : start + BLOCK] = block
-        digest.update(block)
         file.check()
-    file.attrs["digest"] = digest.hexdigest()
+
+    file.attrs["digest"] = digest = _digest_of(vectors, write)
+    return digest
+
+
+def _digest_of(
+    vectors: np.ndarray | JoinedRows, take: Callable[[int, np.ndarray], None] = lambda start, block: None
+) -> str:
+    """A hash of vectors, float32 (N, D), read in blocks; each is handed to `take` with its first row."""
+    digest = hashlib.blake2b(f"{vectors.shape}".encode(), digest_size=16)
+    for start in range(0, len(vectors), BLOCK):
+        block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
+        take(start, block)
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -790,11 +801,9 @@ def check_part(path: Path, part: Part) -> None:
     Raises:
         StoreError: they are not those that were written.
     """
-    digest = hashlib.blake2b(f"{part.image.shape}".encode(), digest_size=16)
-    for start in range(0, len(part.image), BLOCK):
-        with damage_named(path, PART):
-            digest.update(np.ascontiguousarray(part.image[start : start + BLOCK]))
-    if digest.hexdigest() != part.digest:
+    with damage_named(path, PART):
+        digest = _digest_of(part.image)
+    if digest != part.digest:
         raise StoreError(f"{path}: its vectors are damaged", "remove it, and run again with --resume")
 
 

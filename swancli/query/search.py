@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -123,7 +124,7 @@ class Answer:
         return {"query": self.question, "unknown_words": list(self.unknown), "results": hits, **error}
 
 
-class Asker:
+class Asker(ABC):
     """Turns questions into embeddings with a checkpoint; where their best results lie, a subclass knows."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -190,9 +191,9 @@ class Asker:
             )
         yield from self._hits(vectors, scope)
 
+    @abstractmethod
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
         """The hits of each question, of embeddings float32 (Q, D)."""
-        raise NotImplementedError
 
 
 class Searcher(Asker):

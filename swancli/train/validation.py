@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images
+from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images, first_of_each
 from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.features import Features, encode_features
@@ -39,7 +39,8 @@ def validate(
     part, _ = dataset.catalogue.select(rows)
     options = {"device": device, "precision": precision, "progress": progress}
     digests = dataset.digests(rows)
-    first, picture = _distinct(pd.factorize(digests)[0] if digests is not None else np.arange(len(rows)))
+    picture = np.arange(len(rows)) if digests is None else pd.factorize(digests)[0]
+    first = first_of_each(picture)
 
     def encode_pictures(share: slice) -> np.ndarray:
         own = first[share]
@@ -55,19 +56,10 @@ def validate(
     if model.settings.quirks.counted_padding:  # item 4: the captions beside a caption count
         captions = encode_texts(part.text)
     else:
-        first, wording = _distinct(number_wordings([vocabulary.encode(text) for text in part.text]))
-        texts = part.text[first]
+        wording = number_wordings([vocabulary.encode(text) for text in part.text])
+        texts = part.text[first_of_each(wording)]
         captions = processes.together(lambda share: encode_texts(texts[share]), len(texts))[wording]
     if not (np.isfinite(images).all() and np.isfinite(captions).all()):
         raise UnsoundWeightsError
     match = match_threshold(images, captions, part.image, part.scene)
     return retrieval_scores(images, captions, part.image), match
-
-
-def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first place of each number, and for each place which of them it is.
-
-    Args:
-        numbers: int64 (n,), counted from 0 in the order of their first places.
-    """
-    return np.unique(numbers, return_index=True)[1], numbers

@@ -65,8 +65,8 @@ def address(database, request):
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("milvus://", Address("/root/milvus.db")),
-        ("milvus://?collection=ucm_2", Address("/root/milvus.db", "ucm_2")),
+        ("milvus://", Address("/swan/milvus.db")),
+        ("milvus://?collection=ucm_2", Address("/swan/milvus.db", "ucm_2")),
         ("milvus://archive.db", Address("archive.db")),
         ("milvus://far away/archive.db?collection=a", Address("far away/archive.db", "a")),
         ("milvus:///data/archive.db", Address("/data/archive.db")),
@@ -79,7 +79,7 @@ def address(database, request):
 )
 def test_each_form_of_an_address_is_understood(text, address, monkeypatch):
     monkeypatch.delenv(milvus.TOKEN, raising=False)
-    assert parse_address(text, Path("/root")) == address
+    assert parse_address(text, Path("/swan")) == address
     assert address.is_lite == text.partition("?")[0].endswith((".db", "//"))
 
 
