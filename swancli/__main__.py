@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -29,10 +30,24 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _within_import_of_torch(frame):
+        # C++ that is on the stack there aborts on an exception. What is at hand is left as by a kill.
+        with suppress(OSError, RuntimeError):
+            print("interrupted", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        os._exit(INTERRUPTED)
     again = threading.Timer(HEARD_WITHIN, _interrupt_unless_heard)
     again.daemon = True
     again.start()
     raise KeyboardInterrupt
+
+
+def _within_import_of_torch(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "torch":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _interrupt_unless_heard() -> None:
