@@ -33,28 +33,16 @@ from swancli.embed import (
     made_by,
     quiet,
 )
-from swancli.errors import ImageError, StoreError, SwanError
+from swancli.errors import ImageError, SwanError
 from swancli.image_sources import ImageSource
 from swancli.image_sources import Picture as SourcePicture
 from swancli.images import decode_image, pixel_digest
 from swancli.model.checkpoint import Checkpoint
 from swancli.shards import Shard, ShardFolder
-from swancli.store import (
-    EMBEDDINGS,
-    Catalogue,
-    Dataset,
-    Embeddings,
-    Part,
-    check_part,
-    joined_parts,
-    open_embeddings,
-    open_store,
-    read_part,
-    text_attribute,
-    texts_in,
-    write_embeddings,
-    write_part,
-)
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset
+from swancli.store.embeddings import Embeddings, holds_parts, open_embeddings, write_embeddings
+from swancli.store.parts import Part, check_part, joined_parts, read_part, write_part
 
 PIECE_BATCHES = 16  # of images, in a piece of a list
 
@@ -342,7 +330,7 @@ def _join(
     with folder.alone_in_archive():
         paths = folder.others()
         parts = [read_part(path, identity) for path in paths]
-        joined = _joined_already(output, identity, parts)
+        joined = holds_parts(output, identity, parts)
         if joined and not stood:
             return outcome  # another shard ended at the same time
         if joined:
@@ -355,16 +343,6 @@ def _join(
             digest = write_embeddings(output, embeddings, digests, shards, identity)
     images, skipped = len(embeddings.image), _skipped(parts)
     return replace(outcome, images=images, skipped=skipped, embeddings=embeddings, digest=digest)
-
-
-def _joined_already(output: Path, identity: str, parts: Sequence[Part]) -> bool:
-    """Whether these very shards are joined."""
-    try:
-        with open_store(output, EMBEDDINGS) as file:
-            same = "shards/digest" in file and text_attribute(file, "identity", "") == identity
-            return same and texts_in(file, "shards/digest").tolist() == [part.digest for part in parts]
-    except StoreError:
-        return False
 
 
 def _put_together(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from swancli.query.milvus import Upload
     from swancli.query.scene import SceneAnswer
     from swancli.query.search import Answer
-    from swancli.store import Embeddings
+    from swancli.store.embeddings import Embeddings
     from swancli.train.loop import Epoch
     from swancli.train.scenes import SceneAccuracy
     from swancli.vocab import Vocabulary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from swancli.evaluate.metrics import Scores, chance_scores, retrieval_scores, scene_oracle_scores
-from swancli.store import read_embeddings
+from swancli.store.embeddings import read_embeddings
 from swancli.workspace import DEMO
 
 DATASET = DEMO

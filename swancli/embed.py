@@ -18,11 +18,13 @@ import torch
 from swancli.device import autocast, image_batch, move, pinned, reading_threads
 from swancli.errors import StoreError, SwanError
 from swancli.images import pixel_digest, resize_image
-from swancli.joined_rows import JoinedRows
 from swancli.model.checkpoint import TRAIN_AGAIN, Checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
-from swancli.store import Catalogue, Dataset, Embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset
+from swancli.store.embeddings import Embeddings
+from swancli.store.joined_rows import JoinedRows
 from swancli.threads import in_order, read_ahead
 from swancli.train.batches import normalise, pad_tokens, stack_images
 from swancli.vocab import Vocabulary

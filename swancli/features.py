@@ -26,10 +26,10 @@ from swancli.errors import StoreError, SwanError
 from swancli.model.backbone import Backbone
 from swancli.model.settings import CHANNELS
 from swancli.model.swan import Swan
-from swancli.store import (
+from swancli.store.dataset import Dataset
+from swancli.store.files import (
     FEATURES,
     MADE_BY,
-    Dataset,
     array_in,
     create_store,
     damage_named,

@@ -15,7 +15,8 @@ from PIL import Image
 
 from swancli.errors import SwanError
 from swancli.images import decode_image, read_inside
-from swancli.store import Dataset, Embeddings
+from swancli.store.dataset import Dataset
+from swancli.store.embeddings import Embeddings
 
 QUALITY = 85  # of JPEG files made here
 

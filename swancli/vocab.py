@@ -22,7 +22,7 @@ import numpy as np
 from swancli.errors import SwanError
 from swancli.files import atomic_path
 from swancli.model.settings import WORD_DIM
-from swancli.store import (
+from swancli.store.files import (
     TEXT,
     VOCABULARY,
     array_in,

@@ -24,7 +24,9 @@ from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.shards import WHOLE, Shard, ShardFolder
-from swancli.store import Catalogue, Dataset, create_dataset, read_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
+from swancli.store.embeddings import read_embeddings
 from swancli.vocab import count_words
 
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.shards import WHOLE
-from swancli.store import Catalogue, create_dataset
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import create_dataset
 from swancli.vocab import count_words
 
 CPU = torch.device("cpu")

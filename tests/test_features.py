@@ -9,7 +9,8 @@ from swancli.errors import StoreError, SwanError
 from swancli.features import Features, FeatureSettings, encode_features, features_cost, write_features
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.store import Catalogue, Dataset, create_dataset
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
 from swancli.train.batches import normalise
 
 CPU = torch.device("cpu")

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from swancli.model.checkpoint import Checkpoint
     from swancli.query.milvus import Address
     from swancli.shards import Shard
-    from swancli.store import Embeddings
+    from swancli.store.embeddings import Embeddings
 
 
 def embed(
@@ -117,7 +117,7 @@ def embed(
     from swancli.model.checkpoint import load_checkpoint
     from swancli.query.index import load_faiss
     from swancli.shards import chosen_shard
-    from swancli.store import write_embeddings
+    from swancli.store.embeddings import write_embeddings
 
     exclusive(run=run, checkpoint=checkpoint)
     exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)

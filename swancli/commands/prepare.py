@@ -144,7 +144,7 @@ def _prepare_features(
 ) -> None:
     from swancli.device import choose_device
     from swancli.features import FeatureSettings, features_cost, write_features
-    from swancli.store import Dataset
+    from swancli.store.dataset import Dataset
 
     path, settings = workspace.features(dataset), FeatureSettings(**made_of)
     with Dataset(workspace.dataset(dataset)) as stored:

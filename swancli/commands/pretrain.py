@@ -46,7 +46,7 @@ def pretrain(
 ) -> None:
     """Train a backbone to tell the scenes of the training images apart, for `train --weights`."""
     from swancli.device import choose_device
-    from swancli.store import Dataset
+    from swancli.store.dataset import Dataset
     from swancli.train.scenes import SceneSettings, train_on_scenes
 
     workspace, display = Workspace(root), Display(quiet)

@@ -152,7 +152,7 @@ def query(
     """
     from swancli.pictures import Pictures, pictures_of
     from swancli.query.search import Question, Scope, open_search
-    from swancli.store import changed_since
+    from swancli.store.embeddings import changed_since
 
     if sum((bool(text), image is not None, batch)) != 1:
         raise SwanError(

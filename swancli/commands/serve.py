@@ -42,7 +42,7 @@ def serve(
         ) from error
     from swancli.pictures import pictures_of
     from swancli.query.search import open_search
-    from swancli.store import changed_since
+    from swancli.store.embeddings import changed_since
 
     display = Display(quiet)
     path = embeddings or Workspace(root).find_embeddings()

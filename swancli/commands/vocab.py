@@ -79,7 +79,7 @@ def _captions(
 ) -> Iterable[str]:
     """The captions to count: of a source, or of a data set's dataset.h5."""
     from swancli.prepare.sources import read_source
-    from swancli.store import Dataset
+    from swancli.store.dataset import Dataset
 
     if source:
         entries = read_source(source, format).entries

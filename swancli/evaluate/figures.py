@@ -26,7 +26,7 @@ from swancli.evaluate.metrics import (
 from swancli.evaluate.report import Report
 from swancli.files import atomic_path
 from swancli.pictures import Pictures
-from swancli.store import Embeddings
+from swancli.store.embeddings import Embeddings
 from swancli.workspace import Run, Workspace
 
 if TYPE_CHECKING:

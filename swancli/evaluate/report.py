@@ -29,15 +29,9 @@ from swancli.evaluate.reranking import reranked_similarity
 from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
 from swancli.prepare.agreement import described_images, misplaced_captions
 from swancli.prepare.splits import overlap
-from swancli.store import (
-    Catalogue,
-    Dataset,
-    Embeddings,
-    changed_since,
-    digests_differ,
-    names_in,
-    read_embeddings,
-)
+from swancli.store.catalogue import Catalogue, names_in
+from swancli.store.dataset import Dataset, digests_differ
+from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
 from swancli.workspace import Group, Run, Workspace, standing_checkpoint
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}

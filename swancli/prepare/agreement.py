@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from swancli.prepare.entries import Entry
-from swancli.store import Catalogue
+from swancli.store.catalogue import Catalogue
 
 LINES = (-2, -1, 1, 2)  # by how many captions a list may be off; another image's five are as many as two back
 IMAGES = (-1, 1)

@@ -30,7 +30,8 @@ from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
 from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits, overlap
-from swancli.store import SPLITS, Catalogue, create_dataset
+from swancli.store.catalogue import SPLITS, Catalogue
+from swancli.store.dataset import create_dataset
 from swancli.threads import in_order
 
 DEMO = "demo"

@@ -14,7 +14,7 @@ import numpy as np
 
 from swancli.errors import SwanError
 from swancli.prepare.entries import Entry
-from swancli.store import Catalogue
+from swancli.store.catalogue import Catalogue
 
 RULES = ("given", "random", "stratified")
 VAL_FRACTION = 0.2  # the paper's

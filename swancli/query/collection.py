@@ -24,7 +24,7 @@ from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
 from swancli.query.milvus import Address, Card, connected, count_images, patience, read_card
 from swancli.query.ranking import ROUNDING, similarities
 from swancli.query.search import Asker, Hit, Scope
-from swancli.store import names_in
+from swancli.store.catalogue import names_in
 from swancli.workspace import Workspace, standing_checkpoint
 
 if TYPE_CHECKING:

@@ -26,7 +26,9 @@ import numpy as np
 
 from swancli.embed import Progress, quiet
 from swancli.errors import SwanError
-from swancli.store import BLOCK, EMBEDDINGS, Embeddings, damage_named, open_embeddings, read_rows, texts_in
+from swancli.store.embeddings import Embeddings, open_embeddings
+from swancli.store.files import EMBEDDINGS, damage_named, texts_in
+from swancli.store.vectors import BLOCK, read_rows
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from swancli.errors import SwanError
-from swancli.store import BLOCK, LENGTH_ERROR, mapped, read_rows
+from swancli.store.vectors import BLOCK, LENGTH_ERROR, mapped, read_rows
 
 HELD = 2**30  # bytes of vectors that are held in memory, at most
 CELLS = 2**24  # similarities at a time, at most (but one question's at least): 64 MB

@@ -35,7 +35,7 @@ from swancli.query.tiles import (
     tile_scores,
     write_tiles,
 )
-from swancli.store import MADE_BY, TILES
+from swancli.store.files import MADE_BY, TILES
 from swancli.workspace import Workspace
 
 

@@ -23,7 +23,9 @@ from swancli.evaluate.matching import MatchThreshold, match_threshold
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.query.index import open_index
 from swancli.query.ranking import Ranking, exact_ranking
-from swancli.store import Catalogue, Embeddings, check_normalised, mapped, names_in, open_embeddings
+from swancli.store.catalogue import Catalogue, names_in
+from swancli.store.embeddings import Embeddings, open_embeddings
+from swancli.store.vectors import check_normalised, mapped
 from swancli.vocab import Vocabulary, tokenize
 from swancli.workspace import standing_checkpoint
 

@@ -36,7 +36,7 @@ from swancli.images import decode_image
 from swancli.pictures import Pictures, jpeg
 from swancli.query.page import SIDE, Card, Section, render_page
 from swancli.query.search import Answer, Find, Question, Scope, Searcher
-from swancli.store import different_names
+from swancli.store.catalogue import different_names
 
 LOG = logging.getLogger("uvicorn.error")
 LONGEST_TEXT = 2000  # characters of a question

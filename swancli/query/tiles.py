@@ -20,17 +20,17 @@ from swancli.errors import StoreError, SwanError
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.swan import Swan
 from swancli.query.raster import Frame, Raster, require_rasterio
-from swancli.store import (
+from swancli.store.files import (
     TILES,
     array_in,
     create_store,
     damage_named,
     from_relative,
     open_store,
-    read_rows,
     text_attribute,
     to_relative,
 )
+from swancli.store.vectors import read_rows
 from swancli.workspace import standing_checkpoint
 
 TILE_SIZES = (256, 384)  # pixels; chosen on scenes made of validation images

@@ -18,7 +18,7 @@ from swancli.device import move, reading_threads
 from swancli.images import resize_image
 from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
 from swancli.processes import ALONE, Processes
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.threads import in_order
 from swancli.vocab import UNKNOWN, Vocabulary
 

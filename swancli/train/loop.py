@@ -25,7 +25,8 @@ from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
 from swancli.processes import ALONE, Processes
-from swancli.store import Catalogue, Dataset, digests_differ
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, digests_differ
 from swancli.threads import read_ahead
 from swancli.train.batches import (
     Batch,

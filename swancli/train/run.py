@@ -26,7 +26,7 @@ from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
 from swancli.processes import ALONE, Processes
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.text_files import read_json
 from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train, training_part
 from swancli.vocab import Vocabulary, read_vectors, read_vocabulary

@@ -22,7 +22,7 @@ from swancli.embed import Progress
 from swancli.errors import SwanError
 from swancli.model.backbone import Backbone
 from swancli.model.torch_file import write_torch_file
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.threads import read_ahead
 from swancli.train.batches import augment, draw_views, normalise, read_images, stored_size
 from swancli.train.schedule import warmed_cosine

@@ -12,7 +12,7 @@ from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.features import Features, encode_features
 from swancli.model.swan import Swan
 from swancli.processes import Processes
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.train.batches import number_wordings
 from swancli.train.soundness import UnsoundWeightsError
 from swancli.vocab import Vocabulary

@@ -21,7 +21,8 @@ from swancli.device import autocast, image_batch, pinned
 from swancli.model.checkpoint import save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.store import Catalogue, Dataset, create_dataset
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
 from swancli.threads import read_ahead
 from swancli.train.batches import normalise, stack_images
 from swancli.vocab import count_words, write_vocabulary

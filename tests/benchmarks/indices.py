@@ -28,16 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from swancli.files import atomic_path
 from swancli.query.index import PROPOSED, build_index, index_path, open_index
 from swancli.query.ranking import HeldRanking, Ranking, StreamedRanking
-from swancli.store import (
-    Catalogue,
-    Embeddings,
-    atomic_path,
-    open_embeddings,
-    read_embeddings,
-    write_embeddings,
-)
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
 
 RESULTS = Path(__file__).with_name("indices.json")
 DIMENSIONS, SEED = 512, 0

@@ -28,7 +28,8 @@ import numpy as np
 from indices import Memory
 
 from swancli.query.milvus import Address, connected, load_pymilvus, upload
-from swancli.store import Catalogue, Embeddings, open_embeddings, write_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 
 RESULTS = Path(__file__).with_name("milvus.json")
 DIMENSIONS, CLUSTERS, SPREAD, SEED = 512, 30, 0.7, 0

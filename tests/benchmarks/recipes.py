@@ -166,7 +166,7 @@ def scene_backbone(root: Path, size: Size, dataset: str) -> Path:
 def ship(data: Path, root: Path, size: Size) -> None:
     """Trains on the training images of both data sets together; writes the best checkpoint, halved."""
     from swancli.model.checkpoint import load_checkpoint, save_checkpoint
-    from swancli.store import Dataset
+    from swancli.store.dataset import Dataset
 
     prepare(data, root)
     weights = scene_backbone(root, size, "rsicd")

@@ -39,7 +39,8 @@ from swancli.features import DEEP
 from swancli.images import decode_image
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
-from swancli.store import Catalogue, Embeddings, read_embeddings, write_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings, read_embeddings, write_embeddings
 from swancli.train.losses import hinge_loss
 
 Row = dict[str, Any]

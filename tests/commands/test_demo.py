@@ -10,7 +10,8 @@ from swancli.embed import embed_dataset
 from swancli.evaluate.metrics import retrieval_scores
 from swancli.model.checkpoint import load_checkpoint
 from swancli.prepare.build import prepare_demo
-from swancli.store import Dataset, read_embeddings, write_embeddings
+from swancli.store.dataset import Dataset
+from swancli.store.embeddings import read_embeddings, write_embeddings
 from swancli.train.loop import TrainSettings, Watch
 from swancli.train.run import RunConfig, train_run
 from swancli.vocab import count_words, write_vocabulary

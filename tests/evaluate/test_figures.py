@@ -7,7 +7,8 @@ import pytest
 from swancli.evaluate.figures import draw_figures, worst_captions
 from swancli.evaluate.metrics import SceneConfusion
 from swancli.evaluate.report import evaluate
-from swancli.store import Catalogue, Embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings
 from swancli.workspace import Workspace
 
 plots = pytest.importorskip("swancli.evaluate.plots", reason="the extra `plots` is not installed")

@@ -8,7 +8,9 @@ import pytest
 from swancli.errors import SwanError
 from swancli.evaluate.report import evaluate, evaluate_file, training_texts
 from swancli.model.checkpoint import file_sha256
-from swancli.store import Catalogue, Dataset, Embeddings, create_dataset, write_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
+from swancli.store.embeddings import Embeddings, write_embeddings
 
 
 @pytest.fixture

@@ -40,7 +40,8 @@ class Moments:
         import pandas as pd
         import torch
 
-        from swancli import hdf5_writing, images
+        from swancli import images
+        from swancli.store import writing
 
         def before(holder: Any, name: str, what: str, path_of: Callable[..., Any]) -> None:
             call = getattr(holder, name)
@@ -51,7 +52,7 @@ class Moments:
 
             setattr(holder, name, watched)
 
-        before(hdf5_writing.UnfailingFile, "write", "write", lambda file, data: file.name)
+        before(writing.UnfailingFile, "write", "write", lambda file, data: file.name)
         before(Path, "write_text", "write", lambda path, *_: path)
         before(pd.DataFrame, "to_csv", "write", lambda frame, path: path)
         before(os, "fsync", "sync", lambda number: Path(f"/proc/self/fd/{number}").readlink())

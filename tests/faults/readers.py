@@ -34,21 +34,11 @@ from swancli.query.ranking import exact_ranking
 from swancli.query.raster import Raster
 from swancli.query.tiles import TileFile, tile_scores
 from swancli.shards import Shard, ShardFolder
-from swancli.store import (
-    FEATURES,
-    TILES,
-    Catalogue,
-    Dataset,
-    Embeddings,
-    Part,
-    create_dataset,
-    create_store,
-    joined_parts,
-    open_embeddings,
-    read_part,
-    write_embeddings,
-    write_part,
-)
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
+from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
+from swancli.store.files import FEATURES, TILES, create_store
+from swancli.store.parts import Part, joined_parts, read_part, write_part
 from swancli.train.run import resumed_config
 from swancli.vocab import UNKNOWN, Vocabulary, export_json, read_vectors, read_vocabulary, write_vocabulary
 from swancli.word_vectors import WordVectors, read_word_vectors

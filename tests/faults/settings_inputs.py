@@ -9,7 +9,8 @@ import numpy as np
 from cases import Case, Make
 from readers import WORDS
 
-from swancli.store import Catalogue, create_dataset
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import create_dataset
 from swancli.vocab import write_vocabulary
 
 

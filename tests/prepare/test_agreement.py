@@ -10,7 +10,7 @@ from swancli.prepare.agreement import LEAST, described_images, misplaced_caption
 from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
 from swancli.prepare.sources import read_source
-from swancli.store import Catalogue
+from swancli.store.catalogue import Catalogue
 
 
 def by_lines(entries, lines):

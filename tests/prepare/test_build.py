@@ -18,7 +18,7 @@ from swancli.prepare.build import (
     prepare_demo,
 )
 from swancli.prepare.demo import generate_demo
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 
 SPLITS = ("train", "train", "val", "test")
 

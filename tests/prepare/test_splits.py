@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from swancli.errors import SwanError
 from swancli.prepare.entries import Entry
 from swancli.prepare.splits import Fold, assign_splits, divide_rows, overlap, redrawn
-from swancli.store import Catalogue
+from swancli.store.catalogue import Catalogue
 
 
 def entries(scenes, split=None):

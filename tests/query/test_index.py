@@ -22,7 +22,8 @@ from swancli.query.index import (
     remove_stale_index,
 )
 from swancli.query.ranking import StreamedRanking, similarities
-from swancli.store import Catalogue, Embeddings, open_embeddings, write_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 
 DIMENSIONS = 16
 

@@ -19,7 +19,8 @@ from swancli.query.collection import MOST, CollectionRanking, CollectionSearcher
 from swancli.query.milvus import Address, Upload, connected, content_key, parse_address, upload
 from swancli.query.ranking import exact_ranking
 from swancli.query.search import Scope, image_rows
-from swancli.store import Catalogue, Embeddings, open_embeddings, write_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 from swancli.workspace import Workspace
 
 SHA = "a" * 64

@@ -18,7 +18,7 @@ from swancli.query.raster import Raster
 from swancli.query.scene import embed_scene, open_scene
 from swancli.query.search import Question
 from swancli.query.tiles import TileFile, scene_boxes
-from swancli.store import open_store
+from swancli.store.files import open_store
 from swancli.workspace import Workspace
 
 SIZES = (40, 64)

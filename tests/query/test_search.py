@@ -7,7 +7,8 @@ from swancli.errors import SwanError
 from swancli.model.checkpoint import file_sha256
 from swancli.query.index import build_index
 from swancli.query.search import AWAY, Question, Scope, composed, image_rows, open_search
-from swancli.store import Catalogue, Embeddings, write_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings, write_embeddings
 
 
 def test_texts_are_averaged_and_others_taken_away():

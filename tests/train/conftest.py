@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from swancli.store import Catalogue, Dataset, create_dataset
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
 from swancli.train.loop import TrainSettings, Watch
 from swancli.train.run import RunConfig, train_run
 from swancli.vocab import count_words, write_vocabulary

@@ -24,7 +24,7 @@ from swancli.model.dropout import Dropout
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.processes import Processes
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.train import loop
 from swancli.train.batches import Batch, draw_views, load_batches, number_wordings, pair_batches
 from swancli.train.encoders import pair_encoder

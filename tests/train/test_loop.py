@@ -13,7 +13,7 @@ from swancli.evaluate.report import evaluate_checkpoint
 from swancli.files import only_writer
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.train import loop
 from swancli.train.loop import TrainSettings, Watch, rate_share
 from swancli.train.run import resumed_config

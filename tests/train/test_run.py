@@ -9,7 +9,7 @@ import torch
 
 from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.train.loop import TrainSettings
 from swancli.train.run import config_from, new_config, resumed_config
 from swancli.vocab import UNKNOWN, Vocabulary, export_json, write_vocabulary

@@ -7,7 +7,7 @@ import torch
 
 from swancli.errors import SwanError
 from swancli.model.backbone import Backbone
-from swancli.store import Dataset
+from swancli.store.dataset import Dataset
 from swancli.train.scenes import SceneSettings, train_on_scenes
 
 SETTINGS = SceneSettings(image_size=32, epochs=6, batch_size=2, lr=0.02)

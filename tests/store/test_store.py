@@ -11,28 +11,12 @@ from hypothesis import strategies as st
 
 from swancli.errors import StoreError
 from swancli.images import pixel_digest
-from swancli.store import (
-    DATASET,
-    EMBEDDINGS,
-    VOCABULARY,
-    Catalogue,
-    Dataset,
-    Embeddings,
-    Part,
-    create_dataset,
-    create_store,
-    joined_parts,
-    mapped,
-    open_embeddings,
-    open_store,
-    read_catalogue,
-    read_embeddings,
-    read_part,
-    read_rows,
-    write_catalogue,
-    write_embeddings,
-    write_part,
-)
+from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
+from swancli.store.dataset import Dataset, create_dataset
+from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
+from swancli.store.files import DATASET, EMBEDDINGS, VOCABULARY, create_store, open_store
+from swancli.store.parts import Part, joined_parts, read_part, write_part
+from swancli.store.vectors import mapped, read_rows
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 in_one_folder = settings(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swancli.joined_rows import JoinedRows, Runs, virtual_layout
+from swancli.store.joined_rows import JoinedRows, Runs, virtual_layout
 
 in_one_folder = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

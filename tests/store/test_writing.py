@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from swancli.hdf5_writing import UnfailingFile
-from swancli.store import Catalogue, Embeddings, write_embeddings
+from swancli.store.catalogue import Catalogue
+from swancli.store.embeddings import Embeddings, write_embeddings
+from swancli.store.writing import UnfailingFile
 
 
 @pytest.mark.parametrize("room", range(0, 24_000, 1000))
@@ -45,12 +46,13 @@ def test_what_a_full_disk_did_not_take_is_read_as_it_was_written(tmp_path):
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
-from swancli import hdf5_writing
-from swancli.store import Catalogue, create_dataset
+from swancli.store import writing
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import create_dataset
 import numpy as np
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
-write, calls = hdf5_writing.UnfailingFile.write, []
+write, calls = writing.UnfailingFile.write, []
 
 def interrupted(file, data):
     calls.append(len(data))
@@ -60,8 +62,8 @@ def interrupted(file, data):
             pass
     return write(file, data)
 
-hdf5_writing.UnfailingFile.write = interrupted
-hdf5_writing.CALLED_BY_HDF5.add(interrupted.__code__)
+writing.UnfailingFile.write = interrupted
+writing.CALLED_BY_HDF5.add(interrupted.__code__)
 try:
     with create_dataset(Path(sys.argv[1]), "a", (8, 8)) as writer:
         for row in range(4):

@@ -1,0 +1,170 @@
+"""`dataset.h5`: images and captions, as `swan prepare` writes them.
+
+Letters in shapes: N images, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from swancli.errors import StoreError, SwanError
+from swancli.images import decode_image
+from swancli.store.catalogue import Catalogue, names_in, read_catalogue, write_catalogue, write_skipped
+from swancli.store.files import (
+    DATASET,
+    TEXT,
+    array_in,
+    create_store,
+    damage_named,
+    objects,
+    open_store,
+    text_attribute,
+    texts_in,
+)
+from swancli.store.writing import StoreFile
+
+
+class DatasetWriter:
+    """Takes the images of a new `dataset.h5` one by one, in the source's order; see `create_dataset`."""
+
+    def __init__(self, file: StoreFile, shape: tuple[int, int] | None) -> None:
+        self._file = file
+        self._digests: list[str] = []
+        if shape:
+            size = (0, *shape, 3)
+            self._images = file.create_dataset(
+                "images/pixels", size, np.uint8, maxshape=(None, *shape, 3), chunks=(1, *shape, 3)
+            )
+        else:
+            kind = h5py.vlen_dtype(np.uint8)
+            self._images = file.create_dataset("images/encoded", (0,), kind, maxshape=(None,), chunks=(1,))
+
+    def add(self, image: np.ndarray | bytes, digest: str) -> None:
+        """Appends an image: uint8 (H, W, 3) pixels of the data set's shape, or its original bytes."""
+        self._images.resize(len(self._digests) + 1, axis=0)
+        self._images[-1] = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
+        self._digests.append(digest)
+        self._file.check()
+
+    def finish(self, catalogue: Catalogue, skipped: Sequence[tuple[str, str]] = ()) -> None:
+        """Writes the columns; `skipped` holds a file name and a reason for each image left out."""
+        write_catalogue(self._file, catalogue)
+        self._file.create_dataset("images/digest", data=objects(self._digests), dtype=TEXT)
+        self._file.attrs["digest"] = content_digest(catalogue, self._digests)
+        write_skipped(self._file, skipped)
+
+
+@contextmanager
+def create_dataset(path: Path, name: str, shape: tuple[int, int] | None) -> Iterator[DatasetWriter]:
+    """A new `dataset.h5`: `/images/pixels` of height x width `shape`, or for None `/images/encoded`."""
+    with create_store(path, DATASET) as file:
+        file.attrs["dataset"] = name
+        yield DatasetWriter(file, shape)
+
+
+def content_digest(catalogue: Catalogue, digests: Sequence[str]) -> str:
+    """A hash of names, captions and pixels, whatever the splits and the order of the rows.
+
+    Args:
+        digests: of each image's pixels.
+    """
+    images = [f"{name}\0{digest}" for name, digest in zip(catalogue.filename, digests, strict=True)]
+    captions = [
+        f"{catalogue.filename[row]}\0{text}"
+        for row, text in zip(catalogue.image, catalogue.text, strict=True)
+    ]
+    rows = "\n".join([*sorted(images), *sorted(captions)])
+    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
+
+
+def digests_differ(digest: str, earlier: str) -> bool:
+    """Whether two digests of data sets are known and differ; an earlier swan stored none."""
+    return bool(digest and earlier and digest != earlier)
+
+
+class Dataset:
+    """A `dataset.h5` opened for reading; use it as a context manager.
+
+    Attributes:
+        name: the data set's name. catalogue: its rows. digest: see `content_digest`; "" in files of an
+        earlier swan.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_store(path, DATASET)
+        try:
+            with damage_named(path, DATASET):
+                self.name = text_attribute(self._file, "dataset")
+                self.digest = text_attribute(self._file, "digest", "")
+                self.catalogue = read_catalogue(self._file)
+                self._pixels, self._encoded = self._find_images(len(self.catalogue.filename))
+        except StoreError:
+            self._file.close()
+            raise
+
+    def _find_images(self, count: int) -> tuple[h5py.Dataset | None, h5py.Dataset | None]:
+        """`/images/pixels` and `/images/encoded`, of which a file has one: a row for each file name."""
+        if "images/digest" in self._file:
+            array_in(self._file, "images/digest", "OS", count)
+        if "images/pixels" not in self._file:
+            return None, array_in(self._file, "images/encoded", "O", count)
+        pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
+        if pixels.dtype != np.uint8 or not all(pixels.shape[1:]):
+            raise ValueError(f"/images/pixels holds {pixels.dtype} of the shape {pixels.shape}")
+        return pixels, None
+
+    def image(self, row: int) -> np.ndarray:
+        """uint8 (H, W, 3): the RGB pixels of one image.
+
+        Raises:
+            StoreError, ImageError: the file is damaged there.
+        """
+        name = f"{self.path}, image {self.catalogue.filename[row]}"
+        with damage_named(name, DATASET):
+            if self._pixels is not None:
+                return self._pixels[row]
+            encoded = np.asarray(self._encoded[row], np.uint8).tobytes()
+        return decode_image(encoded, name)
+
+    def digests(self, rows: np.ndarray) -> np.ndarray | None:
+        """object (n,) of str: a hash of the pixels of some images; None when the file has none.
+
+        Raises:
+            StoreError: the file is damaged there.
+        """
+        with damage_named(self.path, DATASET):
+            if "images/digest" not in self._file:
+                return None
+            return texts_in(self._file, "images/digest", len(self.catalogue.filename))[rows]
+
+    def rows_of(self, split: str) -> np.ndarray:
+        """int64 (n,): the image rows of a split that has captions.
+
+        Raises:
+            SwanError: the split has none.
+        """
+        rows = self.catalogue.image_rows(split)
+        if not np.isin(rows, self.catalogue.image).any():
+            there = names_in(self.catalogue.split)
+            raise SwanError(
+                f"{self.path}: no captions in split {split!r} (it has {there or 'no splits'})",
+                "choose another --split, or prepare again with --split random or --split stratified",
+            )
+        return rows
+
+    def close(self) -> None:
+        """What leaving its context does."""
+        self._file.close()
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

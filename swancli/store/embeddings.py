@@ -1,0 +1,171 @@
+"""`embeddings.h5`: images and captions in the joint space, as `swan embed` writes them.
+
+Letters in shapes: N images, M captions, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from swancli.errors import StoreError
+from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
+from swancli.store.dataset import digests_differ
+from swancli.store.files import (
+    DATASET,
+    EMBEDDINGS,
+    TEXT,
+    array_in,
+    create_store,
+    damage_named,
+    from_relative,
+    objects,
+    open_store,
+    text_attribute,
+    texts_in,
+    to_relative,
+)
+from swancli.store.joined_rows import JoinedRows
+from swancli.store.parts import Part, check_shards, rows_in_shards, write_shards
+from swancli.store.vectors import IMAGE_VECTORS, read_rows, write_vectors
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """An `embeddings.h5`, in memory or, by `open_embeddings`, with its vectors still in the file.
+
+    image: float32 (N, D) and caption: float32 (M, D), L2-normalised rows; catalogue: the same N and M rows.
+    dataset: name of the data set or folder; checkpoint: path of the checkpoint that made them, stored
+    relative to the file so that both can move together; checkpoint_sha256: its digest; variant: the model's;
+    vocab: path of the vocabulary where the checkpoint carries none (stored likewise), else "".
+    pictures: path of the `dataset.h5` or the folder that the images came from (stored likewise), else "".
+    digest: of `image`, as `write_embeddings` stored it; "" before that, and in files of an earlier swan.
+    dataset_digest: of the data set that was embedded, see `content_digest`; "" of folders and lines of text.
+    """
+
+    image: np.ndarray | h5py.Dataset | JoinedRows
+    caption: np.ndarray | h5py.Dataset
+    catalogue: Catalogue
+    dataset: str
+    checkpoint: str
+    checkpoint_sha256: str
+    variant: str
+    vocab: str = ""
+    pictures: str = ""
+    digest: str = ""
+    dataset_digest: str = ""
+
+
+PATHS = ("checkpoint", "vocab", "pictures")  # of `Embeddings`
+
+
+def write_embeddings(
+    path: Path,
+    embeddings: Embeddings,
+    digests: Sequence[str] | None = None,
+    shards: Sequence[tuple[Path, Part]] = (),
+    identity: str = "",
+) -> str:
+    """Writes an `embeddings.h5`.
+
+    Args:
+        digests: of each image's pixels, where they are known.
+        shards: the files in the folder beside it that hold the image embeddings, which are then not copied.
+        identity: of the archive whose shards these are.
+
+    Returns:
+        The digest of its image embeddings, by which an index knows that it belongs to them.
+    """
+    with create_store(path, EMBEDDINGS) as file:
+        write_catalogue(file, embeddings.catalogue)
+        file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32, copy=False))
+        if digests is not None:
+            file.create_dataset("images/digest", data=objects(digests), dtype=TEXT)
+        if shards:
+            write_shards(file, embeddings.image, shards, identity)
+        digest = write_vectors(file, embeddings.image, stored=not shards)
+        for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
+            file.attrs[name] = getattr(embeddings, name)
+        for name in PATHS:
+            file.attrs[name] = to_relative(getattr(embeddings, name), path.parent)
+    return digest
+
+
+def holds_parts(path: Path, identity: str, parts: Sequence[Part]) -> bool:
+    """Whether these very parts of an archive are joined in a file, and all of them stand."""
+    try:
+        with _open(path) as file:
+            same = "shards/digest" in file and text_attribute(file, "identity", "") == identity
+            return same and texts_in(file, "shards/digest").tolist() == [part.digest for part in parts]
+    except StoreError:
+        return False
+
+
+def _open(path: Path) -> h5py.File:
+    file = open_store(path, EMBEDDINGS, joined=IMAGE_VECTORS)
+    try:
+        if "shards/file" in file:
+            check_shards(path, file)
+    except StoreError:
+        file.close()
+        raise
+    return file
+
+
+def open_embeddings(path: Path) -> Embeddings:
+    """An `embeddings.h5` whose vectors stay in the file until slices of them are read.
+
+    It stays open as long as they are held; `with embeddings.image.file:` closes it.
+
+    Raises:
+        StoreError: see `open_store`; also when rows and embeddings differ in number or in width, and when a
+            shard that they lie in is gone, or is another one than was joined.
+    """
+    file = _open(path)
+    names = ("dataset", "dataset_digest", "checkpoint_sha256", "variant", "digest", *PATHS)
+    try:
+        with damage_named(path, EMBEDDINGS):
+            catalogue = read_catalogue(file)
+            image = array_in(file, "images/embedding", "f", len(catalogue.filename), None)
+            caption = array_in(file, "captions/embedding", "f", len(catalogue.text), image.shape[1])
+            for values in (image, caption):
+                if values.dtype != np.float32:
+                    raise TypeError(f"{values.name} holds {values.dtype}, not float32")
+            attributes = {name: text_attribute(file, name, "") for name in names}
+            if "shards/file" in file:
+                image = rows_in_shards(image)
+    except StoreError:
+        file.close()
+        raise
+    attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
+    return Embeddings(image, caption, catalogue, **attributes)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Reads an `embeddings.h5` into memory.
+
+    Raises:
+        StoreError: see `open_embeddings`.
+    """
+    stored = open_embeddings(path)
+    with stored.image.file:
+        image, caption = (read_rows(values, 0, len(values)) for values in (stored.image, stored.caption))
+    return replace(stored, image=image, caption=caption)
+
+
+def changed_since(embeddings: Embeddings) -> str:
+    """In words, that the data set was prepared anew since it was embedded; "" when not, or not to be told."""
+    path, digest = Path(embeddings.pictures), ""
+    if not (embeddings.dataset_digest and path.is_file()):
+        return ""
+    # A damaged one is told when it is read.
+    with suppress(StoreError), open_store(path, DATASET) as file, damage_named(path, DATASET):
+        digest = text_attribute(file, "digest", "")
+    changed = digests_differ(digest, embeddings.dataset_digest)
+    again = "its images or captions are others now; make the embeddings again: swan embed"
+    return f"{path} was prepared again after it was embedded; {again}" if changed else ""
