@@ -112,21 +112,17 @@ def embed(
 ) -> None:
     """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles."""
     from swancli.device import choose_device, describe_device, image_batch
-    from swancli.embed import embed_texts
     from swancli.image_sources import open_source
     from swancli.model.checkpoint import load_checkpoint
     from swancli.query.index import load_faiss
     from swancli.shards import chosen_shard
-    from swancli.store.embeddings import write_embeddings
 
     exclusive(run=run, checkpoint=checkpoint)
     exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)
-    exclusive(texts=texts, index=index)
-    exclusive(scene_image=scene_image, index=index)
-    exclusive(texts=texts, to=to)
-    exclusive(scene_image=scene_image, to=to)
-    for option, value in (("texts", texts), ("scene_image", scene_image), ("embeddings", standing)):
-        alone(option, value, shard=shard, resume=resume)
+    for option, value in (("texts", texts), ("scene_image", scene_image)):
+        alone(option, value, index=index, to=to, shard=shard, resume=resume)
+    encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
+    alone("embeddings", standing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     own, resume = chosen_shard(shard, resume)
@@ -136,30 +132,17 @@ def embed(
     workspace, display = Workspace(root), Display(quiet or own.follows)
     if index:
         load_faiss()  # now, not after an hour of encoding
-    if to:
-        from swancli.query.milvus import check_target, load_pymilvus, parse_address
-
-        load_pymilvus()
-    address = parse_address(to, root) if to else None
+    address = _database(to, root) if to else None
     if standing:
-        encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
-        alone("embeddings", standing, **encoding, dataset=dataset, images=images)
-        if not (index or address):
-            raise SwanError(
-                f"--embeddings {standing}: nothing to do with it",
-                "say which index: --index hnsw, or where to bring it: --to milvus://",
-            )
-        if index:
-            _write_index(standing, index, display)
-        if address:
-            _upload(standing, address, display)
-        return
+        return _bring(standing, index, address, display)
     source = open_source(images) if images else None
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
     # Lite is for one program at a time: each job of an array would keep the others from it.
     if address and not own.follows and not (shard and address.is_lite):
+        from swancli.query.milvus import check_target
+
         check_target(address, model.sha256, model.model.settings.embed_dim)
     name = dataset or model.origin["dataset"]
     if not (name or images or texts or scene_image):
@@ -168,22 +151,14 @@ def embed(
         warn(
             f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
         )
-    if scene_image:
-        path = output or _folder(workspace, model) / tiles_name(scene_image)
-    else:
-        path = output or _embeddings_path(workspace, model, name, source, texts)
+    path = output or _output_path(workspace, model, name, source, texts, scene_image)
     part = "" if own.whole else f", part {own.number} of {own.count}"
     display.note(f"embedding with {model.path} on {describe_device(target)}{part}")
-    options = {"device": target, "precision": precision}
+    options = {"device": target, "precision": precision, "batch_size": batch_size}
     if scene_image:
-        with display.progress() as progress:
-            options |= {"batch_size": batch_size, "progress": progress}
-            _embed_scene(model, scene_image, path, tile_size or (), options)
+        _embed_scene(model, scene_image, path, tile_size or (), display, options)
     elif texts:
-        with display.progress() as progress:
-            options |= {"batch_size": batch_size, "progress": progress}
-            embeddings = embed_texts(model, _lines(texts), str(texts), **options)
-        _finish(path, embeddings, write_embeddings(path, embeddings), [], index, display)
+        _embed_lines(model, texts, path, display, options)
     else:
         options |= {"batch_size": batch_size or image_batch(target), "resume": resume}
         what = source or workspace.dataset(name)
@@ -194,6 +169,27 @@ def embed(
     where = f" --scene-image {scene_image}" if scene_image else ""
     where += "" if path.is_relative_to(root) else f" --embeddings {path}"
     display.note(f'next: swan query "what to look for"{where}')
+
+
+def _database(to: str, root: Path) -> Address:
+    """The address of a vector database, once what talks to it is known to be there."""
+    from swancli.query.milvus import load_pymilvus, parse_address
+
+    load_pymilvus()
+    return parse_address(to, root)
+
+
+def _bring(path: Path, index: str | None, address: Address | None, display: Display) -> None:
+    """Makes an index of embeddings that stand, or brings them into a vector database."""
+    if not (index or address):
+        raise SwanError(
+            f"--embeddings {path}: nothing to do with it",
+            "say which index: --index hnsw, or where to bring it: --to milvus://",
+        )
+    if index:
+        _write_index(path, index, display)
+    if address:
+        _upload(path, address, display)
 
 
 def _embed_archive(
@@ -279,19 +275,44 @@ def _upload(path: Path, address: Address, display: Display) -> None:
 
 
 def _embed_scene(
-    model: Checkpoint, scene: Path, path: Path, sizes: Sequence[int], options: dict[str, Any]
+    model: Checkpoint,
+    scene: Path,
+    path: Path,
+    sizes: Sequence[int],
+    display: Display,
+    options: dict[str, Any],
 ) -> None:
     from swancli.query.scene import embed_scene
     from swancli.query.tiles import TILE_SIZES
 
     sizes = sizes or TILE_SIZES
-    show_tiles(path, scene, embed_scene(model, scene, path, sizes=sizes, **options), sizes)
+    with display.progress() as progress:
+        tiles = embed_scene(model, scene, path, sizes=sizes, progress=progress, **options)
+    show_tiles(path, scene, tiles, sizes)
 
 
-def _embeddings_path(
-    workspace: Workspace, checkpoint: Checkpoint, dataset: str, images: ImageSource | None, texts: Path | None
+def _embed_lines(
+    model: Checkpoint, texts: Path, path: Path, display: Display, options: dict[str, Any]
+) -> None:
+    from swancli.embed import embed_texts
+    from swancli.store.embeddings import write_embeddings
+
+    with display.progress() as progress:
+        embeddings = embed_texts(model, _lines(texts), str(texts), progress=progress, **options)
+    _finish(path, embeddings, write_embeddings(path, embeddings), [], None, display)
+
+
+def _output_path(
+    workspace: Workspace,
+    checkpoint: Checkpoint,
+    dataset: str,
+    images: ImageSource | None,
+    texts: Path | None,
+    scene: Path | None,
 ) -> Path:
     """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set."""
+    if scene:
+        return _folder(workspace, checkpoint) / tiles_name(scene)
     if images:
         name = f"embeddings-{images.name}"
     elif texts:  # no image in it to search, so not under the name that `query` looks for
