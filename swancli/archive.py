@@ -39,9 +39,9 @@ from swancli.image_sources import Picture as SourcePicture
 from swancli.images import decode_image, pixel_digest
 from swancli.model.checkpoint import Checkpoint
 from swancli.shards import Shard, ShardFolder
-from swancli.store.catalogue import Catalogue
+from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
-from swancli.store.embeddings import Embeddings, holds_parts, open_embeddings, write_embeddings
+from swancli.store.embeddings import Embeddings, find_embeddings, write_embeddings
 from swancli.store.parts import Part, check_part, joined_parts, read_part, write_part
 
 PIECE_BATCHES = 16  # of images, in a piece of a list
@@ -213,13 +213,17 @@ def embed_archive(
             if not resume:
                 folder.remove_pieces()
             stood = resume and folder.finished()
-            if not stood:
+            unbegun = resume and shard.whole and not folder.begun()
+            standing = find_embeddings(output, identity) if unbegun else None
+            if not (stood or standing):
                 encode = partial(
                     encode_pieces, checkpoint.model.to(device, memory_format=torch.channels_last), **options
                 )
                 _embed_pieces(archive, folder, identity, partial(encode, batch_size=batch_size), progress)
             finish = partial(_put_together, checkpoint, archive, progress=progress, **options)
-            if shard.whole:
+            if standing:
+                outcome = _found(output, shard, standing)
+            elif shard.whole:
                 outcome = _write_whole(folder, identity, output, finish)
                 folder.remove_pieces()
             else:
@@ -284,8 +288,9 @@ def _write_whole(
     """The embeddings of one process, from its pieces."""
     paths, parts = _begun_parts(folder, identity)
     embeddings, digests = finish(paths, parts)
-    digest = write_embeddings(output, embeddings, digests)
-    return Outcome(output, folder.shard, len(embeddings.image), _skipped(parts), [], embeddings, digest)
+    skipped = _skipped(parts)
+    digest = write_embeddings(output, embeddings, digests, identity=identity, skipped=skipped)
+    return Outcome(output, folder.shard, len(embeddings.image), skipped, [], embeddings, digest)
 
 
 def _begun_parts(folder: ShardFolder, identity: str) -> tuple[list[Path], list[Part]]:
@@ -330,19 +335,22 @@ def _join(
     with folder.alone_in_archive():
         paths = folder.others()
         parts = [read_part(path, identity) for path in paths]
-        joined = holds_parts(output, identity, parts)
-        if joined and not stood:
-            return outcome  # another shard ended at the same time
+        joined = find_embeddings(output, identity)
         if joined:
-            embeddings = open_embeddings(output)
-            digest = embeddings.digest
-        else:
-            _check_parts(paths, parts)
-            embeddings, digests = finish(paths, parts)
-            shards = list(zip(paths, parts, strict=True))
-            digest = write_embeddings(output, embeddings, digests, shards, identity)
-    images, skipped = len(embeddings.image), _skipped(parts)
+            # Not to be told of where another shard ended at the same time.
+            return _found(output, folder.shard, joined) if stood else outcome
+        _check_parts(paths, parts)
+        embeddings, digests = finish(paths, parts)
+        shards, skipped = list(zip(paths, parts, strict=True)), _skipped(parts)
+        digest = write_embeddings(output, embeddings, digests, shards, identity, skipped)
+    images = len(embeddings.image)
     return replace(outcome, images=images, skipped=skipped, embeddings=embeddings, digest=digest)
+
+
+def _found(output: Path, shard: Shard, embeddings: Embeddings) -> Outcome:
+    """Of embeddings that stood already."""
+    skipped = read_skipped(embeddings.image.file)
+    return Outcome(output, shard, len(embeddings.image), skipped, [], embeddings, embeddings.digest)
 
 
 def _put_together(

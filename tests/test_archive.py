@@ -250,6 +250,21 @@ def test_resumed_process_keeps_its_pieces_and_ends_where_an_uninterrupted_one_do
     assert not (tmp_path / "two.shards").exists()
 
 
+def test_embeddings_that_stand_are_not_made_again_on_resume(checkpoint, folder, tmp_path, monkeypatch):
+    (folder / "c.png").write_bytes(b"no image")
+    archive, output = archive_of_source(open_source(str(folder)), 2, "skip"), tmp_path / "one.h5"
+    first = embed(checkpoint, archive, output)
+    assert [name for name, _ in first.skipped] == ["c.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encode_pieces", None)
+        again = embed(checkpoint, archive, output, resume=True)
+    assert (again.skipped, again.images, again.digest) == (first.skipped, first.images, first.digest)
+    assert again.embeddings.image[:].tolist() == first.embeddings.image[:].tolist()
+    assert not list(tmp_path.glob("one.shards*"))
+    anew = embed(checkpoint, archive, output, resume=True, precision="bf16")
+    assert anew.digest != first.digest
+
+
 def test_piece_whose_vectors_are_others_than_were_written_is_told(checkpoint, folder, tmp_path):
     archive = archive_of_source(open_source(str(folder)), 2)
     interrupt(checkpoint, archive, tmp_path / "two.h5", after=2)

@@ -138,3 +138,16 @@ def write_skipped(file: h5py.File, skipped: Sequence[tuple[str, str]]) -> None:
     for column, name in enumerate(("filename", "reason")):
         values = objects(row[column] for row in skipped)
         file.create_dataset(f"skipped/{name}", data=values, dtype=TEXT)
+
+
+def read_skipped(file: h5py.File) -> list[tuple[str, str]]:
+    """File name and reason of each image that was left out; none in embeddings of an earlier swan.
+
+    Raises:
+        StoreError: a column is missing or damaged.
+    """
+    with damage_named(file.filename, text_attribute(file, "format")):
+        if "skipped" not in file:
+            return []
+        names = texts_in(file, "skipped/filename")
+        return list(zip(names, texts_in(file, "skipped/reason", len(names)), strict=True))

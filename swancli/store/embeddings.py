@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import StoreError
-from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
+from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, write_skipped
 from swancli.store.dataset import digests_differ
 from swancli.store.files import (
     DATASET,
@@ -27,7 +27,6 @@ from swancli.store.files import (
     objects,
     open_store,
     text_attribute,
-    texts_in,
     to_relative,
 )
 from swancli.store.joined_rows import JoinedRows
@@ -70,13 +69,15 @@ def write_embeddings(
     digests: Sequence[str] | None = None,
     shards: Sequence[tuple[Path, Part]] = (),
     identity: str = "",
+    skipped: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Writes an `embeddings.h5`.
 
     Args:
         digests: of each image's pixels, where they are known.
         shards: the files in the folder beside it that hold the image embeddings, which are then not copied.
-        identity: of the archive whose shards these are.
+        identity: of the archive that they are of, see `archive`; "" where there is none.
+        skipped: file name and reason of each image left out.
 
     Returns:
         The digest of its image embeddings, by which an index knows that it belongs to them.
@@ -87,8 +88,10 @@ def write_embeddings(
         if digests is not None:
             file.create_dataset("images/digest", data=objects(digests), dtype=TEXT)
         if shards:
-            write_shards(file, embeddings.image, shards, identity)
+            write_shards(file, embeddings.image, shards)
         digest = write_vectors(file, embeddings.image, stored=not shards)
+        write_skipped(file, skipped)
+        file.attrs["identity"] = identity
         for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
             file.attrs[name] = getattr(embeddings, name)
         for name in PATHS:
@@ -96,14 +99,16 @@ def write_embeddings(
     return digest
 
 
-def holds_parts(path: Path, identity: str, parts: Sequence[Part]) -> bool:
-    """Whether these very parts of an archive are joined in a file, and all of them stand."""
+def find_embeddings(path: Path, identity: str) -> Embeddings | None:
+    """The embeddings of an archive, opened, when they stand at a path, with all their shards."""
     try:
-        with _open(path) as file:
-            same = "shards/digest" in file and text_attribute(file, "identity", "") == identity
-            return same and texts_in(file, "shards/digest").tolist() == [part.digest for part in parts]
+        embeddings = open_embeddings(path)
     except StoreError:
-        return False
+        return None
+    if text_attribute(embeddings.image.file, "identity", "") == identity:
+        return embeddings
+    embeddings.image.file.close()
+    return None
 
 
 def _open(path: Path) -> h5py.File:

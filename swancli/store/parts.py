@@ -15,7 +15,7 @@ import numpy as np
 
 from swancli.errors import StoreError
 from swancli.images import leads_out
-from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, write_skipped
+from swancli.store.catalogue import Catalogue, read_catalogue, read_skipped, write_catalogue, write_skipped
 from swancli.store.files import (
     EMBEDDINGS,
     PART,
@@ -75,13 +75,12 @@ def read_part(path: Path, identity: str) -> Part:
             image = array_in(file, IMAGE_VECTORS, "f", len(catalogue.filename), None)
             if image.dtype != np.float32:
                 raise TypeError(f"/{IMAGE_VECTORS} holds {image.dtype}, not float32")
-            names, reasons = texts_in(file, "skipped/filename"), texts_in(file, "skipped/reason")
             lazily = JoinedRows(Runs.of([len(image)]), image.shape[1], lambda _: _part_vectors(path))
             part = Part(
                 lazily,
                 catalogue,
                 texts_in(file, "images/digest", len(image)),
-                list(zip(names, reasons, strict=True)),
+                read_skipped(file),
                 text_attribute(file, "digest"),
             )
         if identity and (found, name) != (identity, path.stem):
@@ -127,13 +126,11 @@ def _part_vectors(path: Path) -> np.ndarray:
 SHARD_NAME = re.compile(r"([^/\\\0]+)\.shards/(\d+)-of-(\d+)\.h5")
 
 
-def write_shards(
-    file: StoreFile, rows: JoinedRows, shards: Sequence[tuple[Path, Part]], identity: str
-) -> None:
+def write_shards(file: StoreFile, rows: JoinedRows, shards: Sequence[tuple[Path, Part]]) -> None:
     """Writes `/images/embedding` as a virtual array, and `/shards/*`: which shards it lies in, and where.
 
     Args:
-        shards: as in `write_embeddings`, those that `rows` are of. identity: of their archive.
+        shards: as in `write_embeddings`, those that `rows` are of.
     """
     names = [f"{shard.parent.name}/{shard.name}" for shard, _ in shards]
     lengths = [len(part.image) for _, part in shards]
@@ -142,7 +139,6 @@ def write_shards(
     file.create_dataset("shards/digest", data=objects(part.digest for _, part in shards), dtype=TEXT)
     for name, column in (("start", rows.runs.starts), ("part", rows.runs.part), ("first", rows.runs.first)):
         file[f"shards/{name}"] = column
-    file.attrs["identity"] = identity
 
 
 def check_shards(path: Path, file: h5py.File) -> None:
