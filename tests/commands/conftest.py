@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer.testing
+from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -65,8 +66,22 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(source, tmp_path_factory):
-    """A root after prepare, vocab, train, eval and embed, with what each printed; not to be changed."""
-    root = tmp_path_factory.mktemp("root")
+    """A root after prepare, vocab, train, eval and embed, with what each printed; not to be changed.
+
+    The workers of a test run share it: the first to need it makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root, record = shared / "finished", shared / "finished.json"
+    with FileLock(shared / "finished.lock"):
+        if not record.exists():
+            record.write_text(json.dumps(run_all(source, root)))
+    printed = {name: SimpleNamespace(**streams) for name, streams in json.loads(record.read_text()).items()}
+    return SimpleNamespace(root=root, printed=printed, run=root / "small" / "runs" / "first")
+
+
+def run_all(source, root):
+    """What prepare, vocab, train, eval and embed print, one after the other."""
     steps = {
         "prepare": ["--dataset", "small", "--source", source],
         "vocab": ["--dataset", "small"],
@@ -76,6 +91,7 @@ def finished(source, tmp_path_factory):
     }
     printed = {}
     for name, options in steps.items():
-        printed[name] = execute(name, *options, root=root)
-        assert printed[name].returncode == 0, printed[name].stderr
-    return SimpleNamespace(root=root, printed=printed, run=root / "small" / "runs" / "first")
+        result = execute(name, *options, root=root)
+        assert result.returncode == 0, result.stderr
+        printed[name] = {"stdout": result.stdout, "stderr": result.stderr}
+    return printed

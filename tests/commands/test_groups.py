@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import SMALL, execute, invoke
+from conftest import SMALL, invoke
 
 RECALLS = [f"{way}_R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 
@@ -25,7 +25,7 @@ def root(source, tmp_path_factory):
         ["train", "--dataset", "small", "--folds", 2, "--epochs", 1, "--run", "cv", *SMALL],
     ]
     for step in steps:
-        result = execute(*step, root=root)
+        result = invoke(*step, root=root)
         assert result.returncode == 0, result.stderr
     (root / "printed.txt").write_text(result.stdout)
     return root

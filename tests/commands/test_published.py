@@ -45,7 +45,7 @@ def moved(real_data, published_weights, tmp_path_factory):
         },
         checkpoint,
     )
-    prepared = execute(
+    prepared = invoke(
         "prepare",
         "--dataset",
         "real",
