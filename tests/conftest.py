@@ -12,7 +12,20 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Files that take long, which come first: both workers then end at about the same time.
+LONG = (
+    "tests/commands/test_demo.py",
+    "tests/commands/test_published.py",
+    "tests/query/test_mosaic.py",
+    "tests/train/test_encoders.py",
+    "tests/train/test_torchrun.py",
+)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import StoreError
-from swancli.store.files import damage_named, text_attribute
+from swancli.store.files import EMBEDDINGS, damage_named, text_attribute
 from swancli.store.joined_rows import JoinedRows
 from swancli.store.writing import StoreFile
 
@@ -54,7 +54,7 @@ def read_rows(embedding: h5py.Dataset | JoinedRows, start: int, stop: int) -> np
         StoreError: they cannot be read, or one is not normalised or no number; names its row.
     """
     path = Path(embedding.file.filename)
-    with damage_named(path, text_attribute(embedding.file, "format")):
+    with damage_named(path, text_attribute(embedding.file, "format", EMBEDDINGS)):
         vectors = embedding[start:stop]
     check_normalised(vectors, f"{path}: {embedding.name}", start)
     return vectors
