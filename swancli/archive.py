@@ -42,6 +42,7 @@ from swancli.shards import Shard, ShardFolder
 from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings, find_embeddings, write_embeddings
+from swancli.store.files import EMBEDDINGS, refuse_other_kind
 from swancli.store.parts import Part, check_part, joined_parts, read_part, write_part
 
 PIECE_BATCHES = 16  # of images, in a piece of a list
@@ -193,9 +194,11 @@ def embed_archive(
         output: the embeddings file. resume: keep what was done of the shard before.
 
     Raises:
-        SwanError: another process has this shard; another archive was begun there; no image can be read.
+        SwanError: a file of another kind stands there; another process has this shard; another archive was
+            begun there; no image can be read.
         ImageError: one cannot be read, unless the archive leaves it out.
     """
+    refuse_other_kind(output, EMBEDDINGS)
     folder = ShardFolder(output, shard)
     options = {"device": device, "precision": precision}
     manifest = {
@@ -208,7 +211,7 @@ def embed_archive(
         "pieces": archive.borders,
     }
     with folder.alone_in_shard():
-        identity = folder.agree(manifest, anew=not resume)
+        identity = folder.agree(manifest, not resume, lambda other: bool(find_embeddings(output, other)))
         try:
             if not resume:
                 folder.remove_pieces()
@@ -226,6 +229,7 @@ def embed_archive(
             elif shard.whole:
                 outcome = _write_whole(folder, identity, output, finish)
                 folder.remove_pieces()
+                folder.remove_shards()
             else:
                 pieces, width = len(shard.share(len(archive.borders))), checkpoint.model.settings.embed_dim
                 outcome = _write_shard(folder, identity, pieces, width)

@@ -6,6 +6,7 @@ Heavy imports (torch, pandas, h5py) stand inside the commands, so that `swan --h
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -22,6 +23,7 @@ from swancli.commands.serve import serve
 from swancli.commands.train import train
 from swancli.commands.vocab import vocab
 from swancli.console import Boundary
+from swancli.errors import SwanError
 
 app = typer.Typer(
     cls=Boundary,
@@ -41,13 +43,22 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+SHARED = ("train", "embed")  # commands that several processes of a launch work on together
+
+
 @app.callback()
 def swan(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
     ] = False,
 ) -> None:
     """Find the overhead image that a sentence describes, and the sentence for an image."""
+    if "WORLD_SIZE" in os.environ and context.invoked_subcommand not in SHARED:
+        from swancli.processes import launched
+
+        if (launched() or (0, 1, 0))[1] > 1:
+            raise SwanError(f"torchrun: {context.invoked_subcommand} is for one process", "run it alone")
 
 
 for command in (prepare, vocab, pretrain, train):

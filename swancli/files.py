@@ -25,8 +25,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     killed process left of the same file is removed first.
 
     Raises:
-        SwanError: the disk is full.
+        SwanError: the disk is full, or a folder has that name.
     """
+    if path.is_dir():
+        raise SwanError(f"{path}: is a folder", "name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     host = re.sub(r"\W", "-", socket.gethostname())
     _remove_left_over(path, host)

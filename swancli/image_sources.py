@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 2**31  # of one image file, which is read into memory
 TAR = ".tar"
+NO_TAR = f"give a folder of images, or {TAR} files or a pattern of them; compressed ones are not read"
 PATTERN = "{*?["  # what makes an address a pattern
 STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")  # by file system
 
@@ -113,6 +114,8 @@ def open_source(images: str) -> ImageSource:
 def _local_source(folder: Path) -> ImageSource:
     if folder.suffix.lower() == TAR and folder.is_file():
         return _tar_source(str(folder), [folder.absolute().as_posix()])
+    if folder.is_file():
+        raise SwanError(f"--images {folder}: is no {TAR}", NO_TAR)
     if not folder.is_dir():
         raise SwanError(f"--images {folder}: no such folder or tar")
     files = [path for path in folder.rglob("*") if not path.name.startswith(".")]
@@ -266,7 +269,7 @@ def _expanded(address: str) -> list[str]:
     others = [one for one in found if not one.lower().endswith(TAR)]
     if others or not found:
         problem = f"{others[0]} is no {TAR}" if others else "nothing has such a name"
-        raise SwanError(f"--images {address}: {problem}", "give a folder of images, or a pattern of tars")
+        raise SwanError(f"--images {address}: {problem}", NO_TAR)
     return found
 
 

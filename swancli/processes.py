@@ -15,6 +15,10 @@ import numpy as np
 import torch
 import torch.distributed
 
+# The group is a default of its functions. Imported once there is one, as DDP does, they keep the group's
+# threads until the interpreter tears itself down, and these abort it now and then.
+import torch.distributed.nn.functional
+
 from swancli.errors import SwanError
 
 Result = TypeVar("Result")
@@ -155,6 +159,8 @@ def joined(device: torch.device) -> Iterator[Processes]:
         )
     try:
         yield processes
+        if count > 1:
+            torch.distributed.barrier()  # none leaves while the first still writes
     except RuntimeError as error:
         if not _tells_of_lost_process(error):
             raise

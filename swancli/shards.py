@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,7 @@ class ShardFolder:
     """
 
     def __init__(self, output: Path, shard: Shard) -> None:
+        self.output = output
         stem = output.stem if output.suffix == ".h5" else output.name
         self.folder = output.with_name(f"{stem}.shards")
         self.shard = shard
@@ -111,11 +113,14 @@ class ShardFolder:
         """Waits for the other shards to let go of what they share."""
         return only_writer(self.folder, wait=True)
 
-    def agree(self, manifest: dict[str, Any], anew: bool) -> str:
+    def agree(
+        self, manifest: dict[str, Any], anew: bool, joined: Callable[[str], bool] = lambda identity: False
+    ) -> str:
         """Writes the manifest, when no shard has; identity of the archive.
 
         Args:
-            manifest: a value for each of `AGREED`, and more. anew: begin anew where no other shard is.
+            manifest: a value for each of `AGREED`, and more. anew: begin anew where no other shard is, or
+                where all are joined. joined: whether the embeddings of an archive of this identity stand.
 
         Raises:
             SwanError: another archive was begun here; says what differs.
@@ -127,26 +132,30 @@ class ShardFolder:
                 for key, said in AGREED.items()
                 if standing.get(key) != manifest[key]
             ]
-            if standing and differing and not (anew and self.shard.whole and standing.get("shards") == 1):
-                raise SwanError(f"{self.folder}: begun with {', '.join(differing)}", self._way_on(standing))
+            if standing and differing:
+                done = standing.get("shards") != 1 and joined(_identity(standing))
+                if not (anew and self.shard.whole and (standing.get("shards") == 1 or done)):
+                    raise SwanError(
+                        f"{self.folder}: begun with {', '.join(differing)}", self._way_on(standing, done)
+                    )
             if differing:
                 self.remove_pieces()
                 head = {"format": FORMAT, "version": VERSION, "created_by": f"swancli {__version__}"}
                 _write_json(self.manifest, head | manifest)
-        agreed = json.dumps({key: manifest[key] for key in AGREED})
-        return hashlib.blake2b(agreed.encode(), digest_size=16).hexdigest()
+        return _identity(manifest)
 
-    def _way_on(self, standing: dict[str, Any]) -> str:
-        """What to do where another archive was begun."""
+    def _way_on(self, standing: dict[str, Any], done: bool) -> str:
+        """What to do where another archive was begun, and perhaps done."""
         if standing.get("shards") == 1:
             return (
                 "finish that one: the same command, without --shard, and --resume; or give another --output"
             )
-        if any(self.folder.glob("*-of-*.h5")):
+        if done:
             return (
-                "give what it was begun with; or another --output (joined embeddings need their shards there)"
+                f"to use what stands: --embeddings {self.output} with --to or --index; to make it anew: "
+                f"remove {self.folder} and {self.output}, which lies in it; or give another --output"
             )
-        return "give what it was begun with; or another --output; or remove the folder"
+        return f"give what it was begun with; or another --output; or remove {self.folder}"
 
     def _standing(self) -> dict[str, Any]:
         """The manifest; empty when there is none."""
@@ -197,6 +206,12 @@ class ShardFolder:
         for path in (self.manifest, self.state):
             path.unlink(missing_ok=True)
 
+    def remove_shards(self) -> None:
+        """Takes away the shards that earlier embeddings lay in, and what is told of them."""
+        for pattern in ("*-of-*.h5", "*-of-*.json"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
     def remove_empty(self) -> None:
         """Takes away the folders that nothing is in."""
         with suppress(OSError):  # which a folder raises that something is in
@@ -207,3 +222,8 @@ class ShardFolder:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _identity(manifest: dict[str, Any]) -> str:
+    agreed = json.dumps({key: manifest.get(key) for key in AGREED})
+    return hashlib.blake2b(agreed.encode(), digest_size=16).hexdigest()

@@ -321,6 +321,26 @@ def test_one_process_leaves_the_shards_of_others_as_they_are(checkpoint, folder,
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_one_process_replaces_embeddings_whose_shards_are_joined(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed_in_shards(checkpoint, archive, output, 2)
+    with pytest.raises(SwanError, match="begun with --shard I/2") as caught:
+        embed(checkpoint, archive, output, resume=True)
+    assert f"--embeddings {output} with --to or --index" in caught.value.mend
+    (folder / "road_11.png").write_bytes(png(11))
+    archive = archive_of_source(open_source(str(folder)), 2)
+    with pytest.raises(SwanError, match="begun with other images") as caught:
+        embed(checkpoint, archive, output, Shard(1, 2))
+    assert f"remove {tmp_path / 'two.shards'} and {output}" in caught.value.mend
+    interrupt(checkpoint, archive, output, after=1)
+    assert len(read_embeddings(output).image) == 11  # those of before, until the new ones are whole
+    embed(checkpoint, archive, output, resume=True)
+    assert len(read_embeddings(output).image) == 12
+    with h5py.File(output) as file:
+        assert not file["images/embedding"].is_virtual
+    assert not (tmp_path / "two.shards").exists()
+
+
 def test_pieces_of_another_archive_or_under_another_name_are_not_taken(checkpoint, folder, tmp_path):
     archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
     embed(checkpoint, archive, output, Shard(1, 2))

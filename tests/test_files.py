@@ -37,6 +37,13 @@ def test_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_folder_of_that_name_is_told(tmp_path):
+    (tmp_path / "a.h5").mkdir()
+    with pytest.raises(SwanError, match=r"a\.h5: is a folder"), atomic_path(tmp_path / "a.h5"):
+        pass
+    assert [found.name for found in tmp_path.iterdir()] == ["a.h5"]
+
+
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
     killed = (
         "import os, pathlib, signal, sys; from swancli.files import atomic_path\n"

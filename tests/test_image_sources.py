@@ -126,6 +126,7 @@ def test_image_too_large_for_memory_is_not_read(memory, monkeypatch):
         ("memory://nothing", "no such folder"),
         ("nowhere", "--images nowhere: no such folder or tar"),
         ("nowhere.tar", "--images nowhere.tar: no such folder or tar"),
+        (__file__, "is no .tar"),
         ("nosuch://bucket/tiles", "nosuch"),
         ("s3://key:secret@bucket/tiles", "holds a user name or a password"),
         ("memory://tiles-{0..3.tar", "memory://tiles-{0..3.tar"),

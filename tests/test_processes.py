@@ -1,5 +1,7 @@
 """What several processes share and exchange; what one process alone makes of it."""
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from swancli import processes
+from swancli.cli import app
 from swancli.errors import SwanError
 from swancli.processes import ALONE, Processes, first_to_tell, joined, launched
 
@@ -66,6 +70,44 @@ def test_of_the_errors_of_an_attempt_one_is_told(monkeypatch):
         if set_launch(monkeypatch, rank, 2, launcher.port, attempt)
     ]
     assert told == [True, False, True, True]
+
+
+THREADS = """
+import glob, os, sys, torch
+from swancli.processes import joined
+from torch.nn.parallel import DistributedDataParallel  # which imports much more when it is made
+
+rank = 0 if os.fork() else 1
+os.environ["RANK"] = str(rank)
+with joined(torch.device("cpu")):
+    model = DistributedDataParallel(torch.nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    del model
+names = {open(name).read().strip() for name in glob.glob("/proc/self/task/*/comm")}
+assert not any("gloo" in name for name in names), names
+if rank == 0:
+    assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the threads in /proc")
+def test_no_thread_of_the_group_outlives_it(monkeypatch):
+    """One that is there when the interpreter tears itself down may abort it."""
+    launcher = torch.distributed.TCPStore("localhost", 0, is_master=True)
+    set_launch(monkeypatch, 0, 2, launcher.port)
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["eval", "pretrain", "query"])
+def test_command_for_one_process_is_refused_in_a_launch_of_several(monkeypatch, command):
+    launcher = torch.distributed.TCPStore("localhost", 0, is_master=True)
+    set_launch(monkeypatch, 0, 2, launcher.port)
+    done = CliRunner().invoke(app, [command])
+    assert done.exit_code == 2
+    assert f"torchrun: {command} is for one process" in done.stderr
 
 
 def test_launcher_that_is_gone_is_told(monkeypatch):

@@ -72,7 +72,7 @@ def embed(
         Missing, typer.Option(help="What to do about unreadable images of --images.")
     ] = "error",
     output: Annotated[
-        Path | None, typer.Option(help="File to write. Default: embeddings.h5 of the run.")
+        Path | None, typer.Option(dir_okay=False, help="File to write. Default: embeddings.h5 of the run.")
     ] = None,
     index: Annotated[
         IndexKind | None,
@@ -149,7 +149,8 @@ def embed(
         name = workspace.newest_dataset()
     if not own.follows and is_shipped(encoder) and not checkpoint:
         warn(
-            f"{root}: no run there, so the checkpoint that comes with swan encodes (README, Without training)"
+            f"{root}: no run on real images there, so the checkpoint that comes with swan encodes "
+            "(README, Without training)"
         )
     path = output or _output_path(workspace, model, name, source, texts, scene_image)
     part = "" if own.whole else f", part {own.number} of {own.count}"

@@ -35,7 +35,8 @@ def pretrain(
     batch_size: Annotated[int, typer.Option(min=2, help="Images in a step.")] = 64,
     lr: Annotated[float, typer.Option(min=0.0, help="Learning rate of SGD at its highest.")] = 0.1,
     output: Annotated[
-        Path | None, typer.Option(help="File to write. Default: backbone-NAME.pt beside the data set.")
+        Path | None,
+        typer.Option(dir_okay=False, help="File to write. Default: backbone-NAME.pt beside the data set."),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="bf16: bfloat16, as for train.")] = "fp32",
     device: Device = "auto",

@@ -221,7 +221,9 @@ def train(
     ] = False,
     export_published: Annotated[
         Path | None,
-        typer.Option(help="Also write the best checkpoint in the layout of the published code."),
+        typer.Option(
+            dir_okay=False, help="Also write the best checkpoint in the layout of the published code."
+        ),
     ] = None,
     json_: Json = False,
     root: Root = DEFAULT_ROOT,

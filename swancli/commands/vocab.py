@@ -24,7 +24,7 @@ def vocab(
     ] = None,
     format: Format = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write. Default: vocab.h5 of the data set.")
+        Path | None, typer.Option(dir_okay=False, help="File to write. Default: vocab.h5 of the data set.")
     ] = None,
     min_count: Annotated[
         int, typer.Option(min=1, help="Least number of times a word is seen (paper: 5).")
@@ -36,7 +36,9 @@ def vocab(
     import_: Annotated[
         Path | None, typer.Option("--import", help="Take the words of a published JSON vocabulary.")
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Also write the published JSON layout.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Also write the published JSON layout.")
+    ] = None,
     vectors: Annotated[
         Path | None, typer.Option(help="Add the words' vectors from a GloVe text file of 300 dimensions.")
     ] = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from swancli import __version__
-from swancli.errors import StoreError
+from swancli.errors import StoreError, SwanError
 from swancli.files import atomic_path
 from swancli.store.writing import StoreFile, writing
 
@@ -47,12 +47,23 @@ def create_store(path: Path, kind: str) -> Iterator[StoreFile]:
     """A new HDF5 file of a kind (a key of `MADE_BY`), complete when the body ends.
 
     Raises:
-        SwanError: the disk is full.
+        SwanError: the disk is full; or what stands there is a folder, or a store of another kind.
     """
+    refuse_other_kind(path, kind)
     with atomic_path(path) as temporary, writing(temporary) as file:
         file.attrs.update(format=kind, version=VERSION, created_by=f"swancli {__version__}")
         yield file
         file.attrs["complete"] = True
+
+
+def refuse_other_kind(path: Path, kind: str) -> None:
+    """Refuses a place to write where a store of another kind stands; a damaged one may be replaced."""
+    found = None
+    if path.is_file():
+        with suppress(*DAMAGE), h5py.File(path, "r") as file:
+            found = text_attribute(file, "format")
+    if found in MADE_BY and found != kind:
+        raise SwanError(f"{path}: holds a {found} file, of `{MADE_BY[found]}`", "give another --output")
 
 
 def open_store(path: Path, kind: str, joined: str = "") -> h5py.File:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swancli.errors import StoreError
+from swancli.errors import StoreError, SwanError
 from swancli.images import pixel_digest
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
@@ -98,6 +98,23 @@ def test_file_of_another_kind_is_refused(tmp_path):
     with h5py.File(tmp_path / "c.h5", "w"):
         pass
     assert "its format attribute says nothing" in open_problem(tmp_path / "c.h5")
+
+
+def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
+    path = tmp_path / "a.h5"
+    with create_store(path, VOCABULARY):
+        pass
+    before = path.read_bytes()
+    with (
+        pytest.raises(SwanError, match=r"a\.h5: holds a swan-vocab file, of `swan vocab`"),
+        create_store(path, DATASET),
+    ):
+        pass
+    assert path.read_bytes() == before
+    path.write_bytes(before[:100])
+    with create_store(path, DATASET):
+        pass
+    open_store(path, DATASET).close()
 
 
 @pytest.mark.parametrize(
