@@ -2,9 +2,9 @@
 
 python tests/train/several_processes.py ROOT    # a root with data set tiny; writes CASE-COUNT.pt and runs
 
-Processes are forked from one that has imported torch and made the models. They compute in
-double precision: in single, rounding alone moves the gradients of a deep network with batch norms by a
-five-hundredth.
+Processes are forked from one that has imported torch and made the models. They compute in double precision:
+in single, rounding alone moves the gradients of a deep network with batch norms by a five-hundredth. One of a
+frozen backbone is computed in single precision too, as users do.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ CASES = {
         TrainSettings(own_captions_only=True, augmentation="paper"),
     ),
 }
+SINGLE = "-single"  # after the name of a case in single precision
 RUN = TrainSettings(epochs=2, batch_size=4, captions_per_image=1, lr=1e-4)
 KEPT = 101  # of the values of a tensor each so manieth
 IMAGES, BATCH = 11, 22  # so that the shares of four processes are uneven: 2, 3, 3, 3 images
@@ -69,21 +70,29 @@ def batch_of(processes: Processes, size: int, settings: TrainSettings) -> Batch:
 
 
 def take_steps(rank: int, count: int, folder: Path, models: dict[str, Swan]) -> None:
-    """The step of each case, and a run, as one of several processes; the first writes what came of them."""
+    """The step of each model, and a run, as one of several processes; the first writes what came of them.
+
+    Args:
+        models: by case, and one for the run, if there is to be one.
+    """
     cpu = choose_device("cpu")
     if count > 1:
-        store = torch.distributed.FileStore(str(folder / f"{count}.store"), count)
+        place = f"{count}-{len(models)}.store"
+        store = torch.distributed.FileStore(str(folder / place), count)
         torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
     processes, workspace = Processes(rank, count), Workspace(folder)
-    for case, (shape, settings) in CASES.items():
-        found = take_step(processes, models[case], shape.image_size, settings, cpu)
+    trained = models.pop("run", None)
+    for case, model in models.items():
+        shape, settings = CASES[case.removesuffix(SINGLE)]
+        found = take_step(processes, model, shape.image_size, settings, cpu)
         if rank == 0:
             torch.save(found, folder / f"{case}-{count}.pt")
-    with Dataset(workspace.dataset("tiny")) as dataset:
-        vocabulary = read_vocabulary(workspace.vocab("tiny"))
-        run = workspace.run("tiny", f"on-{count}")
-        run.folder.mkdir(parents=True, exist_ok=True)
-        loop.train(dataset, vocabulary, models["run"], RUN, run, cpu, loop.Watch(), processes=processes)
+    if trained:
+        with Dataset(workspace.dataset("tiny")) as dataset:
+            vocabulary = read_vocabulary(workspace.vocab("tiny"))
+            run = workspace.run("tiny", f"on-{count}")
+            run.folder.mkdir(parents=True, exist_ok=True)
+            loop.train(dataset, vocabulary, trained, RUN, run, cpu, loop.Watch(), processes=processes)
     if count > 1:
         torch.distributed.destroy_process_group()
 
@@ -107,12 +116,19 @@ def take_step(
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double
     Dropout.forward = lambda part, values: values
     loop.save_checkpoint = loop._tensorboard = lambda *ignored: None  # which take the most time
     torch.manual_seed(0)
+    on_each_count(folder, {f"frozen{SINGLE}": Swan(CASES["frozen"][0])})
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    torch.manual_seed(0)
     models = {case: Swan(shape) for case, (shape, _) in CASES.items()} | {"run": Swan(CASES["frozen"][0])}
+    on_each_count(folder, models)
+
+
+def on_each_count(folder: Path, models: dict[str, Swan]) -> None:
+    """The steps on 1, 2 and 4 processes, one after the other."""
     fork = torch.multiprocessing.get_context("fork")
     for count in COUNTS:
         processes = [

@@ -36,6 +36,17 @@ def test_step_on_several_processes_is_that_of_one(root, case, count):
             assert (several[part][name] - expected).abs().max() < 1e-9, name
 
 
+@pytest.mark.parametrize("count", SEVERAL)
+def test_step_in_single_precision_is_that_of_one_but_for_rounding(root, count):
+    one, several = (
+        torch.load(root / f"frozen-single-{number}.pt", weights_only=True) for number in (1, count)
+    )
+    assert one["loss"].dtype == torch.float32
+    assert several["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-6)
+    gradients, others = (torch.cat(list(found["gradients"].values())) for found in (one, several))
+    assert (others - gradients).norm() < 1e-5 * gradients.norm()
+
+
 def test_backbone_norms_follow_the_images_of_all_processes(root):
     trained = torch.load(root / "fine-tuned-4.pt", weights_only=True)["state"]
     assert trained["backbone.network.bn1.running_mean"].abs().max() > 0
