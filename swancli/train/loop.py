@@ -213,13 +213,10 @@ def train(
         generator = np.random.default_rng([settings.seed, epoch])
         # Dropout knows no other generator, and is to differ between processes.
         torch.manual_seed(int(generator.integers(2**62)) + processes.rank)
-        groups = pair_batches(
-            training.image,
-            settings.batch_size,
-            settings.captions_per_image,
-            generator,
-            least=max(2, processes.count),
-        )
+        least = max(2, processes.count)
+        sizes = settings.batch_size, settings.captions_per_image
+        groups = pair_batches(training.image, *sizes, generator, least)
+        steps = len(groups)
         read = _image_reader(dataset, features, model.settings.image_size, settings, generator, device)
         batches = load_batches(
             groups,
@@ -230,15 +227,15 @@ def train(
             own_captions_only=settings.own_captions_only,
             processes=processes,
         )
-        rate_at = partial(rate_share, settings, epoch, steps=len(groups))
+        rate_at = partial(rate_share, settings, epoch, steps=steps)
         show = partial(watch.step, epoch)
         try:
             loss, rate = _train_epoch(
-                encoders, batches, len(groups), optimizer, rate_at, settings, device, show, processes
+                encoders, batches, steps, optimizer, rate_at, settings, device, show, processes
             )
         except UnsoundStepError as unsound:
             names = training.filename[unsound.step.images]
-            where = f"{run.folder}: epoch {epoch} of {len(groups)} steps"
+            where = f"{run.folder}: epoch {epoch} of {steps} steps"
             raise stopped(where, unsound.step, names, _way_on(run)) from None
         try:
             scores, match = validate(
@@ -250,7 +247,7 @@ def train(
 
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
-        history.append(_metrics_row(report, settings.lr * rate_at(len(groups))))
+        history.append(_metrics_row(report, settings.lr * rate_at(steps)))
         if processes.first:
             origin = {
                 "dataset": dataset.name,
@@ -259,7 +256,7 @@ def train(
                 "run": run.name,
                 "fold": asdict(fold) if fold else None,
                 "epoch": epoch,
-                "steps": epoch * len(groups),
+                "steps": epoch * steps,
                 "val_mR": scores.mean_recall,
                 "match": asdict(match) if match else None,
             }
@@ -267,11 +264,7 @@ def train(
                 save_checkpoint(run.best, model, vocabulary, origin)
             state = {"optimizer": optimizer.state_dict(), "history": history}
             save_checkpoint(run.last, model, vocabulary, origin, state)
-            _write_metrics(run, history)
-            if events:
-                for name, value in history[-1].items():
-                    events.add_scalar(name, value, epoch)
-                events.flush()
+            _write_metrics(run, history, events)
         watch.epoch(report)
     if events:
         events.close()
@@ -411,9 +404,14 @@ def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
     return row | {"seconds": report.seconds}
 
 
-def _write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
+def _write_metrics(run: Run, history: list[dict[str, Any]], events: Any | None = None) -> None:
+    """`metrics.csv`, and the last row of it among the events of TensorBoard, where these are written."""
     with atomic_path(run.metrics) as temporary:
         pd.DataFrame(history).to_csv(temporary, index=False)
+    if events:
+        for name, value in history[-1].items():
+            events.add_scalar(name, value, history[-1]["epoch"])
+        events.flush()
 
 
 def _restore(
