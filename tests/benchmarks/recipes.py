@@ -187,6 +187,7 @@ def ship(data: Path, root: Path, size: Size) -> None:
     swan(root, "vocab", named, "--min-count=2")
     shape = [option for option in size.shape if "image-size" not in option]
     recipe = [f"--weights={weights}", "--fine-tune", "--image-size=128", "--epochs=6", "--batch-size=200"]
+    recipe += ["--captions-per-image=5", "--lr=1e-3"]  # which `train` took by itself when this was measured
     begun = (root / "overhead" / "runs" / "joint" / "config.json").exists()
     swan(root, "train", named, "--run=joint", *(["--resume"] if begun else [*shape, *recipe]))
     best = load_checkpoint(root / "overhead" / "runs" / "joint" / "best.pt")
