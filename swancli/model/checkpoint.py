@@ -105,7 +105,7 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
         rows = content["model"][WORD_VECTORS].shape[0]
         if rows != settings.words + 1:  # before a model of that size is made
             raise ValueError(f"its settings say {settings.words} words, and it has vectors of {rows - 1}")
-        model = Swan(settings, captions_only)
+        model = _unfilled(settings, captions_only)
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
         weights, origin, training = content["model"], content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
@@ -135,7 +135,7 @@ def _load_published(
     vocabulary = read_vocabulary(vocab)
     try:
         settings, weights = from_published(content["model"])
-        model = Swan(settings, captions_only)
+        model = _unfilled(settings, captions_only)
         _fill(model, weights)
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.mend) from error
@@ -149,6 +149,18 @@ def _load_published(
         )
     origin = {"dataset": vocabulary.dataset, "run": path.name, "epoch": content.get("epoch")}
     return Checkpoint(path, model.eval(), vocabulary, origin, {}, file_sha256(path), vocab)
+
+
+def _unfilled(settings: ModelSettings, captions_only: bool) -> Swan:
+    """A model whose weights are to come, without random ones, which take longer to draw than those to read.
+
+    What making it so imports, the image side needs too, and a text query would wait for.
+    """
+    if captions_only:
+        return Swan(settings, captions_only)
+    with torch.device("meta"):
+        model = Swan(settings)
+    return model.to_empty(device="cpu")
 
 
 def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:

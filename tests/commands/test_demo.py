@@ -28,7 +28,7 @@ def embeddings(tmp_path_factory):
     vocabulary = count_words(texts, min_count=1, stop_words="keep", dataset="demo")
     write_vocabulary(workspace.vocab("demo"), vocabulary)
     training = TrainSettings(
-        epochs=5,
+        epochs=4,
         batch_size=80,
         captions_per_image=5,
         lr=TRAINING["lr"],

@@ -46,12 +46,12 @@ CASES = {
 SINGLE = "-single"  # after the name of a case in single precision
 RUN = TrainSettings(epochs=2, batch_size=4, captions_per_image=1, lr=1e-4)
 KEPT = 101  # of the values of a tensor each so manieth
-IMAGES, BATCH = 11, 22  # so that the shares of four processes are uneven: 2, 3, 3, 3 images
+IMAGES, BATCH = 9, 18  # so that the shares of four processes are uneven: 2, 2, 2, 3 images
 CAPTIONS = 2
 
 
 def batch_of(processes: Processes, size: int, settings: TrainSettings) -> Batch:
-    """The only batch of 11 images with two captions each; one caption is of two images."""
+    """The only batch of 9 images with two captions each; one caption is of two images."""
     chance = np.random.default_rng(0)
     image = np.repeat(np.arange(IMAGES), CAPTIONS)
     tokens = [chance.integers(1, 21, chance.integers(3, 9)).tolist() for _ in image]
