@@ -152,8 +152,8 @@ class ShardFolder:
             )
         if done:
             return (
-                f"to use what stands: --embeddings {self.output} with --to or --index; to make it anew: "
-                f"remove {self.folder} and {self.output}, which lies in it; or give another --output"
+                f"its embeddings stand in {self.output}; to make others: swan embed without --shard and "
+                "--resume replaces them, or remove both first; or give another --output"
             )
         return f"give what it was begun with; or another --output; or remove {self.folder}"
 

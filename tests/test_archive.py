@@ -326,12 +326,12 @@ def test_one_process_replaces_embeddings_whose_shards_are_joined(checkpoint, fol
     embed_in_shards(checkpoint, archive, output, 2)
     with pytest.raises(SwanError, match="begun with --shard I/2") as caught:
         embed(checkpoint, archive, output, resume=True)
-    assert f"--embeddings {output} with --to or --index" in caught.value.mend
+    assert f"stand in {output}; to make others" in caught.value.mend
     (folder / "road_11.png").write_bytes(png(11))
     archive = archive_of_source(open_source(str(folder)), 2)
     with pytest.raises(SwanError, match="begun with other images") as caught:
         embed(checkpoint, archive, output, Shard(1, 2))
-    assert f"remove {tmp_path / 'two.shards'} and {output}" in caught.value.mend
+    assert "remove both first" in caught.value.mend
     interrupt(checkpoint, archive, output, after=1)
     assert len(read_embeddings(output).image) == 11  # those of before, until the new ones are whole
     embed(checkpoint, archive, output, resume=True)
