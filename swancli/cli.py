@@ -57,7 +57,8 @@ def swan(
     if "WORLD_SIZE" in os.environ and context.invoked_subcommand not in SHARED:
         from swancli.processes import launched
 
-        if (launched() or (0, 1, 0))[1] > 1:
+        launch = launched()
+        if launch and launch[1] > 1:
             raise SwanError(f"torchrun: {context.invoked_subcommand} is for one process", "run it alone")
 
 

@@ -103,9 +103,11 @@ def find_embeddings(path: Path, identity: str) -> Embeddings | None:
     """The embeddings of an archive, opened, when they stand at a path, with all their shards."""
     try:
         embeddings = open_embeddings(path)
+        with damage_named(path, EMBEDDINGS):
+            found = text_attribute(embeddings.image.file, "identity", "")
     except StoreError:
         return None
-    if text_attribute(embeddings.image.file, "identity", "") == identity:
+    if found == identity:
         return embeddings
     embeddings.image.file.close()
     return None

@@ -194,6 +194,7 @@ def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:
 
 
 def objects(values: Iterable[Any]) -> np.ndarray:
+    """object (n,): a column of any values, such as texts, as h5py writes them."""
     values = list(values)
     column = np.empty(len(values), dtype=object)
     column[:] = values
