@@ -55,7 +55,7 @@ def swan(
 ) -> None:
     """Find the overhead image that a sentence describes, and the sentence for an image."""
     if "WORLD_SIZE" in os.environ and context.invoked_subcommand not in SHARED:
-        from swancli.processes import launched
+        from swancli.machine.processes import launched
 
         launch = launched()
         if launch and launch[1] > 1:

@@ -28,21 +28,21 @@ from typer.core import TyperGroup
 from swancli.errors import SwanError
 
 if TYPE_CHECKING:
-    from swancli.archive import Outcome
-    from swancli.evaluate.annotations import Localization
+    from swancli.embed.archive import Outcome
     from swancli.evaluate.metrics import Scores
     from swancli.evaluate.report import GroupReport, Report
-    from swancli.features import FeatureCost
+    from swancli.milvus.upload import Upload
     from swancli.prepare.build import Summary
     from swancli.query.index import IndexCard
-    from swancli.query.milvus import Upload
-    from swancli.query.scene import SceneAnswer
     from swancli.query.search import Answer
+    from swancli.scene_image.annotations import Localization
+    from swancli.scene_image.search import SceneAnswer
     from swancli.store.embeddings import Embeddings
+    from swancli.train.features import FeatureCost
     from swancli.train.loop import Epoch
-    from swancli.train.scenes import SceneAccuracy
-    from swancli.vocab import Vocabulary
-    from swancli.word_vectors import WordVectors
+    from swancli.train.pretrain import SceneAccuracy
+    from swancli.vocab.vocabulary import Vocabulary
+    from swancli.vocab.word_vectors import WordVectors
 
 NOT_MET, INTERRUPTED = 3, 130
 PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
@@ -112,7 +112,7 @@ def _tells() -> bool:
     """Whether this process shows its error: of several that work together one does."""
     if "WORLD_SIZE" not in os.environ:  # before torch is imported for it
         return True
-    from swancli.processes import first_to_tell
+    from swancli.machine.processes import first_to_tell
 
     return first_to_tell()
 

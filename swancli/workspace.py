@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from swancli.errors import SwanError
-from swancli.text_files import read_json
+from swancli.store.text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHIPPED = "shipped"  # also the folder of what the shipped checkpoint makes, so no data set's or run's name

@@ -16,8 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 LONG = (
     "tests/commands/test_demo.py",
     "tests/commands/test_published.py",
-    "tests/query/test_mosaic.py",
-    "tests/train/test_encoders.py",
+    "tests/scene_image/test_mosaic.py",
+    "tests/train/test_distributed.py",
     "tests/train/test_torchrun.py",
 )
 
@@ -76,3 +76,30 @@ def published_weights(parity_folder):
     """A state dict of the published code, by its names and shapes, filled by the reference values' rule."""
     shapes = json.loads((parity_folder / "swan_reference_keys.json").read_text())
     return {name: fill(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A checkpoint of a tiny model of random weights."""
+    from made_scenes import write_model
+
+    return write_model(tmp_path_factory.mktemp("model") / "best.pt")
+
+
+@pytest.fixture(scope="session")
+def geo_scene(tmp_path_factory):
+    """A scene of 150 x 200 pixels of half a metre in UTM zone 32."""
+    from made_scenes import scene_pixels, write_tiff
+
+    return write_tiff(tmp_path_factory.mktemp("scene") / "geo.tif", scene_pixels())
+
+
+@pytest.fixture(scope="session")
+def plain_scene(tmp_path_factory):
+    """The same pixels as a PNG."""
+    from made_scenes import scene_pixels
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("scene") / "plain.png"
+    Image.fromarray(np.moveaxis(scene_pixels(), 0, 2)).save(path)
+    return path

@@ -39,14 +39,14 @@ from swancli.console import (
     warn,
 )
 from swancli.errors import SwanError
-from swancli.text_files import is_text
+from swancli.store.text import is_text
 from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
 
 if TYPE_CHECKING:
-    from swancli.image_sources import ImageSource
+    from swancli.embed.shards import Shard
+    from swancli.embed.sources import ImageSource
+    from swancli.milvus.collection import Address
     from swancli.model.checkpoint import Checkpoint
-    from swancli.query.milvus import Address
-    from swancli.shards import Shard
     from swancli.store.embeddings import Embeddings
 
 
@@ -111,11 +111,11 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles."""
-    from swancli.device import choose_device, describe_device, image_batch
-    from swancli.image_sources import open_source
+    from swancli.embed.shards import chosen_shard
+    from swancli.embed.sources import open_source
+    from swancli.machine.device import choose_device, describe_device, image_batch
     from swancli.model.checkpoint import load_checkpoint
     from swancli.query.index import load_faiss
-    from swancli.shards import chosen_shard
 
     exclusive(run=run, checkpoint=checkpoint)
     exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)
@@ -141,7 +141,7 @@ def embed(
     model = load_checkpoint(encoder, vocab)
     # Lite is for one program at a time: each job of an array would keep the others from it.
     if address and not own.follows and not (shard and address.is_lite):
-        from swancli.query.milvus import check_target
+        from swancli.milvus.collection import check_target
 
         check_target(address, model.sha256, model.model.settings.embed_dim)
     name = dataset or model.origin["dataset"]
@@ -174,7 +174,7 @@ def embed(
 
 def _database(to: str, root: Path) -> Address:
     """The address of a vector database, once what talks to it is known to be there."""
-    from swancli.query.milvus import load_pymilvus, parse_address
+    from swancli.milvus.collection import load_pymilvus, parse_address
 
     load_pymilvus()
     return parse_address(to, root)
@@ -209,9 +209,9 @@ def _embed_archive(
     Args:
         tell: what became of the shard where others are still missing.
     """
-    from swancli.archive import archive_of_dataset, archive_of_source, embed_archive
-    from swancli.embed import open_dataset
-    from swancli.shards import ShardFolder
+    from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
+    from swancli.embed.embed import open_dataset
+    from swancli.embed.shards import ShardFolder
 
     folder = ShardFolder(path, shard)
     if not options["resume"] and folder.begun():
@@ -266,7 +266,7 @@ def _write_index(path: Path, kind: str, display: Display) -> None:
 
 
 def _upload(path: Path, address: Address, display: Display) -> None:
-    from swancli.query.milvus import upload
+    from swancli.milvus.upload import upload
 
     with display.progress() as progress:
         uploaded = upload(path, address, progress)
@@ -283,8 +283,8 @@ def _embed_scene(
     display: Display,
     options: dict[str, Any],
 ) -> None:
-    from swancli.query.scene import embed_scene
-    from swancli.query.tiles import TILE_SIZES
+    from swancli.scene_image.search import embed_scene
+    from swancli.scene_image.tiles import TILE_SIZES
 
     sizes = sizes or TILE_SIZES
     with display.progress() as progress:
@@ -295,7 +295,7 @@ def _embed_scene(
 def _embed_lines(
     model: Checkpoint, texts: Path, path: Path, display: Display, options: dict[str, Any]
 ) -> None:
-    from swancli.embed import embed_texts
+    from swancli.embed.embed import embed_texts
     from swancli.store.embeddings import write_embeddings
 
     with display.progress() as progress:

@@ -179,9 +179,9 @@ def _localize(
     display: Display,
 ) -> None:
     """The indicators of a checkpoint on annotated scenes."""
-    from swancli.device import choose_device
-    from swancli.evaluate.annotations import evaluate_localization, read_annotations
+    from swancli.machine.device import choose_device
     from swancli.model.checkpoint import load_checkpoint
+    from swancli.scene_image.annotations import evaluate_localization, read_annotations
 
     read = read_annotations(annotations, images)
     source = {"checkpoint": str(encoder), "localization": str(annotations)}

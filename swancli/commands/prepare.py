@@ -142,9 +142,9 @@ def prepare(
 def _prepare_features(
     workspace: Workspace, dataset: str, made_of: dict[str, Any], max_gb: float, device: str, display: Display
 ) -> None:
-    from swancli.device import choose_device
-    from swancli.features import FeatureSettings, features_cost, write_features
+    from swancli.machine.device import choose_device
     from swancli.store.dataset import Dataset
+    from swancli.train.features import FeatureSettings, features_cost, write_features
 
     path, settings = workspace.features(dataset), FeatureSettings(**made_of)
     with Dataset(workspace.dataset(dataset)) as stored:

@@ -46,9 +46,9 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Train a backbone to tell the scenes of the training images apart, for `train --weights`."""
-    from swancli.device import choose_device
+    from swancli.machine.device import choose_device
     from swancli.store.dataset import Dataset
-    from swancli.train.scenes import SceneSettings, train_on_scenes
+    from swancli.train.pretrain import SceneSettings, train_on_scenes
 
     workspace, display = Workspace(root), Display(quiet)
     name = dataset or workspace.newest_dataset()

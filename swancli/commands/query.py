@@ -31,9 +31,9 @@ from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from swancli.pictures import Pictures
-    from swancli.query.collection import CollectionSearcher
+    from swancli.milvus.search import CollectionSearcher
     from swancli.query.search import Answer, Question, Scope, Searcher
+    from swancli.store.pictures import Pictures
 
 # Panels of `swan query --help`.
 WHICH, SEEING = "What is searched", "Seeing results"
@@ -150,9 +150,9 @@ def query(
 
     With --scene-image it finds places of one large scene.
     """
-    from swancli.pictures import Pictures, pictures_of
     from swancli.query.search import Question, Scope, open_search
     from swancli.store.embeddings import changed_since
+    from swancli.store.pictures import Pictures, pictures_of
 
     if sum((bool(text), image is not None, batch)) != 1:
         raise SwanError(
@@ -201,8 +201,8 @@ def query(
     options = {"checkpoint": checkpoint, "vocab": vocab, "texts_only": image is None}
     answering = (asked, away, scope, least, json_, (html, sheet), display)
     if source:
-        from swancli.query.collection import open_collection
-        from swancli.query.milvus import parse_address
+        from swancli.milvus.collection import parse_address
+        from swancli.milvus.search import open_collection
 
         alone("from", source, embeddings=embeddings, captions=captions, exact=exact)
         address = parse_address(source, root)
@@ -317,7 +317,7 @@ def _query_scene(
     **options: Any,
 ) -> None:
     """Answers a question or an image with places of one large scene; `options`: those of `open_scene`."""
-    from swancli.query.scene import open_scene
+    from swancli.scene_image.search import open_scene
 
     def on_stale(reason: str) -> None:
         warn(f"{reason}; the scene is embedded anew")

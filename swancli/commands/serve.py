@@ -40,9 +40,9 @@ def serve(
         raise SwanError(
             f"serving needs {error.name}", "install the extra: pip install 'swancli[serve]'"
         ) from error
-    from swancli.pictures import pictures_of
     from swancli.query.search import open_search
     from swancli.store.embeddings import changed_since
+    from swancli.store.pictures import pictures_of
 
     display = Display(quiet)
     path = embeddings or Workspace(root).find_embeddings()

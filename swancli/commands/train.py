@@ -233,11 +233,11 @@ def train(
 
     On several processes: torchrun --nproc-per-node 4 -m swancli train ...
     """
-    from swancli.device import choose_device
+    from swancli.machine.device import choose_device
+    from swancli.machine.processes import joined
     from swancli.model.checkpoint import export_published as export
     from swancli.model.checkpoint import load_checkpoint
     from swancli.model.published import refuse_unpublishable
-    from swancli.processes import joined
     from swancli.train.group import Runs, plan_runs, resumed_runs, train_runs
     from swancli.train.run import model_settings, new_config
 

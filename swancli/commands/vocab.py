@@ -46,8 +46,8 @@ def vocab(
     quiet: Quiet = False,
 ) -> None:
     """Count the words of the captions into vocab.h5."""
-    from swancli.vocab import count_words, export_json, read_vocabulary, write_vocabulary
-    from swancli.word_vectors import read_word_vectors
+    from swancli.vocab.vocabulary import count_words, export_json, read_vocabulary, write_vocabulary
+    from swancli.vocab.word_vectors import read_word_vectors
 
     exclusive(source=source, **{"import": import_})
     workspace = Workspace(root)

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swancli.embed import Progress, quiet
 from swancli.errors import SwanError
-from swancli.evaluate.grids import similarity_blocks
 from swancli.evaluate.metrics import (
     caption_ranks,
     ceiling_scores,
@@ -24,9 +22,11 @@ from swancli.evaluate.metrics import (
     scene_confusion,
 )
 from swancli.evaluate.report import Report
-from swancli.files import atomic_path
-from swancli.pictures import Pictures
+from swancli.evaluate.similarity import similarity_blocks
+from swancli.machine.progress import Progress, quiet
+from swancli.store.atomic import atomic_path
 from swancli.store.embeddings import Embeddings
+from swancli.store.pictures import Pictures
 from swancli.workspace import Run, Workspace
 
 if TYPE_CHECKING:

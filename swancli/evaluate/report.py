@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from swancli.device import choose_device
-from swancli.embed import Progress, embed_dataset, open_dataset, quiet
+from swancli.embed.embed import embed_dataset, open_dataset
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import (
     SceneRecall,
@@ -26,8 +25,10 @@ from swancli.evaluate.metrics import (
     scores_from_similarity,
 )
 from swancli.evaluate.reranking import reranked_similarity
+from swancli.machine.device import choose_device
+from swancli.machine.progress import Progress, quiet
 from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
-from swancli.prepare.agreement import described_images, misplaced_captions
+from swancli.prepare.misplaced import described_images, misplaced_captions
 from swancli.prepare.splits import overlap
 from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.dataset import Dataset, digests_differ

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from swancli.errors import SwanError
 from swancli.model.published import from_published, is_published
 from swancli.model.settings import CHANNELS
-from swancli.model.torch_file import read_torch_file
+from swancli.store.torch_file import read_torch_file
 
 DEPTHS = {"maxpool": "shallow", "layer2": "deep1", "layer3": "deep2", "layer4": "deep3"}
 PART = 32  # images that go through a network at a time, on a CPU

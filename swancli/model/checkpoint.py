@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.model.torch_file import foreign_names, read_torch_file, write_torch_file
-from swancli.vocab import Vocabulary, read_vocabulary
+from swancli.store.hdf5 import CREATED_BY
+from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
+from swancli.vocab.vocabulary import Vocabulary, read_vocabulary
 
 FORMAT, VERSION = "swan-checkpoint", 1
 WORD_VECTORS = "text_tower.word_vectors.weight"
@@ -57,7 +57,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "created_by": f"swancli {__version__}",
+        "created_by": CREATED_BY,
         "settings": dataclasses.asdict(model.settings),
         "vocabulary": vocabulary.to_plain(),
         "origin": origin,
@@ -197,7 +197,7 @@ def export_published(checkpoint: Checkpoint, path: Path) -> None:
         "epoch": origin["epoch"],
         "model": to_published(model.settings, model.state_dict()),
         "best_rsum": 6 * origin.get("val_mR", 0.0),
-        "args": Namespace(created_by=f"swancli {__version__}", **origin),
+        "args": Namespace(created_by=CREATED_BY, **origin),
         "Eiters": origin.get("steps", 0),
     }
     write_torch_file(path, content)

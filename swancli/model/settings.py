@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from swancli.errors import SwanError
 
 # Section 3 of the paper (Pan, Ma, Bai, ICMR 2023) and its code's options file.
-WORD_DIM = 300  # GloVe's width
 WORD_DROPOUT = 0.4
 MAX_WORDS = 47  # longer captions are cut, as the published evaluation cuts them
 LOCAL_TOKENS = (32, 32, 64)  # channels of SFGS's 1x1, 3x3 and 5x5 branches: 128 tokens

@@ -13,19 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from swancli.device import move
 from swancli.errors import SwanError
+from swancli.machine.device import move
 from swancli.model.dropout import Dropout
-from swancli.model.settings import (
-    ATTENTION_DROPOUT,
-    FUSION_DROPOUT,
-    QUIRKS,
-    TEXT_HEADS,
-    WORD_DIM,
-    WORD_DROPOUT,
-    Quirks,
-)
+from swancli.model.settings import ATTENTION_DROPOUT, FUSION_DROPOUT, QUIRKS, TEXT_HEADS, WORD_DROPOUT, Quirks
 from swancli.model.visual import feed_forward
+from swancli.vocab.word_vectors import WORD_DIM
 
 REPAIRED = QUIRKS["repaired"]
 

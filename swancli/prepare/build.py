@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,22 +25,21 @@ from swancli.images import (
     read_inside,
     resize_image,
 )
-from swancli.prepare.agreement import misplaced_captions
+from swancli.machine.progress import Progress, quiet
+from swancli.machine.threads import in_order
 from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
+from swancli.prepare.misplaced import misplaced_captions
 from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits, overlap
 from swancli.store.catalogue import SPLITS, Catalogue
 from swancli.store.dataset import create_dataset
-from swancli.threads import in_order
 
 DEMO = "demo"
 DEMO_IMAGES, DEMO_SIZE = 1200, 128
 COMMON_SHARE = 0.9  # of the images that are of one size, from which on the others are resized to it
 ABSENT = "absent"
 OR_SKIP = "; or leave them out, --missing skip"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class Row:
     digest: str
 
 
-def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress | None = None) -> Summary:
+def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress = quiet) -> Summary:
     """Reads a source, or generates the demo, and writes `dataset.h5`.
 
     Args:
@@ -128,7 +127,6 @@ def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress 
     Raises:
         SwanError: something in the source or the settings is wrong, or images are missing.
     """
-    progress = progress or _no_progress
     if settings.source is None:
         return _prepare_without_source(settings, output, progress)
     if settings.size is not None and settings.size < 1:
@@ -151,10 +149,6 @@ def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress 
     return replace(summary, warnings=(warning, *summary.warnings))
 
 
-def _no_progress(phase: str, done: int, total: int) -> None:
-    pass
-
-
 def _prepare_without_source(settings: PrepareSettings, output: Path, progress: Progress) -> Summary:
     if settings.name != DEMO:
         raise SwanError(
@@ -171,7 +165,7 @@ def prepare_demo(
     output: Path,
     images: int = DEMO_IMAGES,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = quiet,
     size: int = DEMO_SIZE,
 ) -> Summary:
     """Generates the demo data set and writes its `dataset.h5`.
@@ -179,7 +173,7 @@ def prepare_demo(
     Args:
         images: how many. size: side of each in pixels. output, progress: see `prepare_dataset`.
     """
-    rows = _generate_rows(images, seed, size, progress or _no_progress)
+    rows = _generate_rows(images, seed, size, progress)
     return write_dataset(output, DEMO, (size, size), rows)
 
 

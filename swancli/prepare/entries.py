@@ -12,7 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from swancli.errors import SwanError
-from swancli.text_files import is_text
+from swancli.store.text import is_text
 
 SPLIT_NAMES = {
     "train": "train",

@@ -22,7 +22,7 @@ from swancli.prepare.entries import (
     check_text,
     natural_order,
 )
-from swancli.text_files import read_json
+from swancli.store.text import read_json
 
 
 def read_json_entries(path: Path, format: str | None) -> tuple[list[Entry], str]:

@@ -14,7 +14,7 @@ from swancli.prepare.entries import (
     check_optional,
     check_split,
 )
-from swancli.text_files import read_text
+from swancli.store.text import read_text
 
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
 

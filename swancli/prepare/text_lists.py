@@ -19,7 +19,7 @@ from swancli.prepare.entries import (
     check_distinct,
     check_filename,
 )
-from swancli.text_files import read_text
+from swancli.store.text import read_text
 
 
 def _read_lines(path: Path) -> list[str]:

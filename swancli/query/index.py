@@ -23,13 +23,13 @@ import h5py
 import numpy as np
 import torch
 
-from swancli.embed import Progress, quiet
 from swancli.errors import StoreError, SwanError
+from swancli.machine.progress import Progress, quiet
 from swancli.query.ranking import Found, Ranking, StreamedRanking, ranked, row_blocks
 from swancli.store.embeddings import Embeddings, open_embeddings
-from swancli.store.files import INDEX, array_in, create_store, damage_named, open_store, text_attribute
+from swancli.store.hdf5 import INDEX, array_in, create_store, damage_named, open_store, text_attribute
+from swancli.store.unfailing_file import StoreFile
 from swancli.store.vectors import mapped
-from swancli.store.writing import StoreFile
 
 # Found by measurement with a million vectors of 512 dimensions (README, "Searching at size").
 LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 256  # hnsw: M, efConstruction, efSearch

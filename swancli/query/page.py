@@ -18,9 +18,9 @@ from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from swancli.errors import SwanError
-from swancli.files import atomic_path
-from swancli.pictures import Pictures
 from swancli.query.search import Answer, Hit
+from swancli.store.atomic import atomic_path
+from swancli.store.pictures import Pictures
 
 SIDE = 384  # pixels, of a picture on a page
 

@@ -16,17 +16,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from swancli.device import choose_device
-from swancli.embed import encode_captions, encode_images
 from swancli.errors import StoreError, SwanError
-from swancli.evaluate.matching import MatchThreshold, match_threshold
+from swancli.evaluate.match_threshold import MatchThreshold, match_threshold
+from swancli.machine.device import choose_device
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
+from swancli.model.encoder import encode_captions, encode_images
 from swancli.query.index import open_index
 from swancli.query.ranking import Ranking, exact_ranking
 from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.vectors import check_normalised, mapped
-from swancli.vocab import Vocabulary, tokenize
+from swancli.vocab.vocabulary import Vocabulary, tokenize
 from swancli.workspace import standing_checkpoint
 
 HELD_PARTS = 2  # filters whose vectors are kept in memory beside those of all images: the newest

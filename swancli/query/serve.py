@@ -33,10 +33,10 @@ from starlette.exceptions import HTTPException
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
-from swancli.pictures import Pictures, jpeg
 from swancli.query.page import SIDE, Card, Section, render_page
 from swancli.query.search import Answer, Find, Question, Scope, Searcher
 from swancli.store.catalogue import different_names
+from swancli.store.pictures import Pictures, jpeg
 
 LOG = logging.getLogger("uvicorn.error")
 LONGEST_TEXT = 2000  # characters of a question
@@ -421,7 +421,7 @@ def application(service: Service, host: str) -> FastAPI:
         async with uploads:
             try:
                 data = await asyncio.wait_for(_body(request), UPLOAD_SECONDS)
-            except asyncio.TimeoutError as error:
+            except TimeoutError as error:
                 raise TooSlow(f"the image did not come within {UPLOAD_SECONDS} seconds") from error
             return Uploaded(image=await run_in_threadpool(service.keep, data, name))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from swancli.errors import SwanError
 from swancli.evaluate.plots import Result, contact_sheet, style
-from swancli.files import atomic_path
-from swancli.pictures import Pictures
 from swancli.query.search import Answer, Hit
+from swancli.store.atomic import atomic_path
+from swancli.store.pictures import Pictures
 
 MOST = 100  # images, and queries, that a sheet is laid out for in reasonable time
 

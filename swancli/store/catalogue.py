@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from swancli.store.files import TEXT, array_in, damage_named, objects, text_attribute, texts_in
+from swancli.store.hdf5 import TEXT, array_in, damage_named, objects, text_attribute, texts_in
 
 SPLITS = ("train", "val", "test")
 

@@ -16,7 +16,7 @@ import numpy as np
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
 from swancli.store.catalogue import Catalogue, names_in, read_catalogue, write_catalogue, write_skipped
-from swancli.store.files import (
+from swancli.store.hdf5 import (
     DATASET,
     TEXT,
     array_in,
@@ -27,7 +27,7 @@ from swancli.store.files import (
     text_attribute,
     texts_in,
 )
-from swancli.store.writing import StoreFile
+from swancli.store.unfailing_file import StoreFile
 
 
 class DatasetWriter:

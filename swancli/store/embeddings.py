@@ -16,7 +16,7 @@ import numpy as np
 from swancli.errors import StoreError
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, write_skipped
 from swancli.store.dataset import digests_differ
-from swancli.store.files import (
+from swancli.store.hdf5 import (
     DATASET,
     EMBEDDINGS,
     TEXT,

@@ -16,7 +16,7 @@ import numpy as np
 from swancli.errors import StoreError
 from swancli.images import leads_out
 from swancli.store.catalogue import Catalogue, read_catalogue, read_skipped, write_catalogue, write_skipped
-from swancli.store.files import (
+from swancli.store.hdf5 import (
     EMBEDDINGS,
     PART,
     TEXT,
@@ -29,8 +29,8 @@ from swancli.store.files import (
     texts_in,
 )
 from swancli.store.joined_rows import JoinedRows, Runs, virtual_layout
+from swancli.store.unfailing_file import StoreFile
 from swancli.store.vectors import IMAGE_VECTORS, digest_of, mapped, write_vectors
-from swancli.store.writing import StoreFile
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 
 from swancli.errors import StoreError
-from swancli.store.files import EMBEDDINGS, damage_named, text_attribute
+from swancli.store.hdf5 import EMBEDDINGS, damage_named, text_attribute
 from swancli.store.joined_rows import JoinedRows
-from swancli.store.writing import StoreFile
+from swancli.store.unfailing_file import StoreFile
 
 IMAGE_VECTORS = "images/embedding"
 BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dimensions

@@ -7,20 +7,20 @@ without the ones before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swancli.device import move, reading_threads
 from swancli.images import resize_image
-from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
-from swancli.processes import ALONE, Processes
+from swancli.machine.device import move, reading_threads
+from swancli.machine.processes import ALONE, Processes
+from swancli.machine.threads import in_order
+from swancli.model.inputs import pad_tokens, stack_images
 from swancli.store.dataset import Dataset
-from swancli.threads import in_order
-from swancli.vocab import UNKNOWN, Vocabulary
+from swancli.vocab.vocabulary import UNKNOWN, Vocabulary
 
 # Section 4.1: training images are resized to 278 and cropped to 256.
 CROP_MARGIN = 278 / 256
@@ -138,19 +138,6 @@ def hide_rare_words(
     return [part.tolist() for part in np.split(hidden, np.cumsum(lengths)[:-1])]
 
 
-def pad_tokens(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Word numbers as int64 (C, L), filled with 0, and the lengths int64 (C,); cut at `MAX_WORDS`."""
-    cut = [torch.tensor(caption[:MAX_WORDS], dtype=torch.int64) for caption in captions]
-    lengths = torch.tensor([len(caption) for caption in cut])
-    return torch.nn.utils.rnn.pad_sequence(cut, batch_first=True), lengths
-
-
-def stack_images(images: Iterable[np.ndarray], size: int) -> torch.Tensor:
-    """uint8 (B, 3, size, size), channels last in memory, from uint8 (H, W, 3) images of any size."""
-    stacked = np.stack([resize_image(image, size, size) for image in images])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
-
-
 def read_images(dataset: Dataset, rows: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
     """Images of a data set as `stack_images` gives them, read by as many threads as suit the device."""
 
@@ -158,13 +145,6 @@ def read_images(dataset: Dataset, rows: np.ndarray, size: int, device: torch.dev
         return resize_image(dataset.image(row), size, size)
 
     return stack_images(in_order(resized, rows, reading_threads(device)), size)
-
-
-def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """float32 (B, 3, S, S) with ImageNet's mean and deviation taken out of uint8 or float 0..255 pixels."""
-    mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1) * 255
-    return (pixels.float() - mean) / std
 
 
 def draw_views(count: int, source: int, size: int, kind: str, generator: torch.Generator) -> Views | None:

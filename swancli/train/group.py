@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from swancli import __version__
 from swancli.errors import SwanError
 from swancli.evaluate.report import GroupReport, GroupRow, Report
-from swancli.files import atomic_path
+from swancli.machine.processes import ALONE, Processes
 from swancli.model.settings import QUIRKS, ModelSettings
 from swancli.prepare.splits import Fold
-from swancli.processes import ALONE, Processes
+from swancli.store.atomic import atomic_path
+from swancli.store.hdf5 import CREATED_BY
 from swancli.train.loop import PUBLISHED_PAIRS, Watch
 from swancli.train.run import RunConfig, config_from, lengthened, raise_existing, resumed_config, train_run
 from swancli.workspace import Group, Run, Workspace
@@ -119,7 +119,7 @@ def _write_group(group: Group, members: Sequence[Member]) -> None:
         {"run": member.run.name, "label": member.label, "fold": member.fold, "config": asdict(member.config)}
         for member in members
     ]
-    content = {"created_by": f"swancli {__version__}", "members": rows}
+    content = {"created_by": CREATED_BY, "members": rows}
     with atomic_path(group.file) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

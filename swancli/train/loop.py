@@ -16,18 +16,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from swancli.device import autocast, move, pinned
 from swancli.errors import SwanError
 from swancli.evaluate.metrics import Scores
-from swancli.features import Features
-from swancli.files import atomic_path
+from swancli.machine.device import autocast, move, pinned
+from swancli.machine.processes import ALONE, Processes
+from swancli.machine.threads import read_ahead
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
-from swancli.processes import ALONE, Processes
+from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, digests_differ
-from swancli.threads import read_ahead
 from swancli.train.batches import (
     Batch,
     draw_views,
@@ -38,10 +37,10 @@ from swancli.train.batches import (
     read_images,
     stored_size,
 )
-from swancli.train.encoders import pair_encoder
+from swancli.train.distributed import pair_encoder
+from swancli.train.features import Features
 from swancli.train.losses import hinge_loss
-from swancli.train.schedule import stepped, warmed_cosine
-from swancli.train.soundness import (
+from swancli.train.nan_guard import (
     Step,
     StepWatch,
     UnsoundStepError,
@@ -49,8 +48,9 @@ from swancli.train.soundness import (
     gradient_norm,
     stopped,
 )
+from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.validation import validate
-from swancli.vocab import Vocabulary
+from swancli.vocab.vocabulary import Vocabulary
 from swancli.workspace import Run
 
 # Section 4.1 and the published options file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from swancli.device import move
+from swancli.machine.device import move
 
 
 def hinge_loss(

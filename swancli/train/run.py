@@ -15,21 +15,21 @@ from typing import Any
 
 import torch
 
-from swancli import __version__
-from swancli.device import choose_device, describe_device
 from swancli.errors import SwanError
 from swancli.evaluate.report import Report, evaluate_checkpoint
-from swancli.features import Features
-from swancli.files import atomic_path, only_writer
+from swancli.machine.device import choose_device, describe_device
+from swancli.machine.processes import ALONE, Processes
 from swancli.model.checkpoint import WORD_VECTORS, Checkpoint, load_checkpoint
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
-from swancli.processes import ALONE, Processes
+from swancli.store.atomic import atomic_path, only_writer
 from swancli.store.dataset import Dataset
-from swancli.text_files import read_json
+from swancli.store.hdf5 import CREATED_BY
+from swancli.store.text import read_json
+from swancli.train.features import Features
 from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train, training_part
-from swancli.vocab import Vocabulary, read_vectors, read_vocabulary
+from swancli.vocab.vocabulary import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace
 
 # What a run that starts from another one takes over from it, where its own options do not say otherwise.
@@ -274,7 +274,7 @@ def train_run(
 
 def _write_config(run: Run, config: RunConfig) -> None:
     with atomic_path(run.config) as temporary:
-        content = json.dumps({"created_by": f"swancli {__version__}", **asdict(config)}, indent=1)
+        content = json.dumps({"created_by": CREATED_BY, **asdict(config)}, indent=1)
         temporary.write_text(content + "\n", encoding="utf-8")
 
 

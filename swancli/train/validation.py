@@ -6,16 +6,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.embed import VALIDATION_SHARD, Progress, encode_captions, encode_images, first_of_each
-from swancli.evaluate.matching import MatchThreshold, match_threshold
+from swancli.evaluate.match_threshold import MatchThreshold, match_threshold
 from swancli.evaluate.metrics import Scores, retrieval_scores
-from swancli.features import Features, encode_features
+from swancli.machine.processes import Processes
+from swancli.machine.progress import Progress
+from swancli.model.encoder import VALIDATION_SHARD, encode_captions, encode_images, first_of_each
 from swancli.model.swan import Swan
-from swancli.processes import Processes
 from swancli.store.dataset import Dataset
 from swancli.train.batches import number_wordings
-from swancli.train.soundness import UnsoundWeightsError
-from swancli.vocab import Vocabulary
+from swancli.train.features import Features, encode_features
+from swancli.train.nan_guard import UnsoundWeightsError
+from swancli.vocab.vocabulary import Vocabulary
 
 
 def validate(

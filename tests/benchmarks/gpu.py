@@ -17,15 +17,15 @@ from material import Material
 from measure import multiplication_rate, repeated, swan, timed
 from sections import image_operations, row, step_operations
 
-from swancli.device import autocast, image_batch, pinned
+from swancli.machine.device import autocast, image_batch, pinned
+from swancli.machine.threads import read_ahead
 from swancli.model.checkpoint import save_checkpoint
+from swancli.model.inputs import normalise, stack_images
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
-from swancli.threads import read_ahead
-from swancli.train.batches import normalise, stack_images
-from swancli.vocab import count_words, write_vocabulary
+from swancli.vocab.vocabulary import count_words, write_vocabulary
 from swancli.workspace import Workspace
 
 TRAINING, VALIDATION = 3435, 856  # images of RSITMD's fixed split, five captions each

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from swancli.files import atomic_path
 from swancli.query.index import PROPOSED, build_index, index_path, open_index
 from swancli.query.ranking import HeldRanking, Ranking, StreamedRanking
+from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
 

@@ -18,7 +18,7 @@ from measure import Child, swan
 from torchvision.models import get_model
 
 from swancli.images import decode_image
-from swancli.train.batches import normalise, stack_images
+from swancli.model.inputs import normalise, stack_images
 
 VIEWS = 4
 

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from indices import Memory
 
-from swancli.query.milvus import Address, connected, load_pymilvus, upload
+from swancli.milvus.collection import Address, connected, load_pymilvus
+from swancli.milvus.upload import upload
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 
@@ -92,7 +93,7 @@ def measure_asking(path: Path, database: Path) -> dict[str, Any]:
     """Asks the database and the file. Seconds a question; recall from 0 to 1."""
     import torch
 
-    from swancli.query.collection import CollectionRanking
+    from swancli.milvus.search import CollectionRanking
     from swancli.query.ranking import StreamedRanking
 
     address, asked = Address(str(database)), questions()

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from swancli.files import atomic_path
+from swancli.store.atomic import atomic_path
 
 RESULTS = Path(__file__).with_name("processes.json")
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"

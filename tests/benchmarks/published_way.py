@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision import transforms
 
+from swancli.machine.threads import read_ahead
 from swancli.model.checkpoint import load_checkpoint
+from swancli.model.inputs import pad_tokens
 from swancli.model.settings import PIXEL_MEAN, PIXEL_STD, VISUAL_HEADS
 from swancli.model.swan import Swan
 from swancli.model.visual import VMSF, WeightedSelfAttention
-from swancli.threads import read_ahead
-from swancli.train.batches import pad_tokens
 from swancli.train.losses import hinge_loss
 
 SHARD = 128

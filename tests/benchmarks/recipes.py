@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swancli.files import atomic_path
+from swancli.store.atomic import atomic_path
 
 RECIPES = Path(__file__).with_name("recipes.json")
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "shipped.pt"

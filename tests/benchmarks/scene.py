@@ -24,7 +24,7 @@ from rasterio.windows import Window
 from swancli.model.checkpoint import save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.vocab import UNKNOWN, Vocabulary
+from swancli.vocab.vocabulary import UNKNOWN, Vocabulary
 
 BLOCK = 512  # pixels, of the tiled GeoTIFF
 WORDS = ("a", "stadium", "beside", "river", UNKNOWN)

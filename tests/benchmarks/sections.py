@@ -35,12 +35,12 @@ from measure import (
 )
 
 from swancli.evaluate.metrics import retrieval_scores
-from swancli.features import DEEP
 from swancli.images import decode_image
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, read_embeddings, write_embeddings
+from swancli.train.features import DEEP
 from swancli.train.losses import hinge_loss
 
 Row = dict[str, Any]

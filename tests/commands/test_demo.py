@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import execute
 
-from swancli.demo import TRAINING, yardsticks
-from swancli.embed import embed_dataset
+from swancli.commands.demo import TRAINING, yardsticks
+from swancli.embed.embed import embed_dataset
 from swancli.evaluate.metrics import retrieval_scores
 from swancli.model.checkpoint import load_checkpoint
 from swancli.prepare.build import prepare_demo
@@ -14,7 +14,7 @@ from swancli.store.dataset import Dataset
 from swancli.store.embeddings import read_embeddings, write_embeddings
 from swancli.train.loop import TrainSettings, Watch
 from swancli.train.run import RunConfig, train_run
-from swancli.vocab import count_words, write_vocabulary
+from swancli.vocab.vocabulary import count_words, write_vocabulary
 from swancli.workspace import Workspace
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import execute, invoke
 
-from swancli.vocab import count_words, write_vocabulary
+from swancli.vocab.vocabulary import count_words, write_vocabulary
 
 
 def refused(result, *named):

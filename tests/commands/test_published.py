@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import execute, invoke
 
-from swancli.vocab import count_words, export_json
+from swancli.vocab.vocabulary import count_words, export_json
 
 IMAGES = 40  # for testing, so that their captions fill more than one shard of 128
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from conftest import invoke
 
-from swancli import archive
+from swancli.embed import archive
 
 BATCH = ["--batch-size", "4"]  # 60 images in 8 pieces, see `small_pieces`
 KILLED = """
 import os, signal
-from swancli import archive
+from swancli.embed import archive
 archive.PIECE_BATCHES = 2
 write = archive.write_part
 def write_and_die(path, *arguments):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from swancli.errors import SwanError
 from swancli.evaluate import grids
-from swancli.evaluate.grids import similarity_blocks
 from swancli.evaluate.metrics import (
     TIES,
     caption_ranks,
@@ -24,6 +23,7 @@ from swancli.evaluate.metrics import (
     scene_recall_from_similarity,
     scores_from_similarity,
 )
+from swancli.evaluate.similarity import similarity_blocks
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PARITY = SHARED / "parity" / "swan_reference.npz"

@@ -19,13 +19,13 @@ from image_inputs import half, noise, png_of, retagged, saved, tiff
 from readers import CPU, png, read_scene, write_checkpoint, write_small_embeddings
 
 from swancli.commands.embed import _lines
-from swancli.embed import embed_texts
-from swancli.evaluate.annotations import read_annotations
+from swancli.embed.embed import embed_texts
 from swancli.model.checkpoint import file_sha256, load_checkpoint
-from swancli.pictures import Pictures
 from swancli.query.search import open_search
 from swancli.query.serve import LARGEST_UPLOAD, Service, application
-from swancli.vocab import tokenize
+from swancli.scene_image.annotations import read_annotations
+from swancli.store.pictures import Pictures
+from swancli.vocab.vocabulary import tokenize
 
 # ---------------------------------------------------------------------------------------------------------
 # annotations

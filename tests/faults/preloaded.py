@@ -8,10 +8,10 @@ import torchvision
 
 import swancli.cli
 import swancli.commands.demo
-import swancli.embed
+import swancli.embed.archive
 import swancli.evaluate.report
 import swancli.prepare.build
 import swancli.query.index
-import swancli.query.scene
+import swancli.scene_image.search
 import swancli.train.group
-import swancli.train.scenes
+import swancli.train.pretrain

@@ -30,17 +30,17 @@ class Protection:
 PROTECTIONS = (
     Protection(
         "atomic rename",
-        "files.py",
+        "store/atomic.py",
         'temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")',
         "temporary = path",
-        "tests/test_files.py::test_file_appears_under_its_name_only_when_the_body_ends",
+        "tests/store/test_atomic.py::test_file_appears_under_its_name_only_when_the_body_ends",
     ),
     Protection(
         "fsync",
-        "files.py",
+        "store/atomic.py",
         "        _sync(temporary)\n",
         "",
-        "tests/test_files.py::test_file_is_on_the_disk_before_its_name_and_its_name_before_the_end",
+        "tests/store/test_atomic.py::test_file_is_on_the_disk_before_its_name_and_its_name_before_the_end",
     ),
     Protection(
         "mask of padding",
@@ -58,7 +58,7 @@ PROTECTIONS = (
     ),
     Protection(
         "weights_only",
-        "model/torch_file.py",
+        "store/torch_file.py",
         "weights_only=True, mmap=mapped",
         "weights_only=False, mmap=mapped",
         "tests/model/test_checkpoint.py::test_calls_in_a_file_are_not_made",
@@ -79,7 +79,7 @@ PROTECTIONS = (
     ),
     Protection(
         "lock",
-        "files.py",
+        "store/atomic.py",
         "        lock.acquire(timeout=0)\n",
         "        pass\n",
         "tests/train/test_loop.py::test_run_that_another_process_trains_is_refused",

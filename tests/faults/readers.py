@@ -18,30 +18,37 @@ import torch
 from PIL import Image
 from spoiling import Choose, spoil_hdf5, spoil_json, spoil_torch
 
-from swancli.embed import embed_texts
-from swancli.evaluate.annotations import read_annotations
+from swancli.embed.embed import embed_texts
+from swancli.embed.shards import Shard, ShardFolder
 from swancli.evaluate.report import evaluate_file
-from swancli.features import Features
 from swancli.images import decode_image, image_size, read_bytes
 from swancli.model.backbone import _read_weights
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
-from swancli.query.heat import heat_map
 from swancli.query.index import build_index, open_index
 from swancli.query.ranking import exact_ranking
-from swancli.query.raster import Raster
-from swancli.query.tiles import TileFile, tile_scores
-from swancli.shards import Shard, ShardFolder
+from swancli.scene_image.annotations import read_annotations
+from swancli.scene_image.heat import heat_map
+from swancli.scene_image.raster import Raster
+from swancli.scene_image.tiles import TileFile, tile_scores
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
-from swancli.store.files import FEATURES, TILES, create_store
+from swancli.store.hdf5 import FEATURES, TILES, create_store
 from swancli.store.parts import Part, joined_parts, read_part, write_part
+from swancli.train.features import Features
 from swancli.train.run import resumed_config
-from swancli.vocab import UNKNOWN, Vocabulary, export_json, read_vectors, read_vocabulary, write_vocabulary
-from swancli.word_vectors import WordVectors, read_word_vectors
+from swancli.vocab.vocabulary import (
+    UNKNOWN,
+    Vocabulary,
+    export_json,
+    read_vectors,
+    read_vocabulary,
+    write_vocabulary,
+)
+from swancli.vocab.word_vectors import WordVectors, read_word_vectors
 from swancli.workspace import Group, Run
 
 WIDTH = 16  # dimensions of embeddings here

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.store.files import MADE_BY, open_store
+from swancli.store.hdf5 import MADE_BY, open_store
 
 CLOCK = {"seconds", "pairs_per_second"}  # what differs between two runs that are the same
 NOT_OURS = "events.out.tfevents"  # TensorBoard's own files, to which it appends

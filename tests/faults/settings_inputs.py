@@ -11,7 +11,7 @@ from readers import WORDS
 
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import create_dataset
-from swancli.vocab import write_vocabulary
+from swancli.vocab.vocabulary import write_vocabulary
 
 
 def options(command: str, defect: str, given: str, *named: str) -> Case:

@@ -14,8 +14,8 @@ from cases import Case, Make, content, refuses
 from readers import READERS, WORDS, read_all_of_dataset, write_checkpoint
 
 from swancli.model.checkpoint import file_sha256
-from swancli.vocab import UNKNOWN, read_vocabulary
-from swancli.word_vectors import read_word_vectors
+from swancli.vocab.vocabulary import UNKNOWN, read_vocabulary
+from swancli.vocab.word_vectors import read_word_vectors
 
 TEXT = h5py.string_dtype()
 

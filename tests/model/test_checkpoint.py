@@ -11,8 +11,8 @@ from swancli.errors import SwanError
 from swancli.model.checkpoint import export_published, load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.model.torch_file import Unread, read_torch_file
-from swancli.vocab import UNKNOWN, Vocabulary, export_json
+from swancli.store.torch_file import Unread, read_torch_file
+from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json
 
 WORDS = Vocabulary(("road", "pond", UNKNOWN), (0, 0, 0), 0, "keep", "")
 

@@ -14,7 +14,7 @@ from swancli.images import pixel_digest
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
-from swancli.store.files import DATASET, EMBEDDINGS, VOCABULARY, create_store, open_store
+from swancli.store.hdf5 import DATASET, EMBEDDINGS, VOCABULARY, create_store, open_store
 from swancli.store.parts import Part, joined_parts, read_part, write_part
 from swancli.store.vectors import mapped, read_rows
 

@@ -7,7 +7,7 @@ from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.train.loop import TrainSettings, Watch
 from swancli.train.run import RunConfig, train_run
-from swancli.vocab import count_words, write_vocabulary
+from swancli.vocab.vocabulary import count_words, write_vocabulary
 from swancli.workspace import Workspace
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "white": (240, 240, 240)}

@@ -19,18 +19,18 @@ import torch
 import torch._dynamo  # which each process would import otherwise, as it would torchvision
 import torchvision  # noqa: F401
 
-from swancli.device import choose_device
+from swancli.machine.device import choose_device
+from swancli.machine.processes import Processes
 from swancli.model.dropout import Dropout
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.processes import Processes
 from swancli.store.dataset import Dataset
 from swancli.train import loop
 from swancli.train.batches import Batch, draw_views, load_batches, number_wordings, pair_batches
-from swancli.train.encoders import pair_encoder
+from swancli.train.distributed import pair_encoder
 from swancli.train.loop import TrainSettings, _train_step
-from swancli.train.soundness import StepWatch
-from swancli.vocab import read_vocabulary
+from swancli.train.nan_guard import StepWatch
+from swancli.vocab.vocabulary import read_vocabulary
 from swancli.workspace import Workspace
 
 COUNTS = (1, 2, 4)

@@ -10,19 +10,17 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
-from swancli.processes import ALONE, Processes
+from swancli.machine.processes import ALONE, Processes
+from swancli.model.inputs import normalise, pad_tokens, stack_images
 from swancli.train.batches import (
     augment,
     draw_views,
     hide_rare_words,
     load_batches,
-    normalise,
     number_wordings,
-    pad_tokens,
     pair_batches,
-    stack_images,
 )
-from swancli.vocab import UNKNOWN, Vocabulary
+from swancli.vocab.vocabulary import UNKNOWN, Vocabulary
 
 
 @given(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from swancli.embed import open_dataset
+from swancli.embed.embed import open_dataset
 from swancli.errors import SwanError
 from swancli.evaluate.report import evaluate_checkpoint, evaluate_group
 from swancli.model.checkpoint import load_checkpoint

@@ -10,14 +10,14 @@ import torch
 
 from swancli.errors import SwanError
 from swancli.evaluate.report import evaluate_checkpoint
-from swancli.files import only_writer
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
+from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
 from swancli.train import loop
 from swancli.train.loop import TrainSettings, Watch, rate_share
 from swancli.train.run import resumed_config
-from swancli.vocab import count_words, write_vocabulary
+from swancli.vocab.vocabulary import count_words, write_vocabulary
 
 NO_CLOCK = ["pairs_per_second", "seconds"]
 

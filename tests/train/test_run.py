@@ -12,8 +12,8 @@ from swancli.model.checkpoint import load_checkpoint
 from swancli.store.dataset import Dataset
 from swancli.train.loop import TrainSettings
 from swancli.train.run import config_from, new_config, resumed_config
-from swancli.vocab import UNKNOWN, Vocabulary, export_json, write_vocabulary
-from swancli.word_vectors import WordVectors
+from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json, write_vocabulary
+from swancli.vocab.word_vectors import WordVectors
 
 WORDS = "text_tower.word_vectors.weight"
 

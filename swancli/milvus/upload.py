@@ -1,0 +1,204 @@
+"""A vector database past one machine's memory: embeddings.h5 -> a collection of Milvus, see `collection`.
+
+swan embed --to milvus://                               # Milvus Lite, embedded, in milvus.db under the root
+swan embed --embeddings FILE --to milvus://host:19530   # a file that stands, to a cluster
+
+A collection holds the image vectors of one checkpoint, and says of which. Lite's index (FLAT) looks at every
+vector; a cluster's is the one that it chooses (AUTOINDEX). Letters in shapes: N images, D embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from swancli.errors import SwanError
+from swancli.machine.progress import Progress, quiet
+from swancli.milvus.collection import (
+    CARD,
+    Address,
+    Card,
+    card_of,
+    check_card,
+    connected,
+    count_images,
+    patience,
+    read_card,
+    reason_of,
+)
+from swancli.store.embeddings import Embeddings, open_embeddings
+from swancli.store.hdf5 import EMBEDDINGS, damage_named, texts_in
+from swancli.store.vectors import BLOCK, read_rows
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+
+BATCH = 1024  # images a request: 2 MB of 512 dimensions. From 500 to 2,000 Lite takes as many a second
+TEXT_BYTES = 65_535  # of a text in a column, as many as Milvus allows
+FACTS = ("filename", "scene", "split", "dataset", "checkpoint")  # columns beside `id` and `embedding`
+
+
+# ---------------------------------------------------------------------------------------------------------
+# addresses
+
+
+# ---------------------------------------------------------------------------------------------------------
+# connections and collections
+
+
+def _open_for_upload(client: MilvusClient, address: Address, card: Card) -> None:
+    """The collection, made where there is none, with its index, ready to be asked.
+
+    A process that was killed between these steps leaves what the next one goes on with.
+    """
+    from pymilvus import DataType
+
+    found, name = read_card(client, address), address.collection
+    check_card(found, card, address)
+    if not found:
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=card.text())
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=32)
+        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=card.dimensions)
+        for column in FACTS:
+            absent = column in ("scene", "split")
+            schema.add_field(column, DataType.VARCHAR, max_length=TEXT_BYTES, nullable=absent)
+        # Strong: who asks after an upload finds all of it, on whichever machine of a cluster.
+        consistency = {} if address.is_lite else {"consistency_level": "Strong"}
+        client.create_collection(name, schema=schema, properties={CARD: card.text()}, **consistency)
+    if not client.list_indexes(name):
+        index = client.prepare_index_params()
+        kind = "FLAT" if address.is_lite else "AUTOINDEX"
+        index.add_index("embedding", index_type=kind, metric_type="IP")
+        client.create_index(name, index, sync=False)  # of no vector yet, so there is nothing to wait for
+    client.load_collection(name)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# upload
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What came of an upload, in images. changed: stood there with another scene or split.
+
+    stood: were there as they are, or came twice. total: in the collection now. by_vector: their keys are of
+    their vectors, since the file, of an earlier swan, has no digests of their pictures.
+    """
+
+    new: int
+    changed: int
+    stood: int
+    total: int
+    by_vector: bool = False
+
+
+def content_key(dataset: str, filename: str, content: bytes) -> str:
+    """32 hexadecimal characters that stand for an image: equal for the same data set, name and picture.
+
+    Args:
+        content: the digest of its pixels where it is known, else the bytes of its vector. The digest is
+            better: embedding again with another batch size, or on another machine, moves the last bits of a
+            vector, and the image would be there twice; a digest stays.
+    """
+    digest = hashlib.blake2b(f"{dataset}\0{filename}".encode(), digest_size=16)
+    digest.update(b"\0" + content)
+    return digest.hexdigest()
+
+
+def upload(path: Path, address: Address, progress: Progress = quiet) -> Upload:
+    """Brings the image vectors of an embeddings file into a collection, made where there is none.
+
+    What stands there already is passed over, so it may be run again after whatever ended it, and goes on.
+    Of the file's vectors a block is in memory at a time.
+
+    Raises:
+        SwanError: there are none, the collection is not of their checkpoint, or Milvus failed.
+        StoreError: the file is damaged, see `read_rows`.
+    """
+    embeddings = open_embeddings(path)
+    with embeddings.image.file as file, connected(address) as client:
+        count = len(embeddings.image)
+        if not count:
+            raise SwanError(f"{path}: holds no images", "embed some: swan embed --images DIR")
+        digests = _digests(file, count)
+        _open_for_upload(client, address, card_of(embeddings))
+        done, new, changed = 0, 0, 0
+        progress("upload", 0, count)
+        for start in range(0, count, BLOCK):
+            vectors = read_rows(embeddings.image, start, start + BLOCK)
+            for first in range(0, len(vectors), BATCH):
+                batch = vectors[first : first + BATCH]
+                records = _records(embeddings, digests, start + first, batch)
+                with _failure_told(path, address, done, count):
+                    added, altered = _put(client, address, records)
+                done, new, changed = done + len(batch), new + added, changed + altered
+                progress("upload", done, count)
+        with _failure_told(path, address, done, count):
+            if address.is_lite:
+                client.flush(address.collection)  # what is not written out yet is searched much slower
+            total = count_images(client, address)
+    return Upload(new, changed, count - new - changed, total, by_vector=digests is None)
+
+
+def _digests(file: h5py.File, count: int) -> np.ndarray | None:
+    """object (N,) of str: a hash of each image's pixels; None where the file has none."""
+    if "images/digest" not in file:
+        return None
+    with damage_named(file.filename, EMBEDDINGS):
+        return texts_in(file, "images/digest", count)
+
+
+def _records(
+    embeddings: Embeddings, digests: np.ndarray | None, start: int, vectors: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """The rows of a collection by their keys, each key once: of the images from `start` on."""
+    catalogue, records = embeddings.catalogue, {}
+    for row, vector in enumerate(vectors, start=start):
+        content = vector.tobytes() if digests is None else digests[row].encode()
+        key = content_key(embeddings.dataset, catalogue.filename[row], content)
+        facts = (catalogue.filename[row], catalogue.scene[row], catalogue.split[row])
+        facts += (embeddings.dataset, embeddings.checkpoint_sha256)
+        records.setdefault(key, {"id": key, "embedding": vector, **dict(zip(FACTS, facts, strict=True))})
+    return records
+
+
+def _put(client: MilvusClient, address: Address, records: dict[str, dict[str, Any]]) -> tuple[int, int]:
+    """Upserts those records that do not stand there as they are; how many were new, and how many changed.
+
+    To ask for them by their keys is nine times as quick as to upsert them again.
+    """
+    name, seconds = address.collection, patience(address)
+    found = client.query(name, ids=list(records), output_fields=["id", *FACTS], timeout=seconds)
+    standing = {row["id"]: row for row in found}
+    wanted = [
+        record
+        for key, record in records.items()
+        if key not in standing or any(record[fact] != standing[key][fact] for fact in FACTS)
+    ]
+    if wanted:
+        client.upsert(name, wanted, timeout=seconds)
+    new = sum(record["id"] not in standing for record in wanted)
+    return new, len(wanted) - new
+
+
+@contextmanager
+def _failure_told(path: Path, address: Address, done: int, count: int) -> Iterator[None]:
+    """Around a request of an upload: where it fails, the error says how far the upload came."""
+    import grpc
+    from pymilvus import MilvusException
+
+    try:
+        yield
+    except (MilvusException, grpc.RpcError) as error:
+        raise SwanError(
+            f"{address}: failed with {done} of {count} images there ({reason_of(error)})",
+            f"go on from there: swan embed --embeddings {path} --to '{address}'",
+        ) from error

@@ -1,0 +1,31 @@
+"""From pixels and words to the tensors that the model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from swancli.images import resize_image
+from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
+
+
+def pad_tokens(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Word numbers as int64 (C, L), filled with 0, and the lengths int64 (C,); cut at `MAX_WORDS`."""
+    cut = [torch.tensor(caption[:MAX_WORDS], dtype=torch.int64) for caption in captions]
+    lengths = torch.tensor([len(caption) for caption in cut])
+    return torch.nn.utils.rnn.pad_sequence(cut, batch_first=True), lengths
+
+
+def stack_images(images: Iterable[np.ndarray], size: int) -> torch.Tensor:
+    """uint8 (B, 3, size, size), channels last in memory, from uint8 (H, W, 3) images of any size."""
+    stacked = np.stack([resize_image(image, size, size) for image in images])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """float32 (B, 3, S, S) with ImageNet's mean and deviation taken out of uint8 or float 0..255 pixels."""
+    mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    return (pixels.float() - mean) / std

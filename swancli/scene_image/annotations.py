@@ -1,0 +1,166 @@
+"""From annotated scenes to localization figures: the map of each caption on its scene, and its indicators.
+
+swan eval --localization annotations.json
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from swancli.errors import SwanError
+from swancli.images import LEADS_OUT, LEADS_OUT_MEND, leads_out
+from swancli.machine.progress import Progress, quiet
+from swancli.model.checkpoint import Checkpoint
+from swancli.model.encoder import encode_captions
+from swancli.scene_image.heat import HeatMap, heat_map, local_maxima
+from swancli.scene_image.localization import PEAK, Indicators, indicators
+from swancli.scene_image.raster import Raster, require_rasterio
+from swancli.scene_image.tiles import TILE_SIZES, embedded_tiles, scene_boxes, tile_scores
+from swancli.store.text import read_json
+from swancli.vocab.vocabulary import tokenize
+
+FIGURES = ("rsu", "ras", "rda", "rmi")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A caption and its true places in a scene. regions: polygons, float64 (V, 2) of x and y in pixels."""
+
+    scene: Path
+    caption: str
+    regions: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Localization:
+    """The figures of annotated scenes, in the order of the annotations. source: checkpoint and file."""
+
+    source: dict[str, str]
+    annotations: tuple[Annotation, ...]
+    found: tuple[Indicators, ...]
+
+    def mean(self) -> dict[str, float]:
+        """The mean of each indicator over the annotations."""
+        return {
+            name: math.fsum(getattr(figures, name) for figures in self.found) / len(self.found)
+            for name in FIGURES
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        rows = [
+            {
+                "jpg_name": annotation.scene.name,
+                "caption": annotation.caption,
+                **{name: getattr(figures, name) for name in FIGURES},
+            }
+            for annotation, figures in zip(self.annotations, self.found, strict=True)
+        ]
+        scenes = len({annotation.scene for annotation in self.annotations})
+        return {**self.source, "annotations": len(rows), "scenes": scenes, **self.mean(), "each": rows}
+
+
+def read_annotations(path: Path, images: Path | None = None) -> list[Annotation]:
+    """Reads a JSON list of `{"jpg_name", "caption", "points": [[[x, y], ...], ...]}`, polygons in pixels.
+
+    Args:
+        images: the folder of the scenes; None for the one that the file is in.
+
+    Raises:
+        SwanError: the file is absent or not such a list, or a scene is not there.
+    """
+    mend = 'give a JSON list of {"jpg_name", "caption", "points": [[[x, y], ...], ...]}'
+    entries = read_json(path, mend)
+    if not isinstance(entries, list) or not entries:
+        raise SwanError(f"{path}: not a list of annotations, or an empty one", mend)
+    annotations = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            name, caption = entry["jpg_name"], entry["caption"]
+            regions = tuple(np.array(region, np.float64) for region in entry["points"])
+            shaped = all(region.ndim == 2 and region.shape[1] == 2 for region in regions)
+            if not (isinstance(name, str) and isinstance(caption, str) and regions and shaped):
+                raise ValueError("a name, a caption and polygons of points are needed")
+            if not all(
+                len(np.unique(region, axis=0)) > 2 and np.isfinite(region).all() for region in regions
+            ):
+                raise ValueError("a polygon has fewer than three points, or one that is no number")
+        except (KeyError, TypeError, ValueError) as error:
+            raise SwanError(f"{path}: annotation {number} is not one ({error!r})", mend) from error
+        if not tokenize(caption):
+            raise SwanError(f"{path}: annotation {number} has no word in its caption {caption!r}")
+        folder = images or path.parent
+        scene = folder / name
+        if "\0" in name or leads_out(scene, folder):
+            raise SwanError(f"{path}: annotation {number}: {name!r} {LEADS_OUT}", LEADS_OUT_MEND)
+        if not scene.is_file():
+            raise SwanError(
+                f"{path}: annotation {number}: no such scene {scene}", "say where they are: --images DIR"
+            )
+        annotations.append(Annotation(scene, caption, regions))
+    return annotations
+
+
+def evaluate_localization(
+    checkpoint: Checkpoint,
+    annotations: Sequence[Annotation],
+    source: dict[str, str],
+    *,
+    sizes: Sequence[int] = (),
+    device: torch.device,
+    batch_size: int | None = None,
+    progress: Progress = quiet,
+) -> Localization:
+    """The indicators of each annotation; the tiles of a scene are embedded once for all its captions.
+
+    Args:
+        sizes: of the tiles, in pixels; () for the usual ones.
+
+    Raises:
+        SwanError: a scene is damaged, or a true region lies outside of it.
+    """
+    model = checkpoint.model.to(device, memory_format=torch.channels_last)
+    found: dict[int, Indicators] = {}
+    scenes = list(dict.fromkeys(annotation.scene for annotation in annotations))
+    progress("scenes", 0, len(scenes))
+    for done, scene in enumerate(scenes, start=1):
+        rows = [row for row, annotation in enumerate(annotations) if annotation.scene == scene]
+        captions = [annotations[row].caption for row in rows]
+        # One by one, since captions of the published variant depend on those beside them (item 4).
+        vectors = [encode_captions(model, checkpoint.vocabulary, [text], device=device) for text in captions]
+        with Raster(scene) as raster:
+            frame = raster.frame
+            boxes = scene_boxes(frame, sizes or TILE_SIZES)
+            blocks = embedded_tiles(model, raster, boxes, device=device, batch_size=batch_size)
+            kept, scores = tile_scores(blocks, np.concatenate(vectors), scene)
+        for row, caption_scores in zip(rows, scores.T, strict=True):
+            heat = heat_map(boxes[kept], caption_scores, frame.height, frame.width)
+            found[row] = score_map(heat, annotations[row])
+        progress("scenes", done, len(scenes))
+    return Localization(source, tuple(annotations), tuple(found[row] for row in range(len(annotations))))
+
+
+def score_map(heat: HeatMap, annotation: Annotation) -> Indicators:
+    """The indicators of one map.
+
+    Raises:
+        SwanError: no true region has a pixel of the scene.
+    """
+    closed = [[*region.tolist(), region[0].tolist()] for region in annotation.regions]
+    polygons = [{"type": "Polygon", "coordinates": [ring]} for ring in closed]
+    mask = require_rasterio().features.rasterize(polygons, out_shape=(heat.height, heat.width), dtype="uint8")
+    if not mask.any():
+        raise SwanError(
+            f"{annotation.scene}: the places of {annotation.caption!r} lie outside of it",
+            "points are x, y in pixels, from the upper left corner",
+        )
+    places, heights = local_maxima(heat.values)
+    maxima = places[heights >= PEAK] * heat.cell
+    return indicators(heat.at_pixels(), mask > 0, maxima, annotation.regions)

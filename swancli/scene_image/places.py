@@ -1,0 +1,194 @@
+"""Where the hits of a scene lie on the Earth, and the files that show them: GeoJSON, GeoTIFF and PNG.
+
+A scene without a coordinate system is answered in its pixels: x to the right, y down from its upper left
+corner.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from swancli.errors import SwanError
+from swancli.scene_image.heat import HeatMap
+from swancli.scene_image.raster import Frame, require_rasterio
+from swancli.store.atomic import atomic_path
+
+WGS84 = "EPSG:4326"
+ON_EARTH = "WGS84, longitude and latitude in degrees"
+IN_PIXELS = "pixels of the scene: x to the right, y down from its upper left corner"
+HEAT_COLOURS = np.array([(255, 235, 120), (255, 150, 30), (225, 30, 20)])  # of heat 0, 0.5 and 1
+OPACITY = 0.65  # of the overlay where heat is 1; it falls with the square, so that the scene stays to be seen
+OUTLINE, SHADOW = (255, 255, 255), (20, 20, 20)
+
+
+def coordinates(frame: Frame) -> str:
+    """What the coordinates of an answer are, in words."""
+    return ON_EARTH if frame.crs else IN_PIXELS
+
+
+def place_boxes(frame: Frame, boxes: np.ndarray) -> tuple[list[dict[str, Any]], list[tuple[float, float]]]:
+    """The GeoJSON geometry and the centre (longitude and latitude, or x and y) of each box.
+
+    Rings run counter-clockwise, x to the right and y up; a box across the antimeridian is cut there in two.
+
+    Args:
+        boxes: int (n, 4): left, top, right, bottom in pixels.
+
+    Raises:
+        SwanError: the scene's coordinate system cannot be brought to WGS84 there.
+    """
+    corners = boxes[:, [0, 3, 2, 3, 2, 1, 0, 1, 0, 3]].reshape(-1, 5, 2).astype(np.float64)
+    centres = boxes.reshape(-1, 2, 2).mean(axis=1)
+    if not frame.crs:
+        return [_geometry([ring]) for ring in corners], [tuple(centre) for centre in centres.tolist()]
+    corners, centres = _to_wgs84(frame, corners), _to_wgs84(frame, centres)
+    # A ring stays in one piece across the antimeridian when its longitudes are counted from its centre's.
+    corners[..., 0] -= 360 * np.round((corners[..., 0] - centres[:, None, 0]) / 360)
+    polygons = [_geometry(_cut_at_antimeridian(ring)) for ring in corners]
+    return polygons, [(_wrapped(longitude), latitude) for longitude, latitude in centres.tolist()]
+
+
+def _to_wgs84(frame: Frame, xy: np.ndarray) -> np.ndarray:
+    """Longitudes and latitudes float64 (..., 2) of pixel coordinates (..., 2)."""
+    a, b, c, d, e, f = frame.transform
+    x, y = a * xy[..., 0] + b * xy[..., 1] + c, d * xy[..., 0] + e * xy[..., 1] + f
+    try:
+        found = require_rasterio().warp.transform(frame.crs, WGS84, x.ravel(), y.ravel())
+    except Exception as error:  # rasterio's own, and GDAL's, which have no public name
+        raise _not_on_earth(str(error)) from error
+    degrees = np.stack(found[:2], axis=-1).reshape(xy.shape)
+    if not np.isfinite(degrees).all() or (np.abs(degrees) > (540, 90.000001)).any():
+        raise _not_on_earth("some of the scene's pixels have no place there")
+    return degrees
+
+
+def _not_on_earth(reason: str) -> SwanError:
+    return SwanError(
+        f"the scene's coordinate system cannot be brought to WGS84 ({textwrap.shorten(reason, 100)})",
+        "give the scene the right one, such as with gdal_edit -a_srs or gdalwarp -t_srs",
+    )
+
+
+def _wrapped(longitude: float) -> float:
+    """The same, from -180 to 180."""
+    return longitude - 360 * math.floor((longitude + 180) / 360)
+
+
+def _cut_at_antimeridian(ring: np.ndarray) -> list[np.ndarray]:
+    """A closed convex ring (n, 2) of longitudes and latitudes as one ring, or as one on each side."""
+    pieces = []
+    for turn in (-360, 0, 360):
+        moved = ring - (turn, 0)
+        inside = _clipped(_clipped(moved, 1, 180), -1, 180)
+        if len(inside):
+            pieces.append(inside)
+    return pieces
+
+
+def _clipped(ring: np.ndarray, sign: int, limit: float) -> np.ndarray:
+    """What of a closed ring has sign * longitude <= limit; nothing of it where that is a line or less."""
+    kept = []
+    for (x, y), (next_x, next_y) in itertools.pairwise(ring):
+        if sign * x <= limit:
+            kept.append((x, y))
+        if (sign * x - limit) * (sign * next_x - limit) < 0:
+            share = (sign * limit - x) / (next_x - x)
+            kept.append((sign * limit, y + share * (next_y - y)))
+    if len(kept) < 3 or np.ptp([x for x, _ in kept]) == 0:
+        return np.zeros((0, 2))
+    return np.array([*kept, kept[0]])
+
+
+def _geometry(rings: Sequence[np.ndarray]) -> dict[str, Any]:
+    """A GeoJSON polygon for each closed ring (n, 2), counter-clockwise as RFC 7946 wants them."""
+    outlines = []
+    for ring in rings:
+        x, y = (ring - ring[0]).T
+        turned = np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) < 0
+        outlines.append([(ring[::-1] if turned else ring).tolist()])
+    if len(outlines) == 1:
+        return {"type": "Polygon", "coordinates": outlines[0]}
+    return {"type": "MultiPolygon", "coordinates": outlines}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# files
+
+
+def write_geojson(path: Path, features: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Writes a FeatureCollection; `about` holds further members of it, plain values."""
+    collection = {"type": "FeatureCollection", **about, "features": list(features)}
+    # A file name that is no UTF-8 becomes an escape of JSON.
+    options = {"encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic_path(path) as temporary, temporary.open("w", **options) as file:
+        json.dump(collection, file, ensure_ascii=False, indent=1)
+
+
+def write_heat_map(path: Path, heat: HeatMap, frame: Frame, query: str) -> None:
+    """Writes the map as a GeoTIFF of one float32 band in the scene's own coordinate system; NaN is no data.
+
+    A pixel of it is a cell of the map, so it is coarser than the scene, and the transform goes with it.
+    """
+    rasterio = require_rasterio()
+    (a, b, c, d, e, f), (across, down) = frame.transform, heat.cell
+    affine = rasterio.Affine(a * across, b * down, c, d * across, e * down, f)
+    values = heat.values
+    rows, columns = values.shape
+    with (
+        atomic_path(path) as temporary,
+        rasterio.open(
+            temporary,
+            "w",
+            driver="GTiff",
+            height=rows,
+            width=columns,
+            count=1,
+            dtype="float32",
+            nodata=float("nan"),
+            crs=frame.crs or None,
+            transform=affine,
+            compress="deflate",
+        ) as file,
+    ):
+        file.write(values, 1)
+        lowest, highest = heat.span
+        file.update_tags(query=query, score_at_0=lowest, score_at_1=highest)
+
+
+def write_overlay(path: Path, preview: np.ndarray, heat: HeatMap, boxes: np.ndarray) -> None:
+    """Writes a PNG of the scene with the map over it, yellow to red as it rises, and the ranked hits.
+
+    Args:
+        preview: uint8 (h, w, 3), the whole scene, smaller. boxes: int (n, 4), the hits, best first.
+    """
+    height, width = preview.shape[:2]
+    warmth = Image.fromarray(np.nan_to_num(heat.values))
+    reach = heat.width / heat.cell[0], heat.height / heat.cell[1]  # the last cells go beyond the scene
+    warmth = np.asarray(warmth.resize((width, height), Image.Resampling.BILINEAR, box=(0, 0, *reach)))
+    steps = np.linspace(0, 1, len(HEAT_COLOURS))
+    colour = [np.interp(warmth, steps, channel).astype(np.float32) for channel in HEAT_COLOURS.T]
+    opacity = OPACITY * warmth[..., None] ** 2
+    mixed = preview * (1 - opacity) + np.stack(colour, axis=-1) * opacity
+    picture = Image.fromarray(mixed.round().astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    line = max(1, round(max(height, width) / 500))
+    font = ImageFont.load_default(max(10, 12 * line))
+    scale = np.array([width / heat.width, height / heat.height] * 2)
+    for rank, box in reversed(list(enumerate(boxes * scale, start=1))):  # the best on top
+        left, top, right, bottom = box
+        inner = (left, top, max(left, right - 1), max(top, bottom - 1))
+        draw.rectangle(inner, outline=SHADOW, width=2 * line)
+        draw.rectangle(inner, outline=OUTLINE, width=line)
+        place = left + 4 * line, top + 2 * line
+        draw.text(place, str(rank), font=font, fill=OUTLINE, stroke_width=line, stroke_fill=SHADOW)
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG", compress_level=3)  # two seconds sooner, a little larger

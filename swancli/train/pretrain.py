@@ -1,0 +1,193 @@
+"""A backbone that tells scenes apart: trained on the scenes of the training images, for `train --weights`.
+
+swan pretrain --dataset rsicd
+swan train --dataset rsicd --weights swan-data/rsicd/backbone-resnet18.pt
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from swancli.errors import SwanError
+from swancli.machine.device import autocast, image_batch, move, pinned
+from swancli.machine.progress import Progress
+from swancli.machine.threads import read_ahead
+from swancli.model.backbone import Backbone
+from swancli.model.inputs import normalise
+from swancli.store.dataset import Dataset
+from swancli.store.hdf5 import CREATED_BY
+from swancli.store.torch_file import write_torch_file
+from swancli.train.batches import augment, draw_views, read_images, stored_size
+from swancli.train.nan_guard import Step, StepWatch, UnsoundStepError, gradient_norm, stopped
+from swancli.train.schedule import warmed_cosine
+
+# Usual for a ResNet that is trained from random weights.
+MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 5e-4, 0.1
+WARM_UP = 2  # epochs in which the learning rate rises
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How a backbone is trained to tell scenes apart.
+
+    weights: path of the weights to start from, "" for random ones. lr: of SGD with momentum, at its highest.
+    batch_size: images in a step, at most. The rest as in `TrainSettings`.
+    """
+
+    backbone: str = "resnet18"
+    weights: str = ""
+    image_size: int = 256
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 0.1
+    precision: str = "fp32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SceneAccuracy:
+    """Share of validation images, in percent, whose scene is told; None when none of them has a scene."""
+
+    scenes: int
+    training: int
+    validation: int
+    accuracy: float | None
+
+
+class SceneClassifier(nn.Module):
+    """A backbone with a linear classifier on the mean of its deepest map."""
+
+    def __init__(self, backbone: Backbone, scenes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Linear(backbone.channels[-1], scenes)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scores (B, scenes) of uint8 or float (B, 3, S, S) pixels in 0..255."""
+        return self.classifier(self.backbone(normalise(pixels))["deep3"].mean(dim=(2, 3)))
+
+
+def train_on_scenes(
+    dataset: Dataset,
+    settings: SceneSettings,
+    path: Path,
+    device: torch.device,
+    progress: Progress,
+    on_epoch: Callable[[int, float, SceneAccuracy], None],
+) -> SceneAccuracy:
+    """Trains a backbone on the scenes of the training split and writes it; returns how it does on val.
+
+    The last epoch's weights are kept, whatever their accuracy; the test split is never looked at. Images
+    without a scene take no part.
+
+    Args:
+        path: of the file to write: a torchvision state dict, without a classifier, under `state_dict`.
+        on_epoch: told of each epoch its number, its mean loss and the accuracy after it.
+
+    Raises:
+        SwanError: the training images have fewer than two scenes, the weights do not fit, or a step's loss or
+            gradients are not finite.
+    """
+    rows, validation = (_with_scene(dataset, split) for split in ("train", "val"))
+    scene = dataset.catalogue.scene
+    names = sorted({scene[row] for row in rows})
+    if len(names) < 2:
+        raise SwanError(
+            f"{dataset.path}: its training images are of {len(names)} scenes, and telling apart takes two",
+            "give scenes with the source, as in a column `scene` or in names like river_12.jpg",
+        )
+    torch.manual_seed(settings.seed)
+    backbone = Backbone(settings.backbone, frozen=False)
+    if settings.weights:
+        backbone.load_weights(Path(settings.weights))
+    model = SceneClassifier(backbone, len(names)).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+    )
+    label = {name: number for number, name in enumerate(names)}
+    steps = math.ceil(len(rows) / settings.batch_size)
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        total = torch.zeros((), device=device)
+        sound = StepWatch(device, steps)
+        batches = _varied_batches(dataset, settings, rows, steps, epoch, device)
+        for step, (batch, pixels) in enumerate(batches, start=1):
+            done = (epoch - 1) * steps + step
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * warmed_cosine(done, steps * settings.epochs, steps * WARM_UP)
+            wanted = move(torch.tensor([label[scene[row]] for row in batch]), device)
+            with autocast(device, settings.precision):
+                scores = model(pixels)
+            loss = F.cross_entropy(scores.float(), wanted, label_smoothing=SMOOTHING)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            try:
+                sound.see(Step(step, batch, loss.detach(), gradient_norm(model)))
+            except UnsoundStepError as unsound:
+                names = dataset.catalogue.filename[unsound.step.images]
+                mend = "nothing was written; start again with a lower --lr"
+                raise stopped(f"{dataset.path}: epoch {epoch}", unsound.step, names, mend) from None
+            optimizer.step()
+            total += loss.detach()
+            progress("steps", done, steps * settings.epochs)
+        share = _share_told(dataset, validation, model, names, settings, device)
+        accuracy = SceneAccuracy(len(names), len(rows), len(validation), share)
+        on_epoch(epoch, float(total) / steps, accuracy)
+    content = {
+        "created_by": CREATED_BY,
+        "settings": asdict(settings),
+        "dataset": dataset.name,
+        "scenes": names,
+        "state_dict": {key: value.cpu() for key, value in backbone.network.state_dict().items()},
+    }
+    write_torch_file(path, content)
+    return accuracy
+
+
+def _with_scene(dataset: Dataset, split: str) -> np.ndarray:
+    scene, splits = dataset.catalogue.scene, dataset.catalogue.split
+    rows = np.flatnonzero(splits.astype(str) == split)
+    return np.array([row for row in rows if scene[row] is not None], dtype=np.int64)
+
+
+def _varied_batches(
+    dataset: Dataset, settings: SceneSettings, rows: np.ndarray, steps: int, epoch: int, device: torch.device
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """An epoch's batches in random order: rows, and float (B, 3, S, S) views on the device."""
+    generator = np.random.default_rng([settings.seed, epoch])
+    chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    size, kind = settings.image_size, "overhead"
+    side = stored_size(size, kind)
+    batches = np.array_split(generator.permutation(rows), steps)
+    ready = ((batch, pinned(read_images(dataset, batch, side, device), device)) for batch in batches)
+    for batch, pixels in read_ahead(ready):
+        yield batch, augment(move(pixels, device), draw_views(len(batch), side, size, kind, chance))
+
+
+def _share_told(
+    dataset: Dataset,
+    rows: np.ndarray,
+    model: SceneClassifier,
+    names: list[str],
+    settings: SceneSettings,
+    device: torch.device,
+) -> float | None:
+    """Share of some images, in percent, whose scene the model tells; None of none."""
+    scene, size = dataset.catalogue.scene, image_batch(device)
+    model.eval()
+    right = 0
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        with torch.inference_mode(), autocast(device, settings.precision):
+            pixels = move(read_images(dataset, batch, settings.image_size, device), device)
+            told = model(pixels).argmax(dim=1)
+        right += sum(names[number] == scene[row] for number, row in zip(told.tolist(), batch, strict=True))
+    return 100 * right / len(rows) if len(rows) else None

@@ -1,0 +1,360 @@
+"""Embeddings of pieces and shards: those of one process to the last bit, in order, whatever stops."""
+
+import io
+import json
+from contextlib import contextmanager
+from functools import partial
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from swancli.embed import archive as module
+from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
+from swancli.embed.embed import embed_dataset
+from swancli.embed.shards import WHOLE, Shard, ShardFolder
+from swancli.embed.sources import ImageSource, Picture, Piece, open_source
+from swancli.errors import ImageError, StoreError, SwanError
+from swancli.images import pixel_digest
+from swancli.model.checkpoint import load_checkpoint, save_checkpoint
+from swancli.model.encoder import EncodedPiece
+from swancli.model.settings import ModelSettings
+from swancli.model.swan import Swan
+from swancli.store import atomic as files
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
+from swancli.store.embeddings import read_embeddings
+from swancli.vocab.vocabulary import count_words
+
+CPU = torch.device("cpu")
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    vocabulary = count_words(["road", "pond"], min_count=1, stop_words="keep", dataset="d")
+    shape = ModelSettings(words=len(vocabulary), image_size=SIDE, embed_dim=16, frozen=True)
+    path = tmp_path_factory.mktemp("run") / "best.pt"
+    save_checkpoint(path, Swan(shape).eval(), vocabulary, {"dataset": "d", "run": "r", "epoch": 1})
+    return load_checkpoint(path)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(module, "PIECE_BATCHES", 2)
+
+
+def embed(checkpoint, archive, output, shard=WHOLE, batch_size=2, **options):
+    return embed_archive(checkpoint, archive, output, shard, batch_size=batch_size, device=CPU, **options)
+
+
+def embed_in_shards(checkpoint, archive, output, count):
+    """The outcome of each of so many shards, one after the other."""
+    return [embed(checkpoint, archive, output, Shard(number, count)) for number in range(1, count + 1)]
+
+
+def picture_of(value):
+    return np.random.default_rng(value).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+
+
+def png(value):
+    written = io.BytesIO()
+    Image.fromarray(picture_of(value)).save(written, "PNG")
+    return written.getvalue()
+
+
+def content(path):
+    """All that an embeddings file shows to who reads it with h5py, and its digest."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]} if hasattr(item, "shape") else {}))
+        digest = file.attrs["digest"]
+    return {name: values for name, values in found.items() if not name.startswith("shards/")}, digest
+
+
+def assert_same(one, other):
+    (columns, digest), (others, other_digest) = content(one), content(other)
+    assert columns.keys() == others.keys()
+    for name, values in columns.items():
+        np.testing.assert_array_equal(values, others[name], err_msg=name)
+    assert digest == other_digest
+
+
+def write_dataset(path, values, digests=True):
+    """A data set with a picture for each value, equal ones for equal values, and a caption of each."""
+    with create_dataset(path, "d", (SIDE, SIDE)) as writer:
+        for value in values:
+            writer.add(picture_of(value), pixel_digest(picture_of(value)))
+        count = len(values)
+        names = [f"{row}.png" for row in range(count)]
+        captions = [("road", "pond", "road pond")[row % 3] for row in range(count)]
+        writer.finish(Catalogue.of(names, ["road"] * count, ["train"] * count, captions, range(count)))
+    if not digests:
+        with h5py.File(path, "a") as file:
+            del file["images/digest"]
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------
+# the same whatever the shards
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_data_set_in_shards_has_equal_pictures_of_several_pieces_equal(checkpoint, tmp_path, digests):
+    values = [0, 1, 2, 3, 0, 4, 1, 0, 5, 6, 7, 8, 0]  # in pieces of four
+    with Dataset(write_dataset(tmp_path / "dataset.h5", values, digests)) as dataset:
+        archive = archive_of_dataset(dataset, batch_size=2)
+        embed(checkpoint, archive, tmp_path / "one.h5")
+        first, second, third = embed_in_shards(checkpoint, archive, tmp_path / "three.h5", 3)
+        alone = embed_dataset(checkpoint, dataset, device=CPU)
+    assert_same(tmp_path / "one.h5", tmp_path / "three.h5")
+    assert (first.missing, second.missing, third.missing) == ([2, 3], [3], [])
+    assert third.embeddings
+    assert not second.embeddings
+    image = read_embeddings(tmp_path / "three.h5").image
+    equal = (image[:, None] == image).all(axis=2)
+    np.testing.assert_array_equal(equal, np.equal.outer(values, values))
+    np.testing.assert_allclose(image, alone.image, atol=1e-6)
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "three.h5").caption, alone.caption)
+    with h5py.File(tmp_path / "three.h5") as file:
+        assert file["images/embedding"].is_virtual
+        assert file["images/digest"].asstr()[:].tolist() == [pixel_digest(picture_of(v)) for v in values]
+    assert not (tmp_path / "one.shards").exists()
+
+
+def test_pictures_known_to_be_equal_are_read_once(checkpoint, tmp_path, monkeypatch):
+    read = []
+    image = Dataset.image
+    monkeypatch.setattr(Dataset, "image", lambda self, row: read.append(row) or image(self, row))
+    with Dataset(write_dataset(tmp_path / "dataset.h5", [0, 1, 0, 2, 1, 1, 1, 1, 3])) as dataset:
+        embed_in_shards(checkpoint, archive_of_dataset(dataset, 2), tmp_path / "a.h5", 2)
+    assert read == [0, 1, 3, 8]
+
+
+def made_source(lengths, broken=()):
+    """Pieces like tars: how many pictures one has is known when it was read; some break off."""
+
+    def pictures(number):
+        for row in range(lengths[number]):
+            name = f"{number}.tar/{row}.png"
+            data = b"nothing" if (number, row) in broken else png(100 * number + row)
+            yield Picture(name, None, partial(bytes, data))
+        if number in broken:
+            raise ImageError(f"{number}.tar: cut short")
+
+    pieces = [Piece(f"{number}.tar", partial(pictures, number)) for number in range(len(lengths))]
+    listed = tuple(f"{number}.tar {length}" for number, length in enumerate(lengths))
+    return ImageSource("tars", "tars", listed, lambda rows: pieces)
+
+
+def encode_digests(model, pieces, **options):
+    """In place of the model: a vector that tells which picture it is of."""
+    for piece in pieces:
+        pictures = [load()[1] for load in piece]
+        vectors = [[int(picture.digest[:6], 16), 1] + [0] * 14 for picture in pictures]
+        image = np.array(vectors, np.float32).reshape(-1, 16)
+        yield EncodedPiece(image / np.linalg.norm(image, axis=1, keepdims=True), pictures)
+
+
+@given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=5), count=st.integers(2, 6))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def test_pieces_of_unknown_lengths_give_every_picture_once_in_order(
+    checkpoint, tmp_path_factory, monkeypatch, lengths, count
+):
+    monkeypatch.setattr(module, "encode_pieces", encode_digests)
+    monkeypatch.setattr(files, "_sync", lambda path: None)
+    folder, archive = tmp_path_factory.mktemp("made"), archive_of_source(made_source(lengths), 2)
+    if not sum(lengths):
+        with pytest.raises(SwanError, match="none of its 0 images"):
+            embed(checkpoint, archive, folder / "one.h5")
+        return
+    embed(checkpoint, archive, folder / "one.h5")
+    embed_in_shards(checkpoint, archive, folder / "many.h5", count)
+    assert_same(folder / "one.h5", folder / "many.h5")
+    names = read_embeddings(folder / "many.h5").catalogue.filename.tolist()
+    assert names == [f"{n}.tar/{row}.png" for n, length in enumerate(lengths) for row in range(length)]
+
+
+def test_what_cannot_be_read_is_left_out_and_listed_by_its_shard_and_by_the_last_one(checkpoint, tmp_path):
+    source = made_source([3, 2, 2], broken=[(0, 1), 1])
+    with pytest.raises(ImageError, match=r"0\.tar/1\.png: not an image") as told:
+        embed(checkpoint, archive_of_source(source, 2), tmp_path / "one.h5")
+    assert "--missing skip" in told.value.mend
+    assert not any(tmp_path.iterdir())
+    archive = archive_of_source(source, 2, missing="skip")
+    whole = embed(checkpoint, archive, tmp_path / "one.h5")
+    shards = embed_in_shards(checkpoint, archive, tmp_path / "three.h5", 3)
+    assert_same(tmp_path / "one.h5", tmp_path / "three.h5")
+    assert [name for name, _ in whole.skipped] == ["0.tar/1.png", "1.tar"]
+    assert [[name for name, _ in shard.skipped] for shard in shards[:2]] == [["0.tar/1.png"], ["1.tar"]]
+    assert shards[2].skipped == whole.skipped
+    state = json.loads((tmp_path / "three.shards" / "1-of-3.json").read_text())
+    assert state == {"pieces": 1, "done": 1, "images": 2, "skipped": 1, "finished": True}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# interrupted and resumed
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eleven images, in pieces of four with batches of two."""
+    (tmp_path / "images").mkdir()
+    for number in range(11):
+        (tmp_path / "images" / f"road_{number}.png").write_bytes(png(number))
+    return tmp_path / "images"
+
+
+@contextmanager
+def written_parts(most=99):
+    """Names of the parts that are written; an interrupt comes in place of what comes after so many."""
+    write, written = module.write_part, []
+
+    def interrupted(path, *arguments):
+        if len(written) == most:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write(path, *arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "write_part", interrupted)
+        yield written
+
+
+def interrupt(checkpoint, archive, output, shard=WHOLE, *, after):
+    """An embedding that is interrupted after so many pieces."""
+    with written_parts(after), pytest.raises(KeyboardInterrupt):
+        embed(checkpoint, archive, output, shard)
+
+
+def test_resumed_process_keeps_its_pieces_and_ends_where_an_uninterrupted_one_does(
+    checkpoint, folder, tmp_path
+):
+    archive = archive_of_source(open_source(str(folder)), 2)
+    embed(checkpoint, archive, tmp_path / "one.h5")
+    interrupt(checkpoint, archive, tmp_path / "two.h5", after=2)
+    assert not (tmp_path / "two.h5").exists()
+    state = json.loads((tmp_path / "two.shards" / "1-of-1.json").read_text())
+    assert (state["pieces"], state["done"], state["images"], state["finished"]) == (3, 2, 8, False)
+    progress = []
+    options = {"resume": True, "progress": lambda *shown: progress.append(shown)}
+    with written_parts() as written:
+        embed(checkpoint, archive, tmp_path / "two.h5", **options)
+    assert written == ["piece-000002.h5"]
+    assert (progress[0], progress[-1]) == (("images", 8, 11), ("images", 11, 11))
+    assert_same(tmp_path / "one.h5", tmp_path / "two.h5")
+    assert not (tmp_path / "two.shards").exists()
+
+
+def test_embeddings_that_stand_are_not_made_again_on_resume(checkpoint, folder, tmp_path, monkeypatch):
+    (folder / "c.png").write_bytes(b"no image")
+    archive, output = archive_of_source(open_source(str(folder)), 2, "skip"), tmp_path / "one.h5"
+    first = embed(checkpoint, archive, output)
+    assert [name for name, _ in first.skipped] == ["c.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encode_pieces", None)
+        again = embed(checkpoint, archive, output, resume=True)
+    assert (again.skipped, again.images, again.digest) == (first.skipped, first.images, first.digest)
+    assert again.embeddings.image[:].tolist() == first.embeddings.image[:].tolist()
+    assert not list(tmp_path.glob("one.shards*"))
+    anew = embed(checkpoint, archive, output, resume=True, precision="bf16")
+    assert anew.digest != first.digest
+
+
+def test_piece_whose_vectors_are_others_than_were_written_is_told(checkpoint, folder, tmp_path):
+    archive = archive_of_source(open_source(str(folder)), 2)
+    interrupt(checkpoint, archive, tmp_path / "two.h5", after=2)
+    damaged = tmp_path / "two.shards" / "1-of-1" / "piece-000000.h5"
+    with h5py.File(damaged, "r+") as file:
+        file["images/embedding"][0] = file["images/embedding"][1]
+    with pytest.raises(StoreError, match=r"piece-000000\.h5: its vectors are damaged"):
+        embed(checkpoint, archive, tmp_path / "two.h5", resume=True)
+    assert not (tmp_path / "two.h5").exists()
+    damaged.unlink()
+    embed(checkpoint, archive, tmp_path / "one.h5")
+    embed(checkpoint, archive, tmp_path / "two.h5", resume=True)
+    assert_same(tmp_path / "one.h5", tmp_path / "two.h5")
+
+
+def test_without_resume_a_shard_begins_anew_and_leaves_the_others(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed(checkpoint, archive, output, Shard(2, 2))
+    other = (tmp_path / "two.shards" / "2-of-2.h5").stat().st_mtime_ns
+    interrupt(checkpoint, archive, output, Shard(1, 2), after=1)
+    with written_parts() as written:
+        embed(checkpoint, archive, output, Shard(1, 2))
+    assert written == ["piece-000000.h5", "1-of-2.h5"]
+    assert (tmp_path / "two.shards" / "2-of-2.h5").stat().st_mtime_ns == other
+    output.unlink()
+    with written_parts() as written:
+        embed(checkpoint, archive, output, Shard(1, 2), resume=True)  # all is there, so it only joins
+    assert written == []
+    state = json.loads((tmp_path / "two.shards" / "1-of-2.json").read_text())
+    assert state == {"pieces": 1, "done": 1, "images": 4, "skipped": 0, "finished": True}
+    assert len(read_embeddings(output).image) == 11
+
+
+def test_nothing_is_resumed_with_other_images_or_options(checkpoint, folder, tmp_path):
+    interrupt(checkpoint, archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5", after=1)
+    (folder / "road_0.png").write_bytes(png(99))
+    archive = archive_of_source(open_source(str(folder)), 2)
+    with pytest.raises(SwanError, match=r"two\.shards: begun with other images\n"):
+        embed(checkpoint, archive, tmp_path / "two.h5", resume=True)
+    with pytest.raises(SwanError, match="begun with other images, --precision fp32"):
+        embed(checkpoint, archive, tmp_path / "two.h5", resume=True, precision="bf16")
+    embed(checkpoint, archive, tmp_path / "two.h5")
+    assert len(read_embeddings(tmp_path / "two.h5").image) == 11
+
+
+def test_one_process_leaves_the_shards_of_others_as_they_are(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed(checkpoint, archive, output, Shard(1, 2))
+    interrupt(checkpoint, archive, output, Shard(2, 2), after=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for resume in (False, True):
+        with pytest.raises(SwanError, match="begun with --shard I/2"):
+            embed(checkpoint, archive, output, resume=resume)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_one_process_replaces_embeddings_whose_shards_are_joined(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed_in_shards(checkpoint, archive, output, 2)
+    with pytest.raises(SwanError, match="begun with --shard I/2") as caught:
+        embed(checkpoint, archive, output, resume=True)
+    assert f"stand in {output}; to make others" in caught.value.mend
+    (folder / "road_11.png").write_bytes(png(11))
+    archive = archive_of_source(open_source(str(folder)), 2)
+    with pytest.raises(SwanError, match="begun with other images") as caught:
+        embed(checkpoint, archive, output, Shard(1, 2))
+    assert "remove both first" in caught.value.mend
+    interrupt(checkpoint, archive, output, after=1)
+    assert len(read_embeddings(output).image) == 11  # those of before, until the new ones are whole
+    embed(checkpoint, archive, output, resume=True)
+    assert len(read_embeddings(output).image) == 12
+    with h5py.File(output) as file:
+        assert not file["images/embedding"].is_virtual
+    assert not (tmp_path / "two.shards").exists()
+
+
+def test_pieces_of_another_archive_or_under_another_name_are_not_taken(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed(checkpoint, archive, output, Shard(1, 2))
+    own = ShardFolder(output, Shard(1, 2)).file
+    (own.parent / "2-of-2.h5").write_bytes(own.read_bytes())
+    with pytest.raises(StoreError, match=r"2-of-2\.h5: of another archive, or another part"):
+        embed(checkpoint, archive, output, Shard(1, 2), resume=True)
+    assert not output.exists()
+
+
+def test_shard_has_one_process_at_a_time(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    with ShardFolder(output, Shard(1, 2)).alone_in_shard():
+        with pytest.raises(SwanError, match="another swan is writing there"):
+            embed(checkpoint, archive, output, Shard(1, 2))
+        embed(checkpoint, archive, output, Shard(2, 2))

@@ -1,0 +1,155 @@
+"""Windows of a scene: the same as the whole, whatever kind of file it is; and files that are no scenes."""
+
+import numpy as np
+import pytest
+from made_scenes import scene_pixels, write_tiff
+from PIL import Image
+
+from swancli.errors import ImageError
+from swancli.images import decode_image
+from swancli.scene_image import raster
+from swancli.scene_image.raster import Frame, Raster
+
+WHOLE = np.array([0, 0, 200, 150])
+WINDOWS = np.array([[0, 0, 40, 30], [37, 51, 130, 120], [199, 149, 200, 150], [0, 64, 200, 128]])
+
+
+def check_windows(path):
+    """Every window holds what the whole scene holds there; returns the whole."""
+    with Raster(path) as scene:
+        whole, _ = scene.read(WHOLE)
+        for box in WINDOWS:
+            left, top, right, bottom = box
+            np.testing.assert_array_equal(scene.read(box)[0], whole[top:bottom, left:right])
+        return whole
+
+
+def test_windows_equal_the_whole_read(geo_scene, plain_scene):
+    expected = np.moveaxis(scene_pixels(), 0, 2)
+    np.testing.assert_array_equal(check_windows(geo_scene), expected)
+    np.testing.assert_array_equal(check_windows(plain_scene), expected)
+
+
+def test_wide_samples_have_one_scale_for_the_whole_scene(tmp_path):
+    """The whole is what `decode_image` makes of the file: 12 bits here, though most windows hold less."""
+    samples = scene_pixels().astype(np.uint16)
+    samples[:, 100:, 150:] *= 15
+    path = write_tiff(tmp_path / "wide.tif", samples)
+    np.testing.assert_array_equal(check_windows(path), decode_image(path.read_bytes(), "wide.tif"))
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 20.0])
+def test_floating_point_samples_are_fractions_up_to_one_or_counts(tmp_path, scale):
+    samples = (scene_pixels() * scale).astype(np.float32)
+    samples[0, 0, 0] = 255 * scale
+    path = write_tiff(tmp_path / "float.tif", samples)
+    np.testing.assert_array_equal(check_windows(path), decode_image(path.read_bytes(), "float.tif"))
+
+
+def test_single_band_is_grey_and_a_palette_is_coloured(tmp_path):
+    grey = scene_pixels(bands=1)
+    whole = check_windows(write_tiff(tmp_path / "grey.tif", grey))
+    np.testing.assert_array_equal(whole, np.repeat(grey[0][..., None], 3, axis=2))
+    picture = Image.fromarray(np.moveaxis(scene_pixels(), 0, 2)).quantize(8)
+    picture.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(check_windows(tmp_path / "palette.png"), np.array(picture.convert("RGB")))
+
+
+def test_of_many_bands_those_named_by_colour_are_read(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    kinds = rasterio.enums.ColorInterp
+    pixels = scene_pixels(bands=4)
+    path = write_tiff(tmp_path / "four.tif", pixels)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [kinds.undefined, kinds.blue, kinds.green, kinds.red]
+    np.testing.assert_array_equal(check_windows(path), np.moveaxis(pixels[[3, 2, 1]], 0, 2))
+    unnamed = write_tiff(tmp_path / "five.tif", scene_pixels(bands=5), photometric="minisblack")
+    np.testing.assert_array_equal(check_windows(unnamed), np.moveaxis(scene_pixels(bands=5)[:3], 0, 2))
+
+
+def test_what_is_no_data_is_black_and_counted(tmp_path):
+    pixels = scene_pixels().clip(1)
+    pixels[:, :, :50] = 0
+    alpha = np.where(pixels.any(axis=0), 255, 0).astype(np.uint8)
+    white = np.where(alpha, pixels, 255).astype(np.uint8)
+    nans = np.where(alpha, pixels / 255, np.nan).astype(np.float32)
+    for path in (
+        write_tiff(tmp_path / "nodata.tif", pixels, nodata=0),
+        write_tiff(
+            tmp_path / "alpha.tif", np.concatenate((white, alpha[None])), photometric="rgb", alpha="yes"
+        ),
+        write_tiff(tmp_path / "nan.tif", nans),
+    ):
+        np.testing.assert_array_equal(check_windows(path), np.moveaxis(pixels, 0, 2))
+        with Raster(path) as scene:
+            assert scene.read(np.array([0, 0, 50, 150]))[1] == 0
+            assert scene.read(np.array([40, 0, 60, 150]))[1] == pytest.approx(0.5)
+            assert scene.read(np.array([50, 0, 200, 150]))[1] == 1
+            assert not scene.preview[:, :50].any()
+
+
+def test_value_of_no_data_does_not_choose_the_scale(tmp_path):
+    samples = scene_pixels().astype(np.uint16) * 15
+    samples[:, :10, :10] = 65535
+    whole = check_windows(write_tiff(tmp_path / "wide.tif", samples, nodata=65535))
+    assert whole.max() > 230
+
+
+def test_preview_is_the_scene_made_smaller(geo_scene, monkeypatch):
+    with Raster(geo_scene) as scene:
+        np.testing.assert_array_equal(scene.preview, scene.read(WHOLE)[0])
+    monkeypatch.setattr(raster, "PREVIEW", 20)
+    with Raster(geo_scene) as scene:
+        assert scene.preview.shape == (15, 20, 3)
+        np.testing.assert_array_equal(scene.preview, scene.read(WHOLE)[0][::10, ::10])  # blotches of 10
+
+
+def test_tiles_are_square_on_the_ground():
+    assert Frame(9, 9).tile_shape == 1
+    rasterio = pytest.importorskip("rasterio")
+    utm, geographic = (rasterio.crs.CRS.from_epsg(code).to_wkt() for code in (32632, 4326))
+    assert Frame(9, 9, utm, (0.5, 0, 6e5, 0, -0.5, 5e6)).tile_shape == 1
+    assert Frame(9, 9, utm, (1, 0, 6e5, 0, -2, 5e6)).tile_shape == 0.5  # rows are twice as far apart
+    turned = (0.3, 0.4, 6e5, 0.4, -0.3, 5e6)
+    assert Frame(9, 9, utm, turned).tile_shape == pytest.approx(1)
+    for broken in (float("nan"), float("inf"), 0):
+        assert Frame(9, 9, utm, (broken, 0, 6e5, 0, -0.5, 5e6)).tile_shape == 1
+        assert Frame(9, 9, utm, (0.5, 0, 6e5, 0, broken, 5e6)).tile_shape == 1
+    # A degree of longitude is half as long at 60 degrees: a tile needs half as many rows as columns.
+    assert Frame(100, 100, geographic, (0.001, 0, 9, 0, -0.001, 60.05)).tile_shape == pytest.approx(0.5)
+
+
+def test_files_that_are_no_scenes_are_refused(tmp_path, geo_scene):
+    with pytest.raises(ImageError, match="no such file"):
+        Raster(tmp_path / "absent.tif")
+    (tmp_path / "text.tif").write_text("not an image")
+    with pytest.raises(ImageError, match=r"text\.tif"):
+        Raster(tmp_path / "text.tif")
+    (tmp_path / "empty.tif").touch()
+    with pytest.raises(ImageError, match=r"empty\.tif"):
+        Raster(tmp_path / "empty.tif")
+    complex_samples = write_tiff(tmp_path / "complex.tif", scene_pixels(bands=1).astype(np.complex64))
+    with pytest.raises(ImageError, match="complex"):
+        Raster(complex_samples)
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(geo_scene.read_bytes()[:-20000])
+    with pytest.raises(ImageError, match=r"cut\.tif"), Raster(cut) as scene:
+        scene.read(WHOLE)
+
+
+def test_file_that_leads_to_others_is_refused_whatever_it_is_called(tmp_path, plain_scene):
+    """A stranger's scene could show any file of this machine, or ask any address."""
+    raw = '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+    size = '<VRTDataset rasterXSize="64" rasterYSize="64">'
+    (tmp_path / "raw.tif").write_text(
+        f"{size}{raw}<SourceFilename>/etc/passwd</SourceFilename></VRTRasterBand></VRTDataset>"
+    )
+    (tmp_path / "web.png").write_text("<GDAL_WMS><Service name='TMS'></Service></GDAL_WMS>")
+    for name in ("raw.tif", "web.png"):
+        with pytest.raises(ImageError, match="none of the pictures"):
+            Raster(tmp_path / name)
+    source = f"<SimpleSource><SourceFilename>{plain_scene}</SourceFilename></SimpleSource>"
+    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{n}">{source}</VRTRasterBand>' for n in (1, 2, 3))
+    (tmp_path / "mosaic.vrt").write_text(f"{size}{bands}</VRTDataset>")
+    with Raster(tmp_path / "mosaic.vrt") as raster:
+        assert raster.frame.width == 64

@@ -1,0 +1,182 @@
+"""Features: what they hold, what they cost, and that training on them is training on the images."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from swancli.errors import StoreError, SwanError
+from swancli.model.inputs import normalise
+from swancli.model.settings import ModelSettings
+from swancli.model.swan import Swan
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset, create_dataset
+from swancli.train.features import Features, FeatureSettings, encode_features, features_cost, write_features
+
+CPU = torch.device("cpu")
+SETTINGS = FeatureSettings("resnet18", "", image_size=32, augmentation="overhead", views=3)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Eight images of noise: rows 0 to 4 train, 5 and 6 validate, 7 tests."""
+    splits = ["train"] * 5 + ["val"] * 2 + ["test"]
+    rng = np.random.default_rng(0)
+    with create_dataset(tmp_path / "dataset.h5", "d", (40, 40)) as writer:
+        for row in range(8):
+            writer.add(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8), str(row))
+        names = [f"{row}.png" for row in range(8)]
+        writer.finish(Catalogue.of(names, [None] * 8, splits, ["a field"] * 8, range(8)))
+    with Dataset(tmp_path / "dataset.h5") as stored:
+        yield stored
+
+
+@pytest.fixture
+def features(dataset, tmp_path):
+    write_features(dataset, SETTINGS, tmp_path / "features.h5", CPU, lambda *_: None)
+    with Features(tmp_path / "features.h5") as stored:
+        yield stored
+
+
+def model_of(seed=0, **changes):
+    torch.manual_seed(seed)
+    settings = {"words": 5, "backbone": "resnet18", "image_size": 32, "embed_dim": 16, "frozen": True}
+    return Swan(ModelSettings(**settings | changes)).eval()
+
+
+def test_a_view_of_resnet50_at_256_px_is_counted_as_it_is_stored():
+    """2 bytes of 16 x 16 x 512, 16 x 16 x 1024 and 8 x 8 x 2048, 1 byte of 256 x 256 x 3."""
+    size = FeatureSettings("resnet50", "", 256, "paper").view_bytes()
+    assert size == 2 * (16 * 16 * (512 + 1024) + 8 * 8 * 2048) + 256 * 256 * 3 == 1_245_184
+
+
+def test_announced_size_is_that_of_the_file(dataset, features):
+    cost = features_cost(dataset, SETTINGS, features.path, most=1)
+    assert (cost.training, cost.validation, cost.size) == (5, 2, 17 * SETTINGS.view_bytes())
+    assert cost.size < features.path.stat().st_size < cost.size + 100_000
+
+
+def test_features_past_the_cap_are_refused_with_the_views_that_fit(dataset, tmp_path):
+    most = 13 * SETTINGS.view_bytes() / 1e9  # two views of five images, and two plain ones: 12
+    with pytest.raises(SwanError, match="3 views of 5 images") as refused:
+        features_cost(dataset, SETTINGS, tmp_path / "features.h5", most)
+    assert "--views 2" in refused.value.mend
+    with pytest.raises(SwanError) as refused:
+        features_cost(dataset, SETTINGS, tmp_path / "features.h5", most / 3)
+    assert "--max-gb" in refused.value.mend
+
+
+def test_every_training_image_has_its_views_and_every_validation_image_one(features):
+    images = np.arange(5)
+    picked = [features.varied(images, np.random.default_rng(seed)).tolist() for seed in range(30)]
+    assert {tuple(row // 3 for row in rows) for rows in picked} == {(0, 1, 2, 3, 4)}
+    assert set(np.ravel(picked)) == set(range(15))
+    assert features.plain(np.array([6, 5])).tolist() == [16, 15]
+
+
+def test_views_differ_and_plain_ones_are_the_image(dataset, features):
+    pixels, _, _ = features.read(np.arange(3))
+    assert not torch.equal(pixels[0], pixels[1])
+    model = model_of()
+    plain = encode_features(model, features, np.array([5]), None, device=CPU)
+    resized, _, _ = features.read(features.plain(np.array([5])))
+    with torch.no_grad():
+        expected = model.encode_images(normalise(resized)).numpy()
+    np.testing.assert_allclose(plain, expected, atol=2e-3)  # the maps are in half precision
+
+
+def test_stored_maps_are_those_of_the_backbone(features):
+    model = model_of()
+    pixels, _, deep = features.read(np.array([4, 11]))
+    with torch.no_grad():
+        maps = model.backbone(normalise(pixels))
+    for depth, values in deep.items():
+        assert values.dtype == torch.float16
+        torch.testing.assert_close(values.float(), maps[depth], rtol=2e-3, atol=1e-4)
+
+
+def test_same_seed_gives_the_same_features(dataset, features, tmp_path):
+    write_features(dataset, SETTINGS, tmp_path / "again.h5", CPU, lambda *_: None)
+    with h5py.File(features.path) as one, h5py.File(tmp_path / "again.h5") as other:
+        for name, values in one["views"].items():
+            np.testing.assert_array_equal(values[:], other["views"][name][:])
+
+
+@pytest.mark.parametrize(
+    ("model", "augmentation", "problem"),
+    [
+        ({"frozen": False}, "overhead", "heads alone"),
+        ({"variant": "published"}, "overhead", "item 6"),
+        ({"image_size": 64}, "overhead", "--image-size 32, not 64"),
+        ({"backbone": "resnet34"}, "overhead", "--backbone resnet18, not resnet34"),
+        ({"seed": 1}, "overhead", "other weights"),
+        ({}, "paper", "--augmentation overhead, not paper"),
+    ],
+)
+def test_features_of_something_else_are_refused(dataset, features, model, augmentation, problem):
+    with pytest.raises(SwanError, match=problem):
+        features.check(dataset, model_of(**model), augmentation)
+    features.check(dataset, model_of(), "overhead")
+
+
+def test_features_are_refused_after_the_data_set_was_prepared_again(dataset, features):
+    dataset.catalogue.split[0] = "val"
+    with pytest.raises(SwanError, match="prepared again"):
+        features.check(dataset, model_of(), "overhead")
+
+
+def test_features_belong_to_the_order_of_the_images_and_to_their_pixels_not_to_captions(dataset, features):
+    """Rows of features are rows of images: in another order each map would be another image's."""
+    dataset.catalogue.text[0] = "a pond"
+    features.check(dataset, model_of(), "overhead")
+    names = dataset.catalogue.filename
+    names[[0, 1]] = names[[1, 0]]
+    with pytest.raises(SwanError, match="prepared again"):
+        features.check(dataset, model_of(), "overhead")
+
+
+def test_equal_validation_pictures_are_encoded_once(features):
+    """In half precision two encodings of one picture may differ, and a tie would be broken by chance."""
+    images, digests = np.array([6, 5]), np.array(["same", "same"], dtype=object)
+    both = encode_features(model_of(), features, images, digests, device=CPU)
+    np.testing.assert_array_equal(both[0], both[1])
+    apart = encode_features(model_of(), features, images, None, device=CPU)
+    assert not np.array_equal(apart[0], apart[1])
+    np.testing.assert_allclose(both[0], apart[0], atol=1e-6)
+
+
+def test_maps_beyond_half_precision_are_refused_and_nothing_is_written(dataset, tmp_path):
+    weights = model_of().backbone.network.state_dict()
+    weights["layer4.1.bn2.bias"] += 70_000  # the largest float16 is 65,504
+    torch.save(weights, tmp_path / "large.pt")
+    settings = FeatureSettings("resnet18", str(tmp_path / "large.pt"), 32, "none", views=1)
+    with pytest.raises(SwanError, match="half precision"):
+        write_features(dataset, settings, tmp_path / "features.h5", CPU, lambda *_: None)
+    assert not list(tmp_path.glob("*features*"))
+
+
+def delete_a_map(file):
+    del file["views/deep2"]
+
+
+def cut_a_map(file):
+    cut = file["views/deep2"][:-1]
+    del file["views/deep2"]
+    file["views/deep2"] = cut
+
+
+def lose_validation(file):
+    file["views/varied"][:] = True
+
+
+def spoil_an_attribute(file):
+    file.attrs["views"] = [1, 2]
+
+
+@pytest.mark.parametrize("harm", [delete_a_map, cut_a_map, lose_validation, spoil_an_attribute])
+def test_damaged_features_are_told(features, harm):
+    features.__exit__()
+    with h5py.File(features.path, "a") as file:
+        harm(file)
+    with pytest.raises(StoreError, match="damaged"):
+        Features(features.path)

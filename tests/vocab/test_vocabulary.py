@@ -1,0 +1,243 @@
+"""The tokenizer's rule, the vocabulary it makes, and the files that hold it."""
+
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swancli.errors import SwanError
+from swancli.vocab.vocabulary import (
+    UNKNOWN,
+    Vocabulary,
+    count_words,
+    export_json,
+    read_vocabulary,
+    stop_words,
+    tokenize,
+    write_vocabulary,
+)
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+@pytest.fixture
+def vocabulary():
+    captions = ["A road near the pond.", "the pond, the road!", "a pond"]
+    return count_words(captions, min_count=2, stop_words="keep", dataset="ucm")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", []),
+        (" \t\n", []),
+        ("Many Planes are parked.", ["many", "planes", "are", "parked"]),
+        ("a road. a pond .", ["a", "road", "a", "pond"]),
+        (", . : ; ? ( ) [ ] & ! * @ # $ %", []),
+        ("it's the port, isn't it?", ["it", "'s", "the", "port", "is", "n't", "it"]),
+        ('a "big" road', ["a", "``", "big", "''", "road"]),
+        ("a T-shaped road", ["a", "t-shaped", "road"]),
+        ("3.5 km and 1,000 cars", ["3.5", "km", "and", "1,000", "cars"]),
+        ("un café naïve 河", ["un", "café", "naïve", "河"]),
+        ("a plane 🛩️", ["a", "plane", "🛩️"]),
+        ("a\0road", ["a", "road"]),
+    ],
+)
+def test_words_of_a_text(text, words):
+    assert tokenize(text) == words
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text())
+def test_no_text_is_too_odd_to_tokenize(text):
+    assert all(tokenize(text))
+
+
+def test_stop_words_are_the_179_of_nltk():
+    assert len(stop_words()) == 179
+    assert {"a", "the", "don't", "wouldn't", "ourselves"} <= stop_words()
+
+
+def test_stop_words_hold_all_that_the_published_vocabularies_drop():
+    path = SHARED / "parity" / "stop_words.txt"
+    if not path.is_file():
+        pytest.skip("the reference values are not beside this repository")
+    assert set(path.read_text(encoding="utf-8").split()) <= stop_words()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# counting and encoding
+
+
+def test_words_stand_in_the_order_of_first_appearance(vocabulary):
+    assert vocabulary.words == ("a", "road", "the", "pond", UNKNOWN)
+    assert vocabulary.counts == (2, 2, 3, 3, 1)  # "near" alone is unknown
+    assert len(vocabulary) == 5
+
+
+def test_stop_words_are_dropped_when_asked():
+    captions = ["a road near the pond", "a road"]
+    assert count_words(captions, min_count=1, stop_words="drop", dataset="").words == (
+        "road",
+        "near",
+        "pond",
+        UNKNOWN,
+    )
+
+
+def test_unknown_words_get_the_index_of_unk(vocabulary):
+    assert vocabulary.encode("the big pond") == [3, 5, 4]
+    assert vocabulary.unknown("the big pond, big road") == ["big", "big"]
+    assert vocabulary.encode("") == vocabulary.encode("!") == [len(vocabulary)]
+    assert vocabulary.unknown("") == []
+
+
+@pytest.mark.parametrize("captions", [[], ["..."], ["one two"]])
+def test_no_word_left_is_an_error(captions):
+    with pytest.raises(SwanError, match=r"ucm: no word occurs 2 times") as error:
+        count_words(captions, min_count=2, stop_words="keep", dataset="ucm")
+    assert "--min-count" in error.value.mend
+
+
+def test_an_unknown_stop_word_rule_is_an_error():
+    with pytest.raises(SwanError, match="Drop"):
+        count_words(["a"], min_count=1, stop_words="Drop", dataset="")
+
+
+def test_rsitmd_gives_the_published_number_of_words():
+    folder = SHARED / "datasets" / "rsitmd_precomp"
+    if not folder.is_dir():
+        pytest.skip("the RSITMD lists are not beside this repository")
+    captions = [
+        line
+        for name in ("train_caps.txt", "test_caps.txt")
+        for line in (folder / name).read_text(encoding="utf-8").splitlines()
+    ]
+    vocabulary = count_words(captions, min_count=5, stop_words="drop", dataset="rsitmd")
+    assert len(vocabulary) == 1349
+    assert vocabulary.words[-1] == UNKNOWN
+
+
+# ---------------------------------------------------------------------------------------------------------
+# files
+
+
+def test_vocab_h5_comes_back_whole(vocabulary, tmp_path):
+    write_vocabulary(tmp_path / "vocab.h5", vocabulary)
+    assert read_vocabulary(tmp_path / "vocab.h5") == vocabulary
+    with h5py.File(tmp_path / "vocab.h5") as file:
+        assert file["words"].asstr()[:].tolist() == list(vocabulary.words)
+        assert file["counts"].dtype == "int64"
+        assert {name: file.attrs[name] for name in ("min_count", "stop_words", "dataset")} == {
+            "min_count": 2,
+            "stop_words": "keep",
+            "dataset": "ucm",
+        }
+        assert file.attrs["tokenizer"]
+
+
+def test_words_of_every_script_come_back_from_both_files(tmp_path):
+    vocabulary = count_words(["café 河 🛩️ 'quoted' \\ {}"], min_count=1, stop_words="keep", dataset="")
+    write_vocabulary(tmp_path / "vocab.h5", vocabulary)
+    export_json(tmp_path / "vocab.json", vocabulary)
+    assert read_vocabulary(tmp_path / "vocab.h5") == vocabulary
+    assert read_vocabulary(tmp_path / "vocab.json").words == vocabulary.words
+
+
+@pytest.mark.parametrize("missing", ["words", "counts"])
+def test_a_damaged_vocab_h5_names_its_file(vocabulary, tmp_path, missing):
+    path = tmp_path / "vocab.h5"
+    write_vocabulary(path, vocabulary)
+    with h5py.File(path, "a") as file:
+        del file[missing]
+    with pytest.raises(SwanError, match=r"vocab\.h5") as error:
+        read_vocabulary(path)
+    assert missing in str(error.value)
+
+
+def test_another_tokenizer_is_refused(vocabulary, tmp_path):
+    path = tmp_path / "vocab.h5"
+    write_vocabulary(path, vocabulary)
+    with h5py.File(path, "a") as file:
+        file.attrs["tokenizer"] = "bpe"
+    with pytest.raises(SwanError, match=r"vocab\.h5: tokenizer 'bpe'"):
+        read_vocabulary(path)
+
+
+def test_plain_values_hold_the_whole_vocabulary(vocabulary):
+    plain = vocabulary.to_plain()
+    assert json.loads(json.dumps(plain)) == plain
+    assert Vocabulary.from_plain(plain) == vocabulary
+
+
+def test_plain_values_without_a_key_are_refused(vocabulary):
+    plain = vocabulary.to_plain()
+    del plain["counts"]
+    with pytest.raises(SwanError, match="counts"):
+        Vocabulary.from_plain(plain)
+    with pytest.raises(SwanError, match=UNKNOWN):
+        Vocabulary.from_plain(plain | {"words": ["a"], "counts": [1]})
+
+
+def test_json_has_the_published_layout(vocabulary, tmp_path):
+    path = tmp_path / "vocab.json"
+    export_json(path, vocabulary)
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "word2idx": {"a": 1, "road": 2, "the": 3, "pond": 4, UNKNOWN: 5},
+        "idx2word": {"1": "a", "2": "road", "3": "the", "4": "pond", "5": UNKNOWN},
+        "idx": 6,
+    }
+    imported = read_vocabulary(path)
+    assert imported == Vocabulary(vocabulary.words, (0,) * 5, min_count=0, stop_words="keep", dataset="")
+    assert [item.name for item in tmp_path.iterdir()] == ["vocab.json"]
+
+
+def layout(**changes):
+    whole = {"word2idx": {"road": 1, UNKNOWN: 2}, "idx2word": {"1": "road", "2": UNKNOWN}, "idx": 3}
+    return json.dumps({key: value for key, value in (whole | changes).items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+        (layout(word2idx=None), "'word2idx'"),
+        (layout(idx2word=None), "'idx2word'"),
+        (layout(idx=None), "'idx'"),
+        (layout(word2idx=["road"]), "'word2idx'"),
+        (layout(word2idx={"road": "1", UNKNOWN: 2}), "word2idx['road']"),
+        (layout(word2idx={"road": 0, UNKNOWN: 1}), "'word2idx'"),
+        (layout(word2idx={"road": 1, "pond": 1, UNKNOWN: 2}), "'word2idx'"),
+        (layout(word2idx={"road": 1, "pond": 2}), UNKNOWN),
+        (layout(idx2word={"1": UNKNOWN, "2": "road"}), "'idx2word'"),
+        (layout(idx=2), "'idx'"),
+    ],
+)
+def test_a_wrong_json_names_its_file_and_key(tmp_path, text, names):
+    path = tmp_path / "words.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SwanError) as error:
+        read_vocabulary(path)
+    assert "words.json" in error.value.problem
+    assert names in error.value.problem
+    assert error.value.mend
+
+
+def test_an_absent_file_is_named(tmp_path):
+    for name in ("vocab.h5", "vocab.json"):
+        with pytest.raises(SwanError, match=name):
+            read_vocabulary(tmp_path / name)
+
+
+def test_a_binary_file_named_json_is_refused(tmp_path):
+    (tmp_path / "words.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SwanError, match="not UTF-8 text"):
+        read_vocabulary(tmp_path / "words.json")
