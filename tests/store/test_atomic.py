@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from swancli.errors import SwanError
+from swancli.machine.interrupt import TEMPORARY
 from swancli.store.atomic import atomic_path, only_writer
 
 
@@ -33,8 +34,10 @@ def test_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
         temporary.write_text("new")
         assert not path.exists()
         assert temporary.parent == path.parent
+        assert {temporary} == TEMPORARY  # what an interrupt would remove
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+    assert set() == TEMPORARY
 
 
 def test_folder_of_that_name_is_told(tmp_path):
@@ -46,7 +49,7 @@ def test_folder_of_that_name_is_told(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
     killed = (
-        "import os, pathlib, signal, sys; from swancli.files import atomic_path\n"
+        "import os, pathlib, signal, sys; from swancli.store.atomic import atomic_path\n"
         "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
@@ -103,7 +106,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
 
 def test_folder_has_one_writer_and_is_free_when_it_was_killed(tmp_path):
     holding = (
-        "import pathlib, sys; from swancli.files import only_writer\n"
+        "import pathlib, sys; from swancli.store.atomic import only_writer\n"
         "with only_writer(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()"
@@ -117,6 +120,8 @@ def test_folder_has_one_writer_and_is_free_when_it_was_killed(tmp_path):
         other.kill()
     with only_writer(folder):
         (folder / "config.json").write_text("{}")
+        assert {folder / ".lock"} == TEMPORARY
+    assert set() == TEMPORARY
     assert [found.name for found in folder.iterdir()] == ["config.json"]
 
 
