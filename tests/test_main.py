@@ -130,7 +130,8 @@ def test_interrupt_shows_the_cursor_again_and_ends_the_line():
 
 def test_what_was_printed_is_kept():
     body = "print('ready', flush=True); print('a table'); print('waits', file=sys.stderr, flush=True)"
-    process = start(body + "; threading.Event().wait(60)")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = start(body + "; threading.Event().wait(60)", env=buffered)
     assert process.stderr.readline() == "waits\n"
     assert interrupt(process) == (130, "a table\n", "interrupted\n")
 
