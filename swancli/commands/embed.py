@@ -322,21 +322,20 @@ def _output_path(
     texts: Path | None,
     scene: Path | None,
 ) -> Path:
-    """embeddings.h5 beside the checkpoint; except for the run's own data set its name says what it is of."""
+    """embeddings.h5 beside the checkpoint; except for the run's own data set its name says what it is of.
+
+    What the shipped checkpoint makes is not kept beside it, in the package, but under the root.
+    """
+    folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
     if scene:
-        return _folder(workspace, checkpoint) / tiles_name(scene)
+        return folder / tiles_name(scene)
     if images:
         name = f"embeddings-{images.name}"
     elif texts:  # no image in it to search, so not under the name that `query` looks for
         name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
     else:
         name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
-    return _folder(workspace, checkpoint) / f"{name}.h5"
-
-
-def _folder(workspace: Workspace, checkpoint: Checkpoint) -> Path:
-    """The folder for what a checkpoint makes: its own, or for the shipped one a folder under the root."""
-    return workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
+    return folder / f"{name}.h5"
 
 
 def _show_shard(dataset: str, outcome: Outcome) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +17,7 @@ from swancli.commands.options import (
     option,
     prepared_dataset,
 )
-from swancli.console import Display, phase_bars, print_json, show_fields
+from swancli.console import Display, print_json, show_fields
 from swancli.workspace import Workspace, named_checkpoint
 
 if TYPE_CHECKING:
@@ -71,7 +69,12 @@ def pretrain(
         precision=precision,
         seed=seed,
     )
-    with Dataset(workspace.dataset(name)) as stored, _pretraining(display) as (progress, on_epoch):
+
+    def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
+        share = _percent(accuracy.accuracy)
+        display.note(f"epoch {epoch:3}  loss {loss:.3f}  validation accuracy {share}")
+
+    with Dataset(workspace.dataset(name)) as stored, display.progress() as progress:
         outcome = train_on_scenes(stored, settings, path, choose_device(device), progress, on_epoch)
     if json_:
         print_json({"dataset": name, "file": str(path), **asdict(outcome)})
@@ -85,21 +88,6 @@ def pretrain(
             file=path,
         )
     display.note(f"next: swan train --dataset {name} --backbone {backbone} --weights {path}")
-
-
-@contextmanager
-def _pretraining(
-    display: Display,
-) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[int, float, SceneAccuracy], None]]]:
-    """A callback of phase, done and total, and one that shows each epoch as a line."""
-    with display.bars() as bars:
-
-        def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
-            display.note(
-                f"epoch {epoch:3}  loss {loss:.3f}  validation accuracy {_percent(accuracy.accuracy)}"
-            )
-
-        yield phase_bars(bars), on_epoch
 
 
 def _percent(share: float | None) -> str:
