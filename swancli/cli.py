@@ -1,6 +1,6 @@
-"""The command line: the app, its commands one by one, and the executable.
+"""The command line: the app, its commands, and the executable.
 
-Heavy imports (torch, pandas, h5py) stand inside the commands, so that `swan --help` answers at once.
+Heavy imports (torch, pandas, h5py) are made inside the commands, so that `swan --help` answers at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 from swancli.commands.demo import demo
 from swancli.commands.embed import embed
 from swancli.commands.evaluate import evaluate
+from swancli.commands.help import Command, Panels
 from swancli.commands.prepare import prepare
 from swancli.commands.pretrain import pretrain
 from swancli.commands.query import query
@@ -25,13 +26,16 @@ from swancli.commands.vocab import vocab
 from swancli.console import Boundary
 from swancli.errors import SwanError
 
+
+class App(Panels, Boundary):
+    """The group of all commands."""
+
+
 app = typer.Typer(
-    cls=Boundary,
+    cls=App,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Find the overhead image that a sentence describes, and the sentence for an image.",
-    epilog="The way through: prepare, vocab, train, eval, embed, query. `swan demo` shows all of it.",
 )
 
 
@@ -43,30 +47,44 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-SHARED = ("train", "embed")  # commands that several processes of a launch work on together
+SHARED = ("train", "embed")  # commands that several processes started by torchrun can share
+LIFE_CYCLE, EXTRAS = "The life cycle, in this order", "Extras"
 
 
 @app.callback()
 def swan(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Find the overhead image that a sentence describes, and the sentence for an image."""
+    """Find the overhead image that a sentence describes, and the sentence for an image.
+
+    Six commands are the life cycle: each reads what the one before it wrote, so that no path has to be
+    given. `pretrain`, `serve` and `demo` are extras.
+
+    Examples:
+        swan demo
+        swan embed --images PHOTOS
+        swan query "two tennis courts beside a road"
+        swan train --help
+    """
     if "WORLD_SIZE" in os.environ and context.invoked_subcommand not in SHARED:
         from swancli.machine.processes import launched
 
         launch = launched()
         if launch and launch[1] > 1:
-            raise SwanError(f"torchrun: {context.invoked_subcommand} is for one process", "run it alone")
+            name = context.invoked_subcommand
+            raise SwanError(f"torchrun: {name} is for one process", "run it without torchrun")
 
 
-for command in (prepare, vocab, pretrain, train):
-    app.command()(command)
-app.command(name="eval")(evaluate)
-for command in (embed, query, serve, demo):
-    app.command()(command)
+for panel, commands in (
+    (LIFE_CYCLE, (prepare, vocab, train, evaluate, embed, query)),
+    (EXTRAS, (pretrain, serve, demo)),
+):
+    for command in commands:
+        name = "eval" if command is evaluate else command.__name__
+        app.command(name, cls=Command, rich_help_panel=panel)(command)
 
 
 def main() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+from rich.text import Text
 
-from swancli.commands.embed import embed
-from swancli.commands.evaluate import evaluate
-from swancli.commands.options import DEFAULT_ROOT, Device, Quiet, Root
-from swancli.commands.query import query
-from swancli.commands.train import train
-from swancli.commands.vocab import vocab
-from swancli.console import Display, show_prepared, show_scores, step
+from swancli.commands.options import (
+    DEVICE,
+    QUIET,
+    ROOT,
+    option,
+)
+from swancli.commands.prepare import show_prepared
+from swancli.commands.recall_tables import show_scores
+from swancli.console import Display, output
 from swancli.workspace import DEMO, Workspace
 
 if TYPE_CHECKING:
@@ -25,9 +29,9 @@ QUERIES = (
 )
 # Small enough for two minutes on two cores. Views are not turned: the captions say left and right.
 TRAINING = {
-    "image_size": 64,
-    "embed_dim": 128,
-    "batch_size": 160,
+    "image-size": 64,
+    "embed-dim": 128,
+    "batch-size": 160,
     "lr": 1e-3,
     "augmentation": "none",
     "schedule": "step",  # five epochs are too few to rise and fall in
@@ -35,39 +39,57 @@ TRAINING = {
 
 
 def demo(
-    images: Annotated[int, typer.Option(min=48, help="Generated images.")] = 1200,
-    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
-    device: Device = "auto",
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    context: typer.Context,
+    images: int = option(1200, "--images N", "Number of generated images.", min=48),
+    epochs: int = option(5, "--epochs N", "Training epochs.", min=1),
+    seed: int = option(0, "--seed N", "Seed of everything."),
+    device: str = DEVICE,
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """The whole life cycle on generated data: prepare, vocab, train, eval, embed, query."""
+    """Run the whole life cycle on generated data, in about two minutes on two CPU cores.
+
+    Examples:
+        swan demo
+        swan demo --images 240 --epochs 1 --root /tmp/swan
+    """
     from swancli.prepare.build import prepare_demo
 
-    workspace, common = Workspace(root), {"dataset": DEMO, "root": root, "quiet": quiet}
-    step("prepare", f"--dataset {DEMO}")
+    workspace = Workspace(root)
+    _show_command("prepare", "--dataset", DEMO)
     with Display(quiet).progress() as progress:
         summary = prepare_demo(workspace.dataset(DEMO), images, seed, progress)
     show_prepared(DEMO, summary)
-    step("vocab", f"--dataset {DEMO}")
-    vocab(**common)
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in TRAINING.items())
-    step("train", f"--dataset {DEMO} --epochs {epochs} {options}")
-    train(None, epochs=epochs, seed=seed, device=device, **TRAINING, **common)
-    step("eval", "--scene-recall --ceiling")
-    evaluate(scene_recall=True, ceiling=True, device=device, **common)
-    step("embed")
-    embed(device=device, **common)
+    own = ["--root", str(root), *(["--quiet"] if quiet else [])]
+    hidden = [*own, "--device", device, "--dataset", DEMO]
+    _run(context, ["vocab", "--dataset", DEMO], own)
+    options = [word for name, value in TRAINING.items() for word in (f"--{name}", str(value))]
+    training = ["train", "--dataset", DEMO, "--epochs", str(epochs), *options]
+    _run(context, training, [*own, "--device", device, "--seed", str(seed)])
+    _run(context, ["eval", "--scene-recall", "--ceiling"], hidden)
+    _run(context, ["embed"], hidden)
     scores = yardsticks(workspace.find_run(dataset=DEMO).embeddings)
     show_scores("demo test split, recall in percent", scores)
     for question in QUERIES:
-        step("query", f'"{question}" --split test --top-k 3')
-        query([question], split="test", top_k=3, device=device, root=root, quiet=True)
+        found = ["query", question, "--split", "test", "--top-k", "3"]
+        _run(context, found, ["--root", str(root), "--device", device, "--quiet"])
+
+
+def _show_command(*words: str) -> None:
+    output().print(Text(f"\n$ swan {shlex.join(words)}", style="bold"), soft_wrap=True)
+
+
+def _run(context: typer.Context, words: list[str], hidden: list[str]) -> None:
+    """Shows a command line and runs it, with the demo's own options besides."""
+    _show_command(*words)
+    name, *options = words
+    command = context.parent.command.commands[name]
+    with command.make_context(name, [*options, *hidden], parent=context.parent) as own:
+        command.invoke(own)
 
 
 def yardsticks(embeddings: Path, split: str = "test") -> dict[str, Scores]:
-    """Scores on one split of the model, of an oracle that knows the scene and nothing else, and of chance."""
+    """Scores on one split of the model, of an oracle that knows only the scene, and of chance."""
     from swancli.evaluate.metrics import chance_scores, retrieval_scores, scene_oracle_scores
     from swancli.store.embeddings import read_embeddings
 

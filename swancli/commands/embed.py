@@ -2,115 +2,102 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from swancli.commands.options import (
-    DEFAULT_ROOT,
-    BatchSize,
-    CheckpointFile,
-    CheckpointVocab,
-    DatasetName,
-    Device,
+    BATCH_SIZE,
+    CHECKPOINT,
+    CHECKPOINT_VOCAB,
+    DATASET,
+    DEVICE,
+    QUIET,
+    ROOT,
+    RUN,
+    SCENE_IMAGE,
+    TILE_SIZES,
     IndexKind,
     Missing,
     Precision,
-    Quiet,
-    Root,
-    RunName,
-    SceneImage,
-    TileSizes,
     alone,
     exclusive,
+    option,
+    option_in,
+    rare,
     scene_only,
 )
-from swancli.console import (
-    Display,
-    show_embedded,
-    show_indexed,
-    show_shard,
-    show_tiles,
-    show_uploaded,
-    warn,
-)
+from swancli.console import Display, show_fields, show_notes, warn
 from swancli.errors import SwanError
-from swancli.store.text import is_text
 from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
 
 if TYPE_CHECKING:
+    from swancli.embed.archive import Outcome
     from swancli.embed.shards import Shard
     from swancli.embed.sources import ImageSource
     from swancli.milvus.collection import Address
     from swancli.model.checkpoint import Checkpoint
     from swancli.store.embeddings import Embeddings
 
+searching = option_in("For faster searching")
+parts = option_in("Long jobs")
+
 
 def embed(
-    run: RunName = None,
-    dataset: DatasetName = None,
-    checkpoint: CheckpointFile = None,
-    vocab: CheckpointVocab = None,
-    images: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Embed a folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar') in "
-            "place of a data set.",
-        ),
-    ] = None,
-    texts: Annotated[
-        Path | None, typer.Option(help="Embed lines of text, one caption a line; - reads standard input.")
-    ] = None,
-    scene_image: SceneImage = None,
-    tile_size: TileSizes = None,
-    missing: Annotated[
-        Missing, typer.Option(help="What to do about unreadable images of --images.")
-    ] = "error",
-    output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="File to write. Default: embeddings.h5 of the run.")
-    ] = None,
-    index: Annotated[
-        IndexKind | None,
-        typer.Option(help="Also write a FAISS index, which `query` then asks (extra `search`)."),
-    ] = None,
-    standing: Annotated[
-        Path | None,
-        typer.Option("--embeddings", help="With --index or --to: take this file, encode nothing."),
-    ] = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="milvus://…",
-            help="Also bring the images' embeddings into a vector database, which `query --from` then asks "
-            "(extra `milvus`). milvus:// alone: milvus.db under the root.",
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Embed part I of N alone, as in a job array; the last one joins them. Under torchrun each "
-            "process has its part.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted `swan embed` of the same images.")
-    ] = False,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Annotated[
-        Precision,
-        typer.Option(help="bf16: faster on GPUs and on CPUs that multiply it; embeddings change a little."),
-    ] = "fp32",
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    images: str | None = option(
+        None,
+        "--images DIR",
+        "Embed a folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar').",
+    ),
+    texts: Path | None = option(
+        None, "--texts FILE", "Embed lines of text, one caption per line; - is standard input."
+    ),
+    dataset: str | None = DATASET,
+    run: str | None = RUN,
+    checkpoint: Path | None = CHECKPOINT,
+    missing: Missing = option(
+        "error", "--missing error|skip", "What to do about unreadable images of --images."
+    ),
+    output: Path | None = option(
+        None, "--output FILE", "File to write. Default: in the run's folder.", dir_okay=False
+    ),
+    index: IndexKind | None = searching(
+        None, "--index KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
+    ),
+    to: str | None = searching(
+        None,
+        "--to milvus://…",
+        "Also copy image embeddings to a vector database, for `query --from` (extra `milvus`). milvus:// "
+        "alone: the file milvus.db under the root.",
+    ),
+    existing: Path | None = searching(
+        None, "--embeddings FILE", "With --index or --to: use this file, encode nothing."
+    ),
+    resume: bool = parts(False, "--resume", "Resume an interrupted `swan embed` of the same images."),
+    shard: str | None = parts(
+        None,
+        "--shard I/N",
+        "Embed part I of N, as in a job array; the last one joins them. Not needed under torchrun.",
+    ),
+    scene_image: Path | None = SCENE_IMAGE,
+    tile_size: list[int] | None = TILE_SIZES,
+    vocab: Path | None = CHECKPOINT_VOCAB,
+    batch_size: int | None = BATCH_SIZE,
+    precision: Precision = rare(
+        "fp32", "--precision fp32|bf16", "bf16: faster on some hardware; embeddings change a little."
+    ),
+    device: str = DEVICE,
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles."""
+    """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles.
+
+    Examples:
+        swan embed
+        swan embed --images PHOTOS
+        swan embed --images PHOTOS --checkpoint shipped --index hnsw
+    """
     from swancli.embed.shards import chosen_shard
     from swancli.embed.sources import open_source
     from swancli.machine.device import choose_device, describe_device, image_batch
@@ -119,27 +106,29 @@ def embed(
 
     exclusive(run=run, checkpoint=checkpoint)
     exclusive(dataset=dataset, images=images, texts=texts, scene_image=scene_image)
-    for option, value in (("texts", texts), ("scene_image", scene_image)):
-        alone(option, value, index=index, to=to, shard=shard, resume=resume)
+    for name, value in (("texts", texts), ("scene_image", scene_image)):
+        alone(name, value, index=index, to=to, shard=shard, resume=resume)
     encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
-    alone("embeddings", standing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
+    alone("embeddings", existing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     own, resume = chosen_shard(shard, resume)
     launched_with_others = not (shard or own.whole)
-    if launched_with_others and (texts or scene_image or standing):
-        raise SwanError("torchrun: only a data set or --images has a part for each process", "run it alone")
+    if launched_with_others and (texts or scene_image or existing):
+        raise SwanError(
+            "torchrun: only a data set or --images has a part for each process", "run it without torchrun"
+        )
     workspace, display = Workspace(root), Display(quiet or own.follows)
     if index:
         load_faiss()  # now, not after an hour of encoding
     address = _database(to, root) if to else None
-    if standing:
-        return _bring(standing, index, address, display)
+    if existing:
+        return _use_existing(existing, index, address, display)
     source = open_source(images) if images else None
     target = choose_device(device)
     encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     model = load_checkpoint(encoder, vocab)
-    # Lite is for one program at a time: each job of an array would keep the others from it.
+    # Milvus Lite is for one program at a time: each job of an array would lock the others out.
     if address and not own.follows and not (shard and address.is_lite):
         from swancli.milvus.collection import check_target
 
@@ -148,10 +137,7 @@ def embed(
     if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
     if not own.follows and is_shipped(encoder) and not checkpoint:
-        warn(
-            f"{root}: no run on real images there, so the checkpoint that comes with swan encodes "
-            "(README, Without training)"
-        )
+        warn(f"{root}: no run on real images there, so the checkpoint that comes with swan is used")
     path = output or _output_path(workspace, model, name, source, texts, scene_image)
     part = "" if own.whole else f", part {own.number} of {own.count}"
     display.note(f"embedding with {model.path} on {describe_device(target)}{part}")
@@ -173,19 +159,19 @@ def embed(
 
 
 def _database(to: str, root: Path) -> Address:
-    """The address of a vector database, once what talks to it is known to be there."""
+    """The address of a vector database; raises when the package that connects to it is not installed."""
     from swancli.milvus.collection import load_pymilvus, parse_address
 
     load_pymilvus()
     return parse_address(to, root)
 
 
-def _bring(path: Path, index: str | None, address: Address | None, display: Display) -> None:
-    """Makes an index of embeddings that stand, or brings them into a vector database."""
+def _use_existing(path: Path, index: str | None, address: Address | None, display: Display) -> None:
+    """Makes an index of existing embeddings, or copies them into a vector database."""
     if not (index or address):
         raise SwanError(
             f"--embeddings {path}: nothing to do with it",
-            "say which index: --index hnsw, or where to bring it: --to milvus://",
+            "say which index to make, --index hnsw, or where to copy it, --to milvus://",
         )
     if index:
         _write_index(path, index, display)
@@ -201,13 +187,13 @@ def _embed_archive(
     shard: Shard,
     index: str | None,
     display: Display,
-    tell: bool,
+    report: bool,
     **options: Any,
 ) -> bool:
     """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
 
     Args:
-        tell: what became of the shard where others are still missing.
+        report: print what was done also where other shards are still missing.
     """
     from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
     from swancli.embed.embed import open_dataset
@@ -215,7 +201,7 @@ def _embed_archive(
 
     folder = ShardFolder(path, shard)
     if not options["resume"] and folder.begun():
-        display.note("begins anew; --resume would go on with what an interrupted swan embed left")
+        display.note("starts again; --resume would keep what an interrupted swan embed has done")
     with ExitStack() as stack:
         batch_size = options["batch_size"]
         if isinstance(images, Path):
@@ -228,8 +214,8 @@ def _embed_archive(
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.digest, outcome.skipped, index, display)
         return True
-    if tell:
-        show_shard(archive.name, outcome)
+    if report:
+        _show_shard(archive.name, outcome)
     return False
 
 
@@ -241,15 +227,22 @@ def _finish(
     index: str | None,
     display: Display,
 ) -> None:
-    """Shows embeddings that are written; writes their index or, for want of one, removes an earlier one."""
+    """Reports embeddings that were written; writes their index, or removes one that no longer fits them."""
     from swancli.query.index import index_path, remove_stale_index
 
-    show_embedded(path, embeddings, skipped)
+    show_fields(
+        f"embeddings of {embeddings.dataset}",
+        images=len(embeddings.image),
+        captions=len(embeddings.caption),
+        dimensions=embeddings.image.shape[1],
+        file=path,
+    )
+    _warn_of_skipped(skipped)
     stale = remove_stale_index(path, digest)
     if index:
         _write_index(path, index, display)
     elif stale:
-        again = f"make another: swan embed --index {stale.kind} --embeddings {path}"
+        again = f"make a new one: swan embed --index {stale.kind} --embeddings {path}"
         warn(f"{index_path(path)}: removed, it was made for other embeddings; {again}")
 
 
@@ -258,7 +251,17 @@ def _write_index(path: Path, kind: str, display: Display) -> None:
 
     with display.progress() as progress:
         card = build_index(path, kind, progress)
-    show_indexed(index_path(path), card)
+    file = index_path(path)
+    show_fields(
+        f"{card.kind} index",
+        images=card.rows,
+        dimensions=card.dimensions,
+        **{"recall@10": f"{card.recall:.3f}"},
+        built_in=f"{card.seconds:.1f} s",
+        size=f"{file.stat().st_size / 1e6:.1f} MB",
+        file=file,
+    )
+    show_notes(f"recall against exact search, of {card.questions} {card.asked}")
 
 
 def _upload(path: Path, address: Address, display: Display) -> None:
@@ -266,7 +269,14 @@ def _upload(path: Path, address: Address, display: Display) -> None:
 
     with display.progress() as progress:
         uploaded = upload(path, address, progress)
-    show_uploaded(str(address), uploaded)
+    show_fields(
+        "uploaded",
+        new=uploaded.new,
+        changed=uploaded.changed,
+        unchanged=uploaded.stood,
+        images_there_now=uploaded.total,
+        vector_database=address,
+    )
     if uploaded.by_vector:
         warn(f"{path}: without digests of its pictures, as of an earlier swan; embedded anew they come twice")
 
@@ -285,17 +295,18 @@ def _embed_scene(
     sizes = sizes or TILE_SIZES
     with display.progress() as progress:
         tiles = embed_scene(model, scene, path, sizes=sizes, progress=progress, **options)
-    show_tiles(path, scene, tiles, sizes)
+    show_fields(f"tiles of {scene.name}", tiles=tiles, of_pixels=", ".join(map(str, sizes)), file=path)
 
 
 def _embed_lines(
     model: Checkpoint, texts: Path, path: Path, display: Display, options: dict[str, Any]
 ) -> None:
     from swancli.embed.embed import embed_texts
+    from swancli.embed.lines import text_lines
     from swancli.store.embeddings import write_embeddings
 
     with display.progress() as progress:
-        embeddings = embed_texts(model, _lines(texts), str(texts), progress=progress, **options)
+        embeddings = embed_texts(model, text_lines(texts), str(texts), progress=progress, **options)
     _finish(path, embeddings, write_embeddings(path, embeddings), [], None, display)
 
 
@@ -307,42 +318,46 @@ def _output_path(
     texts: Path | None,
     scene: Path | None,
 ) -> Path:
-    """embeddings.h5 beside the checkpoint; with a name in it for all but the run's own data set."""
+    """embeddings.h5 beside the checkpoint; except for the run's own data set its name says what it is of.
+
+    What the shipped checkpoint makes is not kept beside it, in the package, but under the root.
+    """
+    folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
     if scene:
-        return _folder(workspace, checkpoint) / tiles_name(scene)
+        return folder / tiles_name(scene)
     if images:
         name = f"embeddings-{images.name}"
     elif texts:  # no image in it to search, so not under the name that `query` looks for
         name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
     else:
         name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
-    return _folder(workspace, checkpoint) / f"{name}.h5"
+    return folder / f"{name}.h5"
 
 
-def _folder(workspace: Workspace, checkpoint: Checkpoint) -> Path:
-    """Where what a checkpoint makes stands: beside it.
+def _show_shard(dataset: str, outcome: Outcome) -> None:
+    """What a shard has done, and which others are still missing."""
+    shard, missing = outcome.shard, outcome.missing
+    show_fields(
+        f"shard {shard.number} of {shard.count} of {dataset}",
+        images=outcome.images,
+        left_out=len(outcome.skipped),
+        file=outcome.file,
+    )
+    show_notes(f"still missing: {_ranges(missing)} of {shard.count}" if missing else "no shard is missing")
+    _warn_of_skipped(outcome.skipped)
 
-    What the shipped checkpoint makes does not stand beside it, in the package, but under the root.
-    """
-    return workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers in words, such as 1, 3 to 5."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, or of standard input for -, without blank ones."""
-    if str(path) == "-" and sys.stdin is None:
-        raise SwanError("--texts -: standard input is closed", "give it one caption a line")
-    name = "--texts -" if str(path) == "-" else str(path)
-    try:
-        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
-            for number, data in enumerate(file, start=1):
-                line = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                if not is_text(line):
-                    raise SwanError(
-                        f"{name}: line {number} holds NUL bytes, so it is no text", "take them out"
-                    )
-                if line:
-                    yield line
-    except OSError as error:
-        raise SwanError(f"{name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SwanError(f"{name}: line {number} is not UTF-8 text", "save it as UTF-8") from error
+def _warn_of_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    for name, reason in skipped:
+        warn(f"left out {name}: {reason}")

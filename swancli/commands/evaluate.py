@@ -4,167 +4,188 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from swancli.commands.options import (
-    DEFAULT_ROOT,
-    BatchSize,
-    CheckpointFile,
-    CheckpointVocab,
-    DatasetName,
-    Device,
-    Json,
-    Quiet,
-    Root,
-    RunName,
-    TileSizes,
+    BATCH_SIZE,
+    CHECKPOINT,
+    CHECKPOINT_VOCAB,
+    DATASET,
+    DEVICE,
+    JSON,
+    QUIET,
+    ROOT,
+    RUN,
+    TILE_SIZES,
     alone,
     exclusive,
+    general,
+    large_scene,
+    option,
+    option_in,
 )
-from swancli.console import NOT_MET, Display, print_json, print_report, show_localization, warn
+from swancli.commands.recall_tables import print_report
+from swancli.console import NOT_MET, Display, print_json, show_table, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
+if TYPE_CHECKING:
+    from swancli.evaluate.report import GroupReport, Report
+    from swancli.scene_image.annotations import Localization
+    from swancli.workspace import Group
+
 Ties = Literal["expected", "best", "worst"]
+
+showing = option_in("What is reported")
 
 
 def evaluate(
-    run: RunName = None,
-    dataset: DatasetName = None,
-    checkpoint: CheckpointFile = None,
-    vocab: CheckpointVocab = None,
-    folds: Annotated[
-        bool, typer.Option("--folds", help="Every run of the newest --folds training, or of --run; averaged.")
-    ] = False,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Evaluate an embeddings file; needs neither run nor images.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, val, test, or all.")] = "test",
-    scene_recall: Annotated[
-        bool, typer.Option("--scene-recall", help="Also the share of the K best that have the query's scene.")
-    ] = False,
-    ties: Annotated[
-        Ties, typer.Option(help="How equal scores are ordered: on average, luckily, or not.")
-    ] = "expected",
-    ceiling: Annotated[
-        bool,
-        typer.Option("--ceiling", help="Also what a perfect model would get, given that captions repeat."),
-    ] = False,
-    figures: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            file_okay=False,
-            help="Also draw PNG files into this folder: training, recall, scene confusion, a map, mistakes.",
-        ),
-    ] = None,
-    new_captions: Annotated[
-        bool,
-        typer.Option(
-            "--new-captions",
-            help="Also with only those captions whose text no training caption of the data set has.",
-        ),
-    ] = False,
-    rerank: Annotated[
-        bool, typer.Option("--rerank", help="Also after re-ranking, which looks at all queries together.")
-    ] = False,
-    localization: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="ANNOTATIONS",
-            help="In place of recall: how well the maps of large scenes mark annotated places (extra: geo).",
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the scenes of --localization. Default: its own.")
-    ] = None,
-    tile_size: TileSizes = None,
-    min_mr: Annotated[
-        float | None, typer.Option(help="Exit with code 3 when mR, in percent, is below.")
-    ] = None,
-    json_: Json = False,
-    csv_: Annotated[bool, typer.Option("--csv", help="A header and a row a run on standard output.")] = False,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    run: str | None = RUN,
+    dataset: str | None = DATASET,
+    checkpoint: Path | None = CHECKPOINT,
+    embeddings: Path | None = option(
+        None, "--embeddings FILE", "Evaluate an embeddings file; needs neither run nor images."
+    ),
+    folds: bool = option(
+        False, "--folds", "All runs of --run, or of the newest training with folds; averaged."
+    ),
+    split: str = option("test", "--split NAME", "train, val, test or all."),
+    ties: Ties = showing(
+        "expected", "--ties RULE", "Order of equal scores: expected (the mean of all), best or worst case."
+    ),
+    ceiling: bool = showing(
+        False, "--ceiling", "Also what a perfect model would get, given that captions repeat."
+    ),
+    scene_recall: bool = showing(
+        False, "--scene-recall", "Also the share of the K best that have the query's scene."
+    ),
+    new_captions: bool = showing(
+        False, "--new-captions", "Also recall with only the captions whose text is not in training."
+    ),
+    rerank: bool = showing(
+        False, "--rerank", "Also recall after re-ranking, which needs all queries at once."
+    ),
+    figures: Path | None = showing(
+        None,
+        "--figures DIR",
+        "Also draw PNG files: training, recall, scene confusion, a map, mistakes (extra `plots`).",
+        file_okay=False,
+    ),
+    min_mr: float | None = showing(None, "--min-mr X", "Exit with code 3 when mR is below X percent."),
+    localization: Path | None = large_scene(
+        None,
+        "--localization FILE",
+        "In place of recall: how well heat maps of scenes mark the annotated places (extra `geo`).",
+    ),
+    images: Path | None = large_scene(
+        None, "--images DIR", "Folder of the annotated scenes. Default: that of the FILE."
+    ),
+    tile_size: list[int] | None = TILE_SIZES,
+    vocab: Path | None = CHECKPOINT_VOCAB,
+    batch_size: int | None = BATCH_SIZE,
+    device: str = DEVICE,
+    json_: bool = JSON,
+    csv_: bool = general(False, "--csv", "Print CSV: a header, and one row per run."),
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """Recall of a run, or of a group of runs, on the test split of its data set."""
-    from swancli.evaluate.figures import draw_figures, require_plots
-    from swancli.evaluate.report import evaluate_checkpoint, evaluate_file, evaluate_group
+    """Recall of a run, or of a group of runs, on the test split of its data set.
 
+    Examples:
+        swan eval --scene-recall --ceiling
+        swan eval --run cv --folds --csv
+        swan eval --json --min-mr 30
+    """
     exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
     exclusive(folds=folds, checkpoint=checkpoint, embeddings=embeddings)
     exclusive(vocab=vocab, embeddings=embeddings)
     exclusive(dataset=dataset, embeddings=embeddings)
     exclusive(json=json_, csv=csv_)
     exclusive(figures=figures, folds=folds)
+    workspace, display = Workspace(root), Display(quiet)
+    options = {"ceiling": ceiling, "rerank": rerank, "new_captions": new_captions}
     if localization:
-        recall_only = {
-            "folds": folds,
-            "embeddings": embeddings,
-            "scene_recall": scene_recall,
-            "ceiling": ceiling,
-            "figures": figures,
-            "new_captions": new_captions,
-            "rerank": rerank,
-            "min_mr": min_mr,
-            "csv": csv_,
-        }
+        recall_only = {**options, "folds": folds, "embeddings": embeddings, "scene_recall": scene_recall}
+        recall_only |= {"figures": figures, "min_mr": min_mr, "csv": csv_}
         alone("localization", localization, **recall_only)
-        encoder = checkpoint or Workspace(root).find_encoder(run, dataset, foreign=True)
-        _localize(
-            localization, images, encoder, vocab, tile_size or (), batch_size, device, json_, Display(quiet)
-        )
+        encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=True)
+        _localize(localization, images, encoder, vocab, tile_size or (), batch_size, device, json_, display)
         return
     if images or tile_size:
-        raise SwanError("--images and --tile-size are of annotated scenes", "give them: --localization FILE")
-    if figures:
-        require_plots("--figures")
-    workspace, display = Workspace(root), Display(quiet)
-    options = {
-        "split": None if split == "all" else split,
-        "ties": ties,
-        "ceiling": ceiling,
-        "scenes": scene_recall,
-        "rerank": rerank,
-        "new_captions": new_captions,
-    }
-    group = None
-    if folds or run:  # a group of this data set, else one of another, as for single runs
-        group = workspace.find_group(run, dataset, folds) or workspace.find_group(run, None, folds)
-    if folds and not group:
-        which = f"group {run!r} of runs" if run else "runs"
-        problem = f"{root}: no {which} with folds"
-        raise SwanError(problem, "train some: swan train --folds 3 --run NAME")
-    if figures and group:
-        runs = ", ".join(member["run"] for member in group.members())
-        raise SwanError(f"{group.file}: --figures draws one run, not a group", f"choose with --run: {runs}")
-    if embeddings:
-        report = evaluate_file(embeddings, **options)
-    else:
-        with display.progress() as progress:
-            options |= {"vocab": vocab, "batch_size": batch_size, "device": device, "progress": progress}
-            if group:
-                report = evaluate_group(workspace, group, dataset, **options)
-            else:
-                path = checkpoint or workspace.find_run_for(run, dataset).best
-                report = evaluate_checkpoint(workspace, path, dataset, **options)
+        raise SwanError("--images and --tile-size need annotated scenes", "give them: --localization FILE")
+    options |= {"split": None if split == "all" else split, "ties": ties, "scenes": scene_recall}
+    encoding = {"vocab": vocab, "batch_size": batch_size, "device": device}
+    group = _group(workspace, run, dataset, folds)
+    _check_figures(figures, group)
+    report = _report(workspace, group, run, dataset, checkpoint, embeddings, options, encoding, display)
     for warning in report.warnings:
         warn(warning)
     print_report(report, as_json=json_, as_csv=csv_)
     if figures:
-        with display.progress() as progress:
-            drawn = draw_figures(report, figures, workspace, progress)
-        for path in drawn.written:
-            display.note(f"wrote {path}")
-        for name, reason in drawn.left_out.items():
-            display.note(f"left out {name}: {reason}")
+        _draw(report, figures, workspace, display)
     if min_mr is not None and report.mean_recall < min_mr:
         warn(f"mR {report.mean_recall:.2f} is below --min-mr {min_mr:g}")
         raise typer.Exit(NOT_MET)
+
+
+def _group(workspace: Workspace, run: str | None, dataset: str | None, folds: bool) -> Group | None:
+    """The group of runs that --run or --folds means, of this data set or another; None for one run."""
+    if not (folds or run):
+        return None
+    group = workspace.find_group(run, dataset, folds) or workspace.find_group(run, None, folds)
+    if folds and not group:
+        which = f"group {run!r} of runs" if run else "runs"
+        fix = "train some: swan train --folds 3 --run NAME"
+        raise SwanError(f"{workspace.root}: no {which} with folds", fix)
+    return group
+
+
+def _check_figures(figures: Path | None, group: Group | None) -> None:
+    if not figures:
+        return
+    from swancli.evaluate.figures import require_plots
+
+    require_plots("--figures")
+    if group:
+        runs = ", ".join(member["run"] for member in group.members())
+        raise SwanError(f"{group.file}: --figures draws one run, not a group", f"choose with --run: {runs}")
+
+
+def _report(
+    workspace: Workspace,
+    group: Group | None,
+    run: str | None,
+    dataset: str | None,
+    checkpoint: Path | None,
+    embeddings: Path | None,
+    options: dict[str, Any],
+    encoding: dict[str, Any],
+    display: Display,
+) -> Report | GroupReport:
+    """The figures of an embeddings file, of a group of runs, or of one checkpoint."""
+    from swancli.evaluate.report import evaluate_checkpoint, evaluate_file, evaluate_group
+
+    if embeddings:
+        return evaluate_file(embeddings, **options)
+    with display.progress() as progress:
+        options = {**options, **encoding, "progress": progress}
+        if group:
+            return evaluate_group(workspace, group, dataset, **options)
+        path = checkpoint or workspace.find_run_for(run, dataset).best
+        return evaluate_checkpoint(workspace, path, dataset, **options)
+
+
+def _draw(report: Report, folder: Path, workspace: Workspace, display: Display) -> None:
+    from swancli.evaluate.figures import draw_figures
+
+    with display.progress() as progress:
+        drawn = draw_figures(report, folder, workspace, progress)
+    for path in drawn.written:
+        display.note(f"wrote {path}")
+    for name, reason in drawn.left_out.items():
+        display.note(f"left out {name}: {reason}")
 
 
 def _localize(
@@ -178,7 +199,7 @@ def _localize(
     as_json: bool,
     display: Display,
 ) -> None:
-    """The indicators of a checkpoint on annotated scenes."""
+    """Prints the indicators of a checkpoint on annotated scenes."""
     from swancli.machine.device import choose_device
     from swancli.model.checkpoint import load_checkpoint
     from swancli.scene_image.annotations import evaluate_localization, read_annotations
@@ -193,4 +214,19 @@ def _localize(
     if as_json:
         print_json(report.record(), indent=1)
     else:
-        show_localization(report)
+        _show_localization(report)
+
+
+def _show_localization(report: Localization) -> None:
+    """A table with the mean of each indicator."""
+    record = report.record()
+    show_table(
+        f"localization · {report.source['checkpoint']}",
+        ["", "Rsu (higher)", "Ras (lower)", "Rda (higher)", "Rmi (higher)"],
+        [["mean", *(f"{value:.4f}" for value in report.mean().values())]],
+        styles=["bold"],
+        notes=[
+            f"{record['annotations']} annotations of {record['scenes']} scenes; each from 0 to 1; the heads "
+            "say which way is better"
+        ],
+    )

@@ -1,14 +1,15 @@
-"""Options that several commands share, and the checks of options beside each other."""
+"""Options that several commands share, and checks of options that depend on each other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 import typer
 
 from swancli.errors import SwanError
-from swancli.workspace import named_checkpoint
+from swancli.workspace import Workspace, named_checkpoint
 
 Missing = Literal["error", "skip"]
 BackboneName = Literal["resnet18", "resnet34", "resnet50"]
@@ -17,52 +18,58 @@ Precision = Literal["fp32", "bf16"]
 IndexKind = Literal["flat", "hnsw", "ivf-pq"]
 SourceFormat = Literal["karpathy", "precomp", "ucm", "nwpu", "table", "folder"]
 
-Root = Annotated[
-    Path, typer.Option(envvar="SWAN_ROOT", help="Folder that everything is written under.", file_okay=False)
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU when there is one.")]
-DatasetName = Annotated[str | None, typer.Option(help="Name of the data set. Default: the newest one.")]
-RunName = Annotated[str | None, typer.Option("--run", help="Name of the run. Default: the newest one.")]
-CheckpointFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="A checkpoint file, in place of a run; `shipped` is the one that comes with swan.",
-        callback=lambda path: named_checkpoint(path) if path else None,
-    ),
-]
-Format = Annotated[SourceFormat | None, typer.Option(help="Layout of the source. Default: recognised.")]
-CheckpointVocab = Annotated[
-    Path | None,
-    typer.Option(
-        "--vocab", help="Vocabulary of a published checkpoint, which carries none: JSON or vocab.h5."
-    ),
-]
-BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Images encoded at a time. Default: 32, on a GPU 256.")
-]
-LARGE_SCENE = "One large scene"
-SceneImage = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="One large scene, GeoTIFF or any picture, read by windows (extra: geo).",
-        rich_help_panel=LARGE_SCENE,
-    ),
-]
-TileSizes = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--tile-size",
-        min=16,
-        max=2048,
-        help="Width in pixels of a scene's tiles; may be given several times. Default: 256 and 384.",
-        rich_help_panel=LARGE_SCENE,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
-DEFAULT_ROOT = Path("swan-data")
+def option_in(panel: str | None) -> Callable[..., Any]:
+    """What declares the options of one panel of a command's help.
+
+    It takes the default, the option as the help shows it (`-k, --top-k N`, or `--quiet` for a flag), the help
+    text, and by keyword what else `typer.Option` takes.
+    """
+
+    def option(default: Any, signature: str, help: str, **rules: Any) -> Any:
+        words = signature.replace(",", "").split()
+        names = [word for word in words if word.startswith("-")]
+        rules |= {"metavar": " ".join(words[len(names) :]), "help": help, "rich_help_panel": panel}
+        return typer.Option(default, *names, **rules)
+
+    return option
+
+
+# Panels that several commands have.
+option = option_in(None)
+rare = option_in("Rarely needed")
+general = option_in("General")
+large_scene = option_in("One large scene")
+
+ROOT = general(
+    Path("swan-data"),
+    "--root DIR",
+    "Folder of everything swan writes; also $SWAN_ROOT.",
+    envvar="SWAN_ROOT",
+    file_okay=False,
+)
+QUIET = general(False, "-q, --quiet", "No progress and no notes on standard error.")
+DEVICE = general("auto", "--device NAME", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one.")
+JSON = general(False, "--json", "Print one JSON document on standard output.")
+DATASET = option(None, "--dataset NAME", "Name of the data set. Default: the newest.")
+RUN = option(None, "--run NAME", "Name of the run. Default: the newest.")
+CHECKPOINT = option(
+    None,
+    "--checkpoint FILE",
+    "A checkpoint in place of a run; `shipped` is the one that comes with swan.",
+    callback=lambda path: named_checkpoint(path) if path else None,
+)
+FORMAT = option(None, "--format NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: recognised.")
+CHECKPOINT_VOCAB = rare(
+    None, "--vocab FILE", "Vocabulary (vocab.h5 or JSON) of a checkpoint of the published code."
+)
+BATCH_SIZE = rare(None, "--batch-size N", "Images encoded at a time. Default: 32, on a GPU 256.", min=1)
+SCENE_IMAGE = large_scene(
+    None, "--scene-image FILE", "A large scene, GeoTIFF or any picture, read in windows (extra `geo`)."
+)
+TILE_SIZES = large_scene(
+    None, "--tile-size N", "Side of a tile in pixels; repeatable. Default: 256 and 384.", min=16, max=2048
+)
 
 
 def exclusive(**options: object) -> None:
@@ -72,21 +79,34 @@ def exclusive(**options: object) -> None:
         raise SwanError(f"{' and '.join(named)} cannot go together", "give one of them")
 
 
-def alone(option: str, value: object, **others: object) -> None:
+def alone(name: str, value: object, **others: object) -> None:
     """Refuses each of the others beside an option that has no use for them."""
-    for name, other in others.items():
-        exclusive(**{option: value, name: other})
+    for other, given in others.items():
+        exclusive(**{name: value, other: given})
 
 
-def scene_only(mend: str, **options: object) -> None:
-    """Refuses options of a large scene where none is given; `mend` says how to give it."""
+def scene_only(hint: str, **options: object) -> None:
+    """Refuses options of a large scene when no scene is given; `hint` says how to give it."""
     for name, value in options.items():
         if value:
-            raise SwanError(f"--{name.replace('_', '-')} is of a large scene", mend)
+            raise SwanError(f"--{name.replace('_', '-')} needs a large scene", hint)
 
 
-def given_options(context: typer.Context | None) -> set[str]:
-    """The options that stand on the command line; none for a command that another one calls."""
-    if context is None:
-        return set()
+def given_options(context: typer.Context) -> set[str]:
+    """The options that were given on the command line."""
     return {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+
+
+def prepared_dataset(workspace: Workspace, name: str | None) -> str:
+    """The name, or that of the newest data set; of a published one that is absent it says where it is.
+
+    Raises:
+        SwanError: there is no such data set.
+    """
+    if name and not workspace.dataset(name).exists():
+        from swancli.prepare.known import where_to_get
+
+        where = where_to_get(name)
+        if where:
+            raise SwanError(f"{workspace.dataset(name)}: no such file", where)
+    return name or workspace.newest_dataset()

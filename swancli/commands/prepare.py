@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from swancli.commands.options import (
-    DEFAULT_ROOT,
+    DEVICE,
+    FORMAT,
+    QUIET,
+    ROOT,
     Augmentation,
     BackboneName,
-    Device,
-    Format,
     Missing,
-    Quiet,
-    Root,
+    SourceFormat,
     given_options,
+    option,
+    option_in,
 )
-from swancli.console import Display, show_features, show_prepared, warn
+from swancli.console import Display, show_fields, show_table, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
+if TYPE_CHECKING:
+    from swancli.prepare.build import Summary
+
 SplitRule = Literal["given", "random", "stratified"]
 
-FEATURES = "Features: maps of the frozen backbone, so that `train --features` trains the heads alone"
+reading = option_in("How the source is read")
+caching = option_in("Features, for `train --features`")
 
 # Options of `prepare` that act on the source, and those that act on features.
 SOURCE_OPTIONS = {"images", "format", "size", "missing", "split", "val_fraction", "workers"}
@@ -34,98 +40,84 @@ FEATURE_OPTIONS = {"backbone", "weights", "image_size", "augmentation", "views",
 
 def prepare(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help="Name to give the data set; `demo` generates one.")],
-    source: Annotated[
-        Path | None, typer.Option(help="JSON, text lists, CSV or Parquet, or the folder that holds them.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images. Default: looked for beside the source.")
-    ] = None,
-    format: Format = None,
-    size: Annotated[
-        int | None,
-        typer.Option(min=16, help="Side in pixels to store images at. Default: as most of them are."),
-    ] = None,
-    missing: Annotated[
-        Missing, typer.Option(help="What to do about absent and unreadable images.")
-    ] = "error",
-    split: Annotated[
-        SplitRule, typer.Option(help="Take the source's splits, or draw train and val (and test if none).")
-    ] = "given",
-    val_fraction: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of images drawn for val (paper: 0.2).")
-    ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Seed of drawn splits, of generated data, and of features.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads. Default: one a core.")] = None,
-    features: Annotated[
-        bool,
-        typer.Option(
-            "--features",
-            help="Write features.h5; of the data set that stands, when no source is given.",
-            rich_help_panel=FEATURES,
-        ),
-    ] = False,
-    backbone: Annotated[
-        BackboneName,
-        typer.Option(help="Convolutional network (paper: resnet50).", rich_help_panel=FEATURES),
-    ] = "resnet18",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Weights of the backbone: a torchvision or AID file, or a checkpoint.",
-            rich_help_panel=FEATURES,
-        ),
-    ] = None,
-    image_size: Annotated[
-        int, typer.Option(min=32, help="Side in pixels of the model's input.", rich_help_panel=FEATURES)
-    ] = 256,
-    augmentation: Annotated[
-        Augmentation, typer.Option(help="How views vary, as for train.", rich_help_panel=FEATURES)
-    ] = "overhead",
-    views: Annotated[
-        int, typer.Option(min=1, help="Views of each training image.", rich_help_panel=FEATURES)
-    ] = 4,
-    max_gb: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Most that features may take on disk, 10^9 bytes.", rich_help_panel=FEATURES
-        ),
-    ] = 20,
-    device: Device = "auto",
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    dataset: str = option(..., "--dataset NAME", "Name to give the data set; `demo` generates one."),
+    source: Path | None = option(
+        None, "--source PATH", "A JSON list, a CSV or Parquet table, or a folder with lists or images."
+    ),
+    images: Path | None = option(
+        None, "--images DIR", "Folder of the images. Default: searched for beside the source."
+    ),
+    format: SourceFormat | None = FORMAT,
+    split: SplitRule = reading(
+        "given",
+        "--split RULE",
+        "given: as the source says. random, stratified (by scene): draw val, and test if absent.",
+    ),
+    val_fraction: float = reading(
+        0.2, "--val-fraction X", "Share of images to draw for val.", min=0.01, max=0.9
+    ),
+    missing: Missing = reading(
+        "error", "--missing error|skip", "What to do about absent and unreadable images."
+    ),
+    size: int | None = reading(
+        None, "--size N", "Side in pixels to store images at. Default: that of most images.", min=16
+    ),
+    seed: int = reading(0, "--seed N", "Seed of drawn splits, generated data and features."),
+    workers: int | None = reading(None, "--workers N", "Decoding threads. Default: one per core.", min=1),
+    features: bool = caching(
+        False, "--features", "Also write features.h5; without --source for the existing data set."
+    ),
+    backbone: BackboneName = caching(
+        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
+    ),
+    weights: Path | None = caching(
+        None, "--weights FILE", "Backbone weights: torchvision, AID or a checkpoint. Default: random."
+    ),
+    image_size: int = caching(256, "--image-size N", "Side in pixels of the model's input.", min=32),
+    augmentation: Augmentation = caching(
+        "overhead", "--augmentation NAME", "How views vary: paper, overhead or none, as in `train`."
+    ),
+    views: int = caching(4, "--views N", "Views of each training image.", min=1),
+    max_gb: float = caching(20, "--max-gb X", "Most disk space for features, in GB (10^9 bytes).", min=0),
+    device: str = DEVICE,
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """Read a source of images and captions into dataset.h5; with --features, also into features.h5."""
+    """Read a source of images and captions into dataset.h5.
+
+    Examples:
+        swan prepare --dataset ucm --source UCM_captions
+        swan prepare --dataset mine --source captions.csv --images photos --split random
+        swan prepare --dataset ucm --features --weights resnet18.pth
+    """
     from swancli.prepare.build import PrepareSettings, prepare_dataset
 
     workspace, display = Workspace(root), Display(quiet)
     path, given = workspace.dataset(dataset), given_options(context)
-    standing = features and source is None and path.exists()
-    needless = given & (SOURCE_OPTIONS if standing else set() if features else FEATURE_OPTIONS)
+    exists = features and source is None and path.exists()
+    needless = given & (SOURCE_OPTIONS if exists else set() if features else FEATURE_OPTIONS)
     if needless:
         option = "--" + min(needless).replace("_", "-")
-        whose = f"{path} stands and is not read again" if standing else "no --features"
-        raise SwanError(f"{option} has nothing to act on: {whose}", f"leave {option} out")
+        reason = f"{path} exists and is not read again" if exists else "no --features"
+        raise SwanError(f"{option} has nothing to act on: {reason}", f"leave {option} out")
     if weights and not weights.is_file():
         raise SwanError(f"--weights {weights}: no such file")
-    settings = PrepareSettings(
-        name=dataset,
-        source=source,
-        images=images,
-        format=format,
-        size=size,
-        missing=missing,
-        split=split,
-        val_fraction=val_fraction,
-        seed=seed,
-        workers=workers or os.cpu_count() or 1,
-    )
-    if not standing:
+    if not exists:
+        settings = PrepareSettings(
+            name=dataset,
+            source=source,
+            images=images,
+            format=format,
+            size=size,
+            missing=missing,
+            split=split,
+            val_fraction=val_fraction,
+            seed=seed,
+            workers=workers or os.cpu_count() or 1,
+        )
         with display.progress() as progress:
             summary = prepare_dataset(settings, path, progress)
         show_prepared(dataset, summary)
-        for warning in summary.warnings:
-            warn(warning)
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
         made_of = {
@@ -139,6 +131,23 @@ def prepare(
         _prepare_features(workspace, dataset, made_of, max_gb, device, display)
 
 
+def show_prepared(dataset: str, summary: Summary) -> None:
+    """Prints what was written, split by split, and what was left out and why; warns of doubtful data."""
+    stored = "at their own sizes" if summary.shape is None else f"{summary.shape[1]} x {summary.shape[0]} px"
+    rows = [
+        [part.split or "none", *map(str, (part.images, part.captions, part.scenes))]
+        for part in summary.splits
+    ]
+    heads = ["split", "images", "captions", "scenes"]
+    show_table(dataset, heads, rows, left=["split"], notes=[f"images stored {stored}"])
+    if summary.skipped:
+        left_out = [[group.reason, str(group.count), group.pattern, group.first] for group in summary.skipped]
+        heads = ["why", "images", "named", "first"]
+        show_table("left out", heads, left_out, texts=["why"], left=["named", "first"])
+    for warning in summary.warnings:
+        warn(warning)
+
+
 def _prepare_features(
     workspace: Workspace, dataset: str, made_of: dict[str, Any], max_gb: float, device: str, display: Display
 ) -> None:
@@ -149,8 +158,16 @@ def _prepare_features(
     path, settings = workspace.features(dataset), FeatureSettings(**made_of)
     with Dataset(workspace.dataset(dataset)) as stored:
         cost = features_cost(stored, settings, path, max_gb)
-        display.note(f"features will take {cost.size / 1e9:.2f} GB in {path}")
+        size = f"{cost.size / 1e9:.2f} GB"
+        display.note(f"features will take {size} in {path}")
         with display.progress() as progress:
             write_features(stored, settings, path, choose_device(device), progress)
-    show_features(path, cost)
+    show_fields(
+        "features",
+        training_images=cost.training,
+        views_of_each=cost.views,
+        validation_images=cost.validation,
+        size=size,
+        file=path,
+    )
     display.note(f"next: swan train --dataset {dataset} --features")

@@ -4,54 +4,60 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from swancli.commands.options import (
-    DEFAULT_ROOT,
+    DATASET,
+    DEVICE,
+    JSON,
+    QUIET,
+    ROOT,
     BackboneName,
-    DatasetName,
-    Device,
-    Json,
     Precision,
-    Quiet,
-    Root,
+    option,
+    prepared_dataset,
 )
-from swancli.console import Display, print_json, show_pretrained
+from swancli.console import Display, print_json, show_fields
 from swancli.workspace import Workspace, named_checkpoint
+
+if TYPE_CHECKING:
+    from swancli.train.pretrain import SceneAccuracy
 
 
 def pretrain(
-    dataset: DatasetName = None,
-    backbone: Annotated[
-        BackboneName, typer.Option(help="Convolutional network (paper: resnet50).")
-    ] = "resnet18",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights to start from, as for train. Default: random ones.")
-    ] = None,
-    image_size: Annotated[int, typer.Option(min=32, help="Side in pixels of the network's input.")] = 256,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over all training images.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images in a step.")] = 64,
-    lr: Annotated[float, typer.Option(min=0.0, help="Learning rate of SGD at its highest.")] = 0.1,
-    output: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="File to write. Default: backbone-NAME.pt beside the data set."),
-    ] = None,
-    precision: Annotated[Precision, typer.Option(help="bf16: bfloat16, as for train.")] = "fp32",
-    device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and views.")] = 0,
-    json_: Json = False,
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    dataset: str | None = DATASET,
+    backbone: BackboneName = option(
+        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
+    ),
+    weights: Path | None = option(
+        None, "--weights FILE", "Weights to start from, as for train. Default: random."
+    ),
+    image_size: int = option(256, "--image-size N", "Side in pixels of the network's input.", min=32),
+    epochs: int = option(30, "--epochs N", "Passes over all training images.", min=1),
+    batch_size: int = option(64, "--batch-size N", "Images in a step.", min=2),
+    lr: float = option(0.1, "--lr X", "Highest learning rate of SGD.", min=0.0),
+    precision: Precision = option("fp32", "--precision fp32|bf16", "bf16: bfloat16, as for train."),
+    seed: int = option(0, "--seed N", "Seed of weights, batches and views."),
+    output: Path | None = option(
+        None, "--output FILE", "File to write. Default: backbone-NAME.pt beside the data set.", dir_okay=False
+    ),
+    device: str = DEVICE,
+    json_: bool = JSON,
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """Train a backbone to tell the scenes of the training images apart, for `train --weights`."""
+    """Train a backbone to tell the scenes of the training images apart, for `train --weights`.
+
+    Examples:
+        swan pretrain --dataset rsicd
+        swan pretrain --dataset rsicd --backbone resnet50 --epochs 60
+    """
     from swancli.machine.device import choose_device
     from swancli.store.dataset import Dataset
     from swancli.train.pretrain import SceneSettings, train_on_scenes
 
     workspace, display = Workspace(root), Display(quiet)
-    name = dataset or workspace.newest_dataset()
+    name = prepared_dataset(workspace, dataset)
     path = output or workspace.backbone(name, backbone)
     settings = SceneSettings(
         backbone=backbone,
@@ -63,10 +69,26 @@ def pretrain(
         precision=precision,
         seed=seed,
     )
-    with Dataset(workspace.dataset(name)) as stored, display.pretraining() as (progress, on_epoch):
+
+    def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
+        share = _percent(accuracy.accuracy)
+        display.note(f"epoch {epoch:3}  loss {loss:.3f}  validation accuracy {share}")
+
+    with Dataset(workspace.dataset(name)) as stored, display.progress() as progress:
         outcome = train_on_scenes(stored, settings, path, choose_device(device), progress, on_epoch)
     if json_:
         print_json({"dataset": name, "file": str(path), **asdict(outcome)})
     else:
-        show_pretrained(name, path, outcome)
+        show_fields(
+            f"backbone trained on the scenes of {name}",
+            scenes=outcome.scenes,
+            training_images=outcome.training,
+            validation_images=outcome.validation,
+            accuracy=_percent(outcome.accuracy),
+            file=path,
+        )
     display.note(f"next: swan train --dataset {name} --backbone {backbone} --weights {path}")
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1f} %"

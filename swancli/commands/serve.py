@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from swancli.commands.options import DEFAULT_ROOT, CheckpointFile, CheckpointVocab, Device, Quiet, Root
+from swancli.commands.options import (
+    CHECKPOINT,
+    CHECKPOINT_VOCAB,
+    DEVICE,
+    QUIET,
+    ROOT,
+    option,
+)
 from swancli.console import Display, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
 
 def serve(
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Embeddings to search. Default: the newest.")
-    ] = None,
-    checkpoint: CheckpointFile = None,
-    vocab: CheckpointVocab = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where the images are now: a folder or a dataset.h5. Default: where they were embedded from."
-        ),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. The default can be reached from this machine alone.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    device: Device = "auto",
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    embeddings: Path | None = option(None, "--embeddings FILE", "Embeddings to search. Default: the newest."),
+    checkpoint: Path | None = CHECKPOINT,
+    pictures: Path | None = option(
+        None,
+        "--pictures PATH",
+        "Where the images are now, a folder or a dataset.h5. Default: where they were then.",
+    ),
+    host: str = option(
+        "127.0.0.1", "--host ADDRESS", "Address to listen on; the default is this machine only."
+    ),
+    port: int = option(8000, "--port N", "Port; 0 takes a free one.", min=0, max=65535),
+    vocab: Path | None = CHECKPOINT_VOCAB,
+    device: str = DEVICE,
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """Show a page to search an embeddings file with, and a JSON API under /api/search."""
+    """Serve a web page to search an embeddings file with, and a JSON API under /api/search (extra `serve`).
+
+    Examples:
+        swan serve
+        swan serve --embeddings embeddings-PHOTOS.h5 --port 8080
+    """
     try:
         from swancli.query import serve as web
     except ImportError as error:
@@ -52,8 +58,8 @@ def serve(
     shown = pictures_of(searcher.embeddings, pictures)
     listening = web.listen(host, port)
     if not web.is_loopback(host):
-        warn(f"--host {host}: whoever can reach it can search, and see the images")
-    display.note(f"searching {len(searcher.catalogue.filename)} images of {path}; Ctrl-C ends")
+        warn(f"--host {host}: everyone who can reach this address can search and see the images")
+    display.note(f"searching {len(searcher.catalogue.filename)} images of {path}; stop with Ctrl-C")
     address = f"[{host}]" if ":" in host else host
     print(f"http://{address}:{listening.getsockname()[1]}", flush=True)
     web.serve(web.application(web.Service(searcher, shown), host), listening)

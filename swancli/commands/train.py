@@ -3,243 +3,168 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
+from rich.progress import Progress, TextColumn
 
 from swancli.commands.options import (
-    DEFAULT_ROOT,
+    DATASET,
+    DEVICE,
+    JSON,
+    QUIET,
+    ROOT,
     Augmentation,
     BackboneName,
-    DatasetName,
-    Device,
-    Json,
     Precision,
-    Quiet,
-    Root,
     exclusive,
     given_options,
+    option,
+    option_in,
+    prepared_dataset,
+    rare,
 )
-from swancli.console import Display, print_report, warn
+from swancli.commands.recall_tables import print_report, recall_cells
+from swancli.console import Display, phase_bars, warn
 from swancli.errors import SwanError
+from swancli.evaluate import RECALL_AT
 from swancli.workspace import Workspace, named_checkpoint
+
+if TYPE_CHECKING:
+    from swancli.machine.processes import Processes
+    from swancli.train.group import Runs
+    from swancli.train.loop import Epoch
 
 Loss = Literal["sum", "hardest"]
 Schedule = Literal["step", "cosine"]
 Variant = Literal["repaired", "published"]
 FoldRule = Literal["random", "stratified"]
 
-# Panels of `swan train --help`.
-MODEL, RECIPE, SEVERAL = "Model and where it starts", "Recipe", "Several runs"
-SPEED = "Speed"
+model = option_in("Model and where it starts")
+recipe = option_in("Recipe")
+several = option_in("Several runs")
+speed = option_in("Speed")
 
-# What may stand beside `train --resume`.
+# What can be given beside `train --resume`.
 RESUMABLE = {"dataset", "run", "epochs", "resume", "device", "export_published", "json_", "root", "quiet"}
 
 
 def train(
     context: typer.Context,
-    dataset: DatasetName = None,
-    vocab: Annotated[
-        Path | None,
-        typer.Option(
-            help="vocab.h5 or published JSON. Default: vocab.h5 of the data set.", rich_help_panel=MODEL
-        ),
-    ] = None,
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Passes over all captions (paper: 50).", rich_help_panel=RECIPE)
-    ] = 30,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=2, help="Captions in a step, of all processes (paper: 100).", rich_help_panel=RECIPE
-        ),
-    ] = 100,
-    captions_per_image: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Captions that share one pass of their image (paper: 1). Default: 5 from random weights, "
-            "else 1.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Adam's learning rate (paper: 2e-4). Default: 1e-3 from random weights, else 5e-4.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    backbone_rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Share of --lr for a backbone that is trained (paper: frozen). Default: 1 from random "
-            "weights, else 0.4.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    variant: Annotated[
-        Variant,
-        typer.Option(
-            help="published: as the published code computes, defects included, and trained by its recipe "
-            "where no other option is given. repaired: as the paper describes it.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "repaired",
-    without: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[vmsf|sfgs|tcge|wsa]",
-            help="Leave a part of the model out; may be given several times. wsa: plain attention.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    compare: Annotated[
-        str,
-        typer.Option(
-            help="Train each of a list and print one table: full, published, repaired, or what to leave out, "
-            "as in full,vmsf,sfgs,vmsf+sfgs.",
-            rich_help_panel=SEVERAL,
-        ),
-    ] = "",
-    folds: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Train so many runs on drawn 80/20 splits of train and val; average them.",
-            rich_help_panel=SEVERAL,
-        ),
-    ] = 0,
-    fold_split: Annotated[
-        FoldRule,
-        typer.Option(
-            help="How --folds draws: over all images, or within each scene.", rich_help_panel=SEVERAL
-        ),
-    ] = "random",
-    init_from: Annotated[
-        str,
-        typer.Option(
-            help="Start from the weights of a run or a checkpoint file, also a published one; or `shipped`.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "",
-    schedule: Annotated[
-        Schedule,
-        typer.Option(
-            help="step: x0.7 every 20 epochs, as the paper. cosine: up in the first epoch, then down to 0.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = "cosine",
-    backbone: Annotated[
-        BackboneName, typer.Option(help="Convolutional network (paper: resnet50).", rich_help_panel=MODEL)
-    ] = "resnet18",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Starting weights of the backbone: of torchvision, AID, `swan pretrain` or a checkpoint.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    freeze: Annotated[
-        bool | None,
-        typer.Option(
-            "--freeze/--fine-tune",
-            help="Default: frozen when --weights is given (paper: frozen).",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    image_size: Annotated[
-        int, typer.Option(min=32, help="Side in pixels of the model's input.", rich_help_panel=MODEL)
-    ] = 256,
-    embed_dim: Annotated[
-        int,
-        typer.Option(
-            min=16, help="Dimensions of an embedding, a multiple of 8 (paper: 512).", rich_help_panel=MODEL
-        ),
-    ] = 512,
-    augmentation: Annotated[
-        Augmentation,
-        typer.Option(
-            help="paper: rotation up to 90 degrees, crop. overhead: flips, quarter turns, crops, colour; "
-            "none, where captions say left or upper.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = "overhead",
-    loss: Annotated[
-        Loss,
-        typer.Option(
-            help="Hinge loss over all negatives of a batch, or the hardest.", rich_help_panel=RECIPE
-        ),
-    ] = "sum",
-    margin: Annotated[
-        float, typer.Option(min=0.0, help="Margin of the hinge loss, in cosine.", rich_help_panel=RECIPE)
-    ] = 0.2,
-    clip_norm: Annotated[
-        float,
-        typer.Option(
-            min=0.0, help="Largest norm of the gradients; 0 does not clip (paper: 0).", rich_help_panel=RECIPE
-        ),
-    ] = 0.0,
-    features: Annotated[
-        bool,
-        typer.Option(
-            "--features",
-            help="Train the heads alone, on what `prepare --features` wrote.",
-            rich_help_panel=SPEED,
-        ),
-    ] = False,
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="bf16: bfloat16, faster on GPUs and on CPUs that multiply it (AVX512-BF16, AMX).",
-            rich_help_panel=SPEED,
-        ),
-    ] = "fp32",
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="torch.compile the backbone, for up to a minute: for GPUs; gains next to nothing on a CPU.",
-            rich_help_panel=SPEED,
-        ),
-    ] = False,
-    device: Device = "auto",
-    seed: Annotated[
-        int, typer.Option(help="Seed of weights, batches, views and dropout.", rich_help_panel=RECIPE)
-    ] = 0,
-    run: Annotated[str | None, typer.Option(help="Name of the run. Default: date and time.")] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with --run, or the newest run; with --schedule step --epochs may change."
-        ),
-    ] = False,
-    export_published: Annotated[
-        Path | None,
-        typer.Option(
-            dir_okay=False, help="Also write the best checkpoint in the layout of the published code."
-        ),
-    ] = None,
-    json_: Json = False,
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    dataset: str | None = DATASET,
+    run: str | None = option(None, "--run NAME", "Name of the run. Default: date and time."),
+    resume: bool = option(
+        False, "--resume", "Resume --run or the newest run; with --schedule step, --epochs may change."
+    ),
+    vocab: Path | None = model(None, "--vocab FILE", "vocab.h5 or published JSON. Default: the data set's."),
+    backbone: BackboneName = model(
+        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
+    ),
+    weights: Path | None = model(
+        None, "--weights FILE", "Weights of the backbone: torchvision, AID, `swan pretrain` or a checkpoint."
+    ),
+    init_from: str = model(
+        "", "--init-from RUN", "Start from a run, a checkpoint file (also published) or `shipped`."
+    ),
+    freeze: bool | None = model(
+        None, "--freeze/--fine-tune", "Default: freeze when there are --weights (paper: freeze)."
+    ),
+    image_size: int = model(256, "--image-size N", "Side in pixels of the model's input.", min=32),
+    embed_dim: int = model(512, "--embed-dim N", "Dimensions of an embedding, a multiple of 8.", min=16),
+    variant: Variant = model(
+        "repaired",
+        "--variant NAME",
+        "repaired: as the paper describes it. published: as its code computes it, with its recipe.",
+    ),
+    without: list[str] | None = model(
+        None, "--without PART", "Leave out vmsf, sfgs, tcge or wsa (plain attention); repeatable."
+    ),
+    epochs: int = recipe(30, "--epochs N", "Passes over all captions (paper: 50).", min=1),
+    batch_size: int = recipe(100, "--batch-size N", "Captions in a step, over all processes.", min=2),
+    lr: float | None = recipe(
+        None, "--lr X", "Learning rate (paper: 2e-4). Default: 1e-3, from trained weights 5e-4.", min=0.0
+    ),
+    schedule: Schedule = recipe(
+        "cosine",
+        "--schedule step|cosine",
+        "cosine: one epoch up, then down to 0. step: x0.7 every 20 (paper).",
+    ),
+    augmentation: Augmentation = recipe(
+        "overhead",
+        "--augmentation NAME",
+        "overhead: flips, quarter turns, crops, colour. paper: rotation, crop. none: for captions that "
+        "say left or upper.",
+    ),
+    loss: Loss = recipe(
+        "sum", "--loss sum|hardest", "Hinge loss over all negatives of a batch, or the hardest."
+    ),
+    margin: float = recipe(0.2, "--margin X", "Margin of the hinge loss, a cosine.", min=0.0),
+    seed: int = recipe(0, "--seed N", "Seed of weights, batches, views and dropout."),
+    compare: str = several(
+        "",
+        "--compare LIST",
+        "Train several and print one table: full, published, repaired or parts to leave out, as in "
+        "full,vmsf,sfgs,vmsf+sfgs.",
+    ),
+    folds: int = several(
+        0,
+        "--folds K",
+        "Train K runs, each on its own 80/20 draw of train and val; average.",
+        min=0,
+        show_default=False,
+    ),
+    fold_split: FoldRule = several(
+        "random", "--fold-split RULE", "Draw over all images, or stratified by scene."
+    ),
+    features: bool = speed(False, "--features", "Train the heads alone, on what `prepare --features` wrote."),
+    precision: Precision = speed(
+        "fp32", "--precision fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
+    ),
+    compile: bool = speed(False, "--compile", "Compile the backbone, up to a minute; pays on GPUs only."),
+    captions_per_image: int | None = rare(
+        None,
+        "--captions-per-image N",
+        "Captions per image pass (paper: 1). Default: 5, from trained weights 1.",
+        min=1,
+    ),
+    backbone_rate: float | None = rare(
+        None,
+        "--backbone-rate X",
+        "Share of --lr for the backbone. Default: 1, from trained weights 0.4.",
+        min=0.0,
+    ),
+    clip_norm: float = rare(0.0, "--clip-norm X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
+    export_published: Path | None = rare(
+        None,
+        "--export-published FILE",
+        "Also write the best checkpoint in the published layout.",
+        dir_okay=False,
+    ),
+    device: str = DEVICE,
+    json_: bool = JSON,
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """Train SWAN on a data set; the best checkpoint is chosen on its validation split.
+    """Train SWAN; the validation split chooses the best checkpoint.
 
-    On several processes: torchrun --nproc-per-node 4 -m swancli train ...
+    Examples:
+        swan train --dataset ucm
+        swan train --dataset rsitmd --backbone resnet50 --weights resnet50.pth
+        swan train --dataset ucm --folds 5 --run cv
+        torchrun --nproc-per-node 4 -m swancli train --dataset rsicd
     """
     from swancli.machine.device import choose_device
     from swancli.machine.processes import joined
     from swancli.model.checkpoint import export_published as export
     from swancli.model.checkpoint import load_checkpoint
     from swancli.model.published import refuse_unpublishable
-    from swancli.train.group import Runs, plan_runs, resumed_runs, train_runs
-    from swancli.train.run import model_settings, new_config
+    from swancli.train.group import train_runs
+    from swancli.train.run import model_settings
 
     exclusive(compare=compare, without=without)
     exclusive(weights=weights, init_from=init_from)
@@ -247,64 +172,17 @@ def train(
     exclusive(features=features, folds=folds)  # whose draws of train and val are others
     exclusive(features=features, compile=compile)  # of a backbone that does not run
     if resume:
-        _refuse_changes(context, RESUMABLE)
+        _refuse_changes(context)
     workspace = Workspace(root)
-
-    def new_runs(run_name: str) -> Runs:
-        name = dataset or workspace.newest_dataset()
-        options = {
-            "dataset": name,
-            "vocab": str(vocab or workspace.vocab(name)),
-            "weights": str(named_checkpoint(weights)) if weights else "",
-            "init_from": str(workspace.find_checkpoint(init_from)) if init_from else "",
-            "freeze": freeze,
-            "backbone": backbone,
-            "image_size": image_size,
-            "embed_dim": embed_dim,
-            "variant": variant,
-            "without": tuple(part for parts in without or () for part in re.split("[,+]", parts)),
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "captions_per_image": captions_per_image,
-            "lr": lr,
-            "backbone_rate": backbone_rate,
-            "schedule": schedule,
-            "loss": loss,
-            "margin": margin,
-            "clip_norm": clip_norm,
-            "augmentation": augmentation,
-            "precision": precision,
-            "compiled": compile,
-            "features": str(workspace.features(name)) if features else "",
-            "seed": seed,
-        }
-        return plan_runs(
-            workspace.run(name, run_name),
-            new_config(options, given_options(context)),
-            variants=[entry.strip() for entry in compare.split(",") if entry.strip()],
-            folds=folds,
-            fold_rule=fold_split,
-        )
-
     with joined(choose_device(device)) as processes:
-
-        def planned() -> Runs:
-            begun = processes.agreed("run", "")  # before torchrun started the processes again
-            if resume or (begun and workspace.stands(begun, dataset)):
-                length = epochs if resume and "epochs" in given_options(context) else None
-                return resumed_runs(workspace, begun or run, dataset, length)
-            runs = new_runs(begun or run or datetime.now().strftime("%Y%m%d-%H%M%S"))
-            processes.agreed("run", runs.folder.name)
-            return runs
-
-        runs = processes.by_first(planned)
+        runs = processes.by_first(lambda: _planned_runs(workspace, context, processes))
         config = runs.members[0].config
         if export_published:
             refuse_unpublishable(model_settings(config, words=0))
         if processes.first and config.frozen and not (config.weights or config.init_from):
             warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
         display = Display(quiet or not processes.first)
-        report = train_runs(workspace, runs, device, display.training, processes)
+        report = train_runs(workspace, runs, device, partial(training_display, display), processes)
     if not report:
         return
     if export_published:
@@ -313,11 +191,114 @@ def train(
     display.note(f"wrote {runs.folder}; next: swan eval --run {runs.folder.name}")
 
 
-def _refuse_changes(context: typer.Context, allowed: set[str]) -> None:
-    changed = sorted(given_options(context) - allowed)
+def _refuse_changes(context: typer.Context) -> None:
+    """Refuses options beside --resume that would change the run."""
+    changed = sorted(given_options(context) - RESUMABLE)
     if changed:
         option = "--" + changed[0].replace("_", "-")
         raise SwanError(
-            f"--resume goes on with the run's own settings, {option} cannot change them",
-            "leave it out, or start a new run",
+            f"--resume keeps the run's own settings, {option} cannot change them",
+            f"leave {option} out, or start a new run",
         )
+
+
+def _planned_runs(workspace: Workspace, context: typer.Context, processes: Processes) -> Runs:
+    """The runs to train: those to resume, or those that the options ask for."""
+    from swancli.train.group import plan_runs, resumed_runs
+    from swancli.train.run import new_config
+
+    options, given = dict(context.params), given_options(context)
+    dataset, run, resume = options["dataset"], options["run"], options["resume"]
+    begun = processes.agreed("run", "")  # before torchrun started the processes again
+    if resume or (begun and workspace.stands(begun, dataset)):
+        length = options["epochs"] if resume and "epochs" in given else None
+        return resumed_runs(workspace, begun or run, dataset, length)
+    name = prepared_dataset(workspace, dataset)
+    weights, init_from = options["weights"], options["init_from"]
+    options |= {
+        "dataset": name,
+        "vocab": str(options["vocab"] or workspace.vocab(name)),
+        "weights": str(named_checkpoint(weights)) if weights else "",
+        "init_from": str(workspace.find_checkpoint(init_from)) if init_from else "",
+        "without": tuple(part for parts in options["without"] or () for part in re.split("[,+]", parts)),
+        "features": str(workspace.features(name)) if options["features"] else "",
+        "compiled": options["compile"],
+    }
+    runs = plan_runs(
+        workspace.run(name, begun or run or datetime.now().strftime("%Y%m%d-%H%M%S")),
+        new_config(options, given),
+        variants=[entry.strip() for entry in options["compare"].split(",") if entry.strip()],
+        folds=options["folds"],
+        fold_rule=options["fold_split"],
+    )
+    processes.agreed("run", runs.folder.name)
+    return runs
+
+
+# ---------------------------------------------------------------------------------------------------------
+# what is shown while it trains
+
+
+@contextmanager
+def training_display(display: Display, epochs: int) -> Iterator[TrainingDisplay]:
+    """The live display of a training run, a `Watch` of `train.loop`."""
+    with display.bars(TextColumn("{task.fields[figures]}")) as bars:
+        yield TrainingDisplay(display, bars, epochs)
+
+
+# The row of an epoch: title, and what its values are.
+ROW = (
+    ("epoch", 5),
+    ("loss", 6),
+    *((f"R@{k}", 6) for _ in range(2) for k in RECALL_AT),
+    ("mR", 6),
+    ("time", 6),
+)
+ROW_WIDTH = sum(width for _, width in ROW) + len(ROW) + len("best")
+
+
+class TrainingDisplay:
+    """A bar of epochs and one of steps with loss and speed; a row of recalls after each epoch."""
+
+    def __init__(self, display: Display, bars: Progress, epochs: int) -> None:
+        self._display = display
+        self._bars = bars
+        self._epochs = bars.add_task("epochs", total=epochs, figures="")
+        self._steps = bars.add_task("steps", total=None, figures="")
+        self._wide = display.console.width >= ROW_WIDTH
+        self._headed = False
+        self._last = 0
+        self.validation = phase_bars(bars)
+        self.note = display.note
+
+    def step(self, epoch: int, step: int, steps: int, loss: float, pairs_per_second: float) -> None:
+        """Called after each step."""
+        if epoch != self._last:
+            self._last = epoch
+            self._bars.reset(self._steps, description=f"epoch {epoch}")  # the time left is that of this epoch
+        self._bars.update(self._epochs, completed=epoch - 1 + step / steps)  # so that it knows the time left
+        speed = f"  {pairs_per_second:.0f} pairs/s" if self._wide else ""
+        self._bars.update(self._steps, completed=step, total=steps, figures=f"loss {loss:.3f}{speed}")
+
+    def epoch(self, report: Epoch) -> None:
+        """Called after each epoch: adds its row of recalls, or a short line where that is too wide."""
+        self._bars.update(self._epochs, completed=report.epoch)
+        cells = [
+            str(report.epoch),
+            f"{report.loss:.3f}",
+            *recall_cells(report.scores),
+            f"{report.seconds:.0f} s",
+        ]
+        best = "best" if report.best else ""
+        if not self._wide:
+            self.note(f"epoch {cells[0]}  mR {cells[-2]}  {cells[-1]}  {best}".rstrip(), style="")
+            return
+        if not self._headed:
+            self.note(f"{'':13}{'image to text':^20} {'text to image':^20}")
+            self.note(_row([title for title, _ in ROW]))
+            self._headed = True
+        self.note(f"{_row(cells)} {best}".rstrip(), style="green" if best else "")
+
+
+def _row(cells: list[str]) -> str:
+    return " ".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, ROW, strict=True))

@@ -4,48 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
-
-from swancli.commands.options import DEFAULT_ROOT, DatasetName, Format, Quiet, Root, exclusive
-from swancli.console import Display, show_vocabulary
+from swancli.commands.options import (
+    DATASET,
+    FORMAT,
+    QUIET,
+    ROOT,
+    SourceFormat,
+    exclusive,
+    option,
+    prepared_dataset,
+)
+from swancli.console import Display, show_fields, show_notes
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from swancli.vocab.vocabulary import Vocabulary
+    from swancli.vocab.word_vectors import WordVectors
 
 StopWords = Literal["keep", "drop"]
 CountedSplits = Literal["train", "all"]
 
 
 def vocab(
-    dataset: DatasetName = None,
-    source: Annotated[
-        Path | None, typer.Option(help="Count the captions of a source (as for prepare); needs no images.")
-    ] = None,
-    format: Format = None,
-    output: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="File to write. Default: vocab.h5 of the data set.")
-    ] = None,
-    min_count: Annotated[
-        int, typer.Option(min=1, help="Least number of times a word is seen (paper: 5).")
-    ] = 1,
-    stop_words: Annotated[StopWords, typer.Option(help="English stop words (paper: drop).")] = "keep",
-    splits: Annotated[
-        CountedSplits, typer.Option(help="Captions to count (paper: train and test).")
-    ] = "train",
-    import_: Annotated[
-        Path | None, typer.Option("--import", help="Take the words of a published JSON vocabulary.")
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Also write the published JSON layout.")
-    ] = None,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Add the words' vectors from a GloVe text file of 300 dimensions.")
-    ] = None,
-    root: Root = DEFAULT_ROOT,
-    quiet: Quiet = False,
+    dataset: str | None = DATASET,
+    source: Path | None = option(
+        None, "--source PATH", "Count the captions of a source, as for prepare; needs no images."
+    ),
+    format: SourceFormat | None = FORMAT,
+    min_count: int = option(1, "--min-count N", "Keep words that occur at least N times (paper: 5).", min=1),
+    stop_words: StopWords = option(
+        "keep", "--stop-words keep|drop", "What to do with English stop words (paper: drop)."
+    ),
+    splits: CountedSplits = option(
+        "train", "--splits train|all", "Captions to count (paper: train and test)."
+    ),
+    vectors: Path | None = option(
+        None, "--vectors FILE", "Add word vectors from a GloVe text file of 300 dimensions."
+    ),
+    import_: Path | None = option(None, "--import FILE", "Take the words of a published JSON file."),
+    export: Path | None = option(
+        None, "--export FILE", "Also write the published JSON layout.", dir_okay=False
+    ),
+    output: Path | None = option(
+        None, "--output FILE", "File to write. Default: vocab.h5 of the data set.", dir_okay=False
+    ),
+    root: Path = ROOT,
+    quiet: bool = QUIET,
 ) -> None:
-    """Count the words of the captions into vocab.h5."""
+    """Count the words of the captions into vocab.h5.
+
+    Examples:
+        swan vocab --dataset ucm
+        swan vocab --dataset ucm --vectors glove.6B.300d.txt
+        swan vocab --dataset ucm --stop-words drop --min-count 5 --splits all
+    """
     from swancli.vocab.vocabulary import count_words, export_json, read_vocabulary, write_vocabulary
     from swancli.vocab.word_vectors import read_word_vectors
 
@@ -53,9 +68,11 @@ def vocab(
     workspace = Workspace(root)
     if source and not (dataset or output):
         raise SwanError(
-            "--source alone does not say where the words go", "add --dataset NAME or --output FILE"
+            "--source alone does not say where the vocabulary goes", "add --dataset NAME or --output FILE"
         )
-    if not (output and (source or import_)):
+    if not (source or import_):
+        dataset = prepared_dataset(workspace, dataset)
+    elif not output:
         dataset = dataset or workspace.newest_dataset()
     path = output or workspace.vocab(dataset)
     if import_:
@@ -71,7 +88,7 @@ def vocab(
     write_vocabulary(path, vocabulary, found)
     if export:
         export_json(export, vocabulary)
-    show_vocabulary(vocabulary, path, found)
+    _show_vocabulary(vocabulary, path, found)
     if dataset:
         display.note(f"next: swan train --dataset {dataset}")
 
@@ -92,3 +109,19 @@ def _captions(
     with Dataset(workspace.dataset(dataset)) as stored:
         rows = stored.catalogue.image_rows(None) if splits == "all" else stored.rows_of("train")
         return stored.catalogue.select(rows)[0].text
+
+
+def _show_vocabulary(vocabulary: Vocabulary, path: Path, vectors: WordVectors | None) -> None:
+    show_fields(
+        f"{vocabulary.dataset or 'imported'} vocabulary",
+        words=len(vocabulary),
+        least_count=vocabulary.min_count or "unknown",
+        stop_words=vocabulary.stop_words,
+        file=path,
+    )
+    if vectors:
+        found, words = int(vectors.has_vector.sum()), len(vocabulary)
+        show_notes(
+            f"{found} of {words} words have a vector ({100 * found / words:.1f} %), "
+            f"{vectors.retried} of them found without - . ' and what follows a /"
+        )

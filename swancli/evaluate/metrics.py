@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from swancli.errors import SwanError
+from swancli.evaluate import RECALL_AT
 from swancli.evaluate.similarity import Grid, Grids, embedding_grids, matrix_grids, pair_grids
 
-RECALL_AT = (1, 5, 10)  # the K of mR
 TIES = ("expected", "best", "worst")
 
 

@@ -29,6 +29,7 @@ from swancli.machine.progress import Progress, quiet
 from swancli.machine.threads import in_order
 from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
+from swancli.prepare.known import where_to_get
 from swancli.prepare.misplaced import misplaced_captions
 from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits, overlap
@@ -151,9 +152,8 @@ def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress 
 
 def _prepare_without_source(settings: PrepareSettings, output: Path, progress: Progress) -> Summary:
     if settings.name != DEMO:
-        raise SwanError(
-            f"--dataset {settings.name}: no source given", f"add --source PATH, or use --dataset {DEMO}"
-        )
+        hint = where_to_get(settings.name) or f"add --source PATH, or use --dataset {DEMO}"
+        raise SwanError(f"--dataset {settings.name}: no source given", hint)
     if settings.split != "given":
         raise SwanError(
             f"--split {settings.split}: the {DEMO} data set brings its own splits", "leave it out"

@@ -40,7 +40,7 @@ MOST_RESULTS = 100  # for more of them search is exact: what is measured says li
 LEAST_FOR_CODES = 1000  # different vectors; ivf-pq learns 256 codes for each part of a vector
 TRAINED_ON = 64  # vectors for each list and each code that is learnt
 QUESTIONS = 200  # that recall is measured with
-RECALL_AT = 10
+MEASURED_AT = 10  # results per question of that recall
 # What faiss calls its kinds in the first bytes of an index. No other is let in: some name further files.
 WRITTEN_AS = {"flat": b"IxFI", "hnsw": b"IHNs", "ivf-pq": b"IwPQ"}
 CHECKING_FAISS = (1, 14, 2)  # earlier ones follow the links of a damaged index to anywhere in memory
@@ -75,7 +75,7 @@ class IndexCard:
     def describe(self) -> str:
         """A line for people."""
         return (
-            f"{self.kind} index: recall@{RECALL_AT} {self.recall:.3f} against exact search, "
+            f"{self.kind} index: recall@{MEASURED_AT} {self.recall:.3f} against exact search, "
             f"measured with {self.questions} {self.asked}"
         )
 
@@ -227,7 +227,7 @@ def _measured_recall(
     exact = StreamedRanking(embeddings.image, np.arange(len(embeddings.image)), CPU)
     recalls = []
     for (_, found), (_, best) in zip(
-        asking.best(questions, RECALL_AT), exact.best(questions, RECALL_AT), strict=True
+        asking.best(questions, MEASURED_AT), exact.best(questions, MEASURED_AT), strict=True
     ):
         recalls.append(np.sum(found >= best[-1]) / len(best))
         progress("measuring recall", len(recalls), len(questions))

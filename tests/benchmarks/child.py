@@ -52,6 +52,7 @@ class Listener:
 def run_swan(arguments: list[str]) -> list[Event]:
     """Runs a command as `swan` does; returns its progress."""
     from swancli import cli, console
+    from swancli.commands import train
 
     listener = Listener(int(os.environ.get("STEPS", "0")))
 
@@ -63,7 +64,7 @@ def run_swan(arguments: list[str]) -> list[Event]:
     def training(_: console.Display, epochs: int) -> Iterator:
         yield listener
 
-    console.Display.progress, console.Display.training = progress, training
+    console.Display.progress, train.training_display = progress, training
     with suppress(Enough):
         code = cli.app(arguments, standalone_mode=False)
         if code:

@@ -95,6 +95,18 @@ def test_train_before_prepare(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["prepare", "vocab", "train", "pretrain"])
+def test_published_data_set_that_is_absent_is_said_to_be_where(tmp_path, command):
+    result = invoke(command, "--dataset", "rsitmd", root=tmp_path)
+    assert result.returncode == 2
+    problem, page, files, fix = result.stderr.splitlines()
+    assert "rsitmd" in problem
+    assert "https://github.com/xiaoyuan1996/AMFMN" in page
+    assert "dataset_RSITMD.json and images/" in files
+    assert fix == "  swan prepare --dataset rsitmd --source FOLDER --split random"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_train_before_vocab(source, tmp_path):
     prepare(source, tmp_path)
     refused(invoke("train", "--dataset", "small", root=tmp_path / "root"), "vocab.h5", "swan vocab")

@@ -114,7 +114,7 @@ def test_list_of_variants_prints_a_row_for_each(root):
         (["--init-from", "nothing"], "nothing"),
         (["--run", "cv"], "this run exists"),
         (["--run", "cv", "--folds", 2], "this run exists"),
-        (["--folds", 2, "--resume"], "--resume goes on with the run's own settings"),
+        (["--folds", 2, "--resume"], "--resume keeps the run's own settings"),
         (["--export-published", "x.tar"], "--variant"),
     ],
 )

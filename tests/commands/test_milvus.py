@@ -21,9 +21,10 @@ def archive(finished, tmp_path_factory):
 
 
 def figures(printed):
-    """New, changed, stood there, there now: as the table says."""
-    _, _, table = printed.stdout.partition("uploaded")
-    return re.search(r"^ *(\d+) +(\d+) +(\d+) +(\d+) ", table, re.MULTILINE).groups()
+    """New, changed, unchanged, there now: as the lines say."""
+    _, _, lines = printed.stdout.partition("uploaded")
+    names = ("new", "changed", "unchanged", "images there now")
+    return tuple(re.search(rf"^ {name} +(\d+)$", lines, re.MULTILINE)[1] for name in names)
 
 
 def answers(printed):

@@ -74,7 +74,7 @@ def test_tiles_of_a_changed_scene_are_made_anew_with_a_note(scene, root):
     write_tiff(scene, scene_pixels(seed=1))
     printed = query(scene, root, *SIZES)
     assert printed.returncode == 0
-    assert "embedded anew" in printed.stderr
+    assert "embedded again" in printed.stderr
     kept = root / "small" / "runs" / "first" / "tiles-big.tif.h5"
     refused(query(scene, root, "--embeddings", kept), "another scene", "swan embed --scene-image")
 

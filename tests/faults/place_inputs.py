@@ -18,8 +18,8 @@ from cases import Case, Make, content, refuses
 from image_inputs import half, noise, png_of, retagged, saved, tiff
 from readers import CPU, png, read_scene, write_checkpoint, write_small_embeddings
 
-from swancli.commands.embed import _lines
 from swancli.embed.embed import embed_texts
+from swancli.embed.lines import text_lines
 from swancli.model.checkpoint import file_sha256, load_checkpoint
 from swancli.query.search import open_search
 from swancli.query.serve import LARGEST_UPLOAD, Service, application
@@ -144,7 +144,9 @@ SCENE_CASES += [
 def embed_lines(path: Path) -> Any:
     checkpoint = path.with_name("best.pt")
     write_checkpoint(checkpoint)
-    return embed_texts(load_checkpoint(checkpoint, captions_only=True), _lines(path), str(path), device=CPU)
+    return embed_texts(
+        load_checkpoint(checkpoint, captions_only=True), text_lines(path), str(path), device=CPU
+    )
 
 
 def lines_are(*texts: str) -> Callable[[Path], None]:
@@ -181,7 +183,7 @@ LINE_CASES += [
         "lines of --texts",
         "a folder",
         lambda folder: folder,
-        check=refuses(lambda path: list(_lines(path)), "directory"),
+        check=refuses(lambda path: list(text_lines(path)), "directory"),
     ),
 ]
 LINE_CASES += [
