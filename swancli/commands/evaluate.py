@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +27,9 @@ from swancli.commands.options import (
 from swancli.console import NOT_MET, Display, print_json, print_report, show_localization, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from swancli.model.encoder import Encoder
 
 Ties = Literal["expected", "best", "worst"]
 
@@ -94,6 +98,7 @@ def evaluate(
     """Recall of a run, or of a group of runs, on the test split of its data set."""
     from swancli.evaluate.figures import draw_figures, require_plots
     from swancli.evaluate.report import evaluate_checkpoint, evaluate_file, evaluate_group
+    from swancli.model.encoder import Encoder
 
     exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
     exclusive(folds=folds, checkpoint=checkpoint, embeddings=embeddings)
@@ -114,10 +119,9 @@ def evaluate(
             "csv": csv_,
         }
         alone("localization", localization, **recall_only)
-        encoder = checkpoint or Workspace(root).find_encoder(run, dataset, foreign=True)
-        _localize(
-            localization, images, encoder, vocab, tile_size or (), batch_size, device, json_, Display(quiet)
-        )
+        path = checkpoint or Workspace(root).find_encoder(run, dataset, foreign=True)
+        encoder_of = partial(Encoder, path, device, batch_size=batch_size, vocab=vocab)
+        _localize(localization, images, encoder_of, tile_size or (), json_, Display(quiet))
         return
     if images or tile_size:
         raise SwanError("--images and --tile-size are of annotated scenes", "give them: --localization FILE")
@@ -146,12 +150,13 @@ def evaluate(
         report = evaluate_file(embeddings, **options)
     else:
         with display.progress() as progress:
-            options |= {"vocab": vocab, "batch_size": batch_size, "device": device, "progress": progress}
+            encoder_of = partial(Encoder, device=device, batch_size=batch_size, vocab=vocab)
+            options["progress"] = progress
             if group:
-                report = evaluate_group(workspace, group, dataset, **options)
+                report = evaluate_group(workspace, group, dataset, encoder_of=encoder_of, **options)
             else:
-                path = checkpoint or workspace.find_run_for(run, dataset).best
-                report = evaluate_checkpoint(workspace, path, dataset, **options)
+                encoder = encoder_of(checkpoint or workspace.find_run_for(run, dataset))
+                report = evaluate_checkpoint(encoder, workspace, dataset, **options)
     for warning in report.warnings:
         warn(warning)
     print_report(report, as_json=json_, as_csv=csv_)
@@ -170,26 +175,19 @@ def evaluate(
 def _localize(
     annotations: Path,
     images: Path | None,
-    encoder: Path,
-    vocab: Path | None,
+    encoder_of: Callable[[], Encoder],
     sizes: Sequence[int],
-    batch_size: int | None,
-    device: str,
     as_json: bool,
     display: Display,
 ) -> None:
     """The indicators of a checkpoint on annotated scenes."""
-    from swancli.machine.device import choose_device
-    from swancli.model.checkpoint import load_checkpoint
     from swancli.scene_image.annotations import evaluate_localization, read_annotations
 
     read = read_annotations(annotations, images)
-    source = {"checkpoint": str(encoder), "localization": str(annotations)}
-    options = {"sizes": sizes, "batch_size": batch_size, "device": choose_device(device)}
+    encoder = encoder_of()
+    source = {"checkpoint": str(encoder.checkpoint.path), "localization": str(annotations)}
     with display.progress() as progress:
-        report = evaluate_localization(
-            load_checkpoint(encoder, vocab), read, source, progress=progress, **options
-        )
+        report = evaluate_localization(encoder, read, source, sizes=sizes, progress=progress)
     if as_json:
         print_json(report.record(), indent=1)
     else:

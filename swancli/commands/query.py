@@ -245,8 +245,6 @@ def _answer(
         place: what is searched, for a note. away: texts that each line keeps away from. least: score, None
             for auto. pages: the page and the sheet to write, with `pictures`.
     """
-    from swancli.images import decode_image, read_bytes
-
     if least is None:
         match = searcher.match_threshold()
         least = match.threshold
@@ -260,7 +258,7 @@ def _answer(
     if note := ranking.note(scope.top_k):
         display.note(note)
     if isinstance(asked, Path):
-        answers = iter([searcher.ask_image(decode_image(read_bytes(asked), str(asked)), str(asked), scope)])
+        answers = iter([searcher.ask_image(asked, str(asked), scope)])
     else:
         blocks = [[asked]] if asked else _question_blocks(away)
         answers = chain.from_iterable(searcher.ask_texts(block, scope) for block in blocks)
@@ -325,7 +323,7 @@ def _query_scene(
     by_image = isinstance(asked, Path)
     options |= {"texts_only": not by_image, "on_stale": on_stale}
     with display.progress() as progress, open_scene(scene, progress=progress, **options) as searcher:
-        display.note(f"searching {scene} with {searcher.checkpoint.path}")
+        display.note(f"searching {scene} with {searcher.encoder.checkpoint.path}")
         ask = searcher.ask_image if by_image else searcher.ask_words
         answer = ask(asked, top_k, threshold)
         written = answer.write(**files)

@@ -208,7 +208,7 @@ class Service:
             pixels = decode_image(data, name, LARGEST_PICTURE)
         key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
         with self._asking:
-            self._uploads[key] = Upload(self.searcher.image_vector(pixels), name, preview)
+            self._uploads[key] = Upload(self.searcher.encoder.images([pixels]), name, preview)
             self._uploads.move_to_end(key)
             while len(self._uploads) > KEPT_UPLOADS:
                 self._uploads.popitem(last=False)
