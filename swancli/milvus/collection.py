@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -57,7 +58,7 @@ class Address:
         return f"milvus://{place}{database}?collection={self.collection}{tls}"
 
 
-def parse_address(text: str, root: Path) -> Address:
+def parse_address(text: str, root: str | PathLike[str]) -> Address:
     """The address that a text of one of `FORMS` stands for.
 
     Args:
@@ -83,7 +84,7 @@ def parse_address(text: str, root: Path) -> Address:
     if tls not in ("true", "false"):
         raise SwanError(f"{shown}?tls={tls}: neither true nor false", "give tls=true, or leave it out")
     if lite:
-        path = Path(place).expanduser() if place else root / "milvus.db"
+        path = Path(place).expanduser() if place else Path(root) / "milvus.db"
         return Address(str(path), collection)
     protocol = "https" if tls == "true" else "http"
     token = unquote(cluster["token"]) if cluster["token"] else os.environ.get(TOKEN, "")

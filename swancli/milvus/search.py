@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,8 +244,8 @@ def open_collection(
     device: str = "auto",
     *,
     workspace: Workspace,
-    checkpoint: Path | None = None,
-    vocab: Path | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    vocab: str | PathLike[str] | None = None,
     texts_only: bool = False,
 ) -> Iterator[CollectionSearcher]:
     """Opens a collection and the checkpoint that made its vectors.

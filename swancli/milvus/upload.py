@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def content_key(dataset: str, filename: str, content: bytes) -> str:
     return digest.hexdigest()
 
 
-def upload(path: Path, address: Address, progress: Progress = quiet) -> Upload:
+def upload(path: str | PathLike[str], address: Address, progress: Progress = quiet) -> Upload:
     """Brings the image vectors of an embeddings file into a collection, made where there is none.
 
     What stands there already is passed over, so it may be run again after whatever ended it, and goes on.

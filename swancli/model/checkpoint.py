@@ -125,8 +125,8 @@ def load_maker(
     name: object,
     fix: str,
     *,
-    checkpoint: Path | None = None,
-    vocab: Path | None = None,
+    checkpoint: str | PathLike[str] | Run | None = None,
+    vocab: str | PathLike[str] | None = None,
     captions_only: bool = False,
 ) -> Checkpoint:
     """Reads the checkpoint that made some vectors.
@@ -141,7 +141,7 @@ def load_maker(
     Raises:
         SwanError: it does not exist, cannot be read, or is not the one that made them.
     """
-    path = checkpoint or standing_checkpoint(Path(made_by.checkpoint))
+    path = checkpoint_file(checkpoint or standing_checkpoint(Path(made_by.checkpoint)))
     if not path.is_file():
         problem = f"{path}: the checkpoint that made {name} is not there"
         raise StoreError(problem, "say where it is: --checkpoint FILE")
@@ -259,10 +259,10 @@ def export_published(checkpoint: Checkpoint, path: str | PathLike[str]) -> None:
     write_torch_file(Path(path), content)
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: str | PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -20,7 +20,7 @@ import numpy as np
 from swancli.errors import StoreError, SwanError
 from swancli.evaluate.match_threshold import MatchThreshold, match_threshold
 from swancli.machine.device import choose_device
-from swancli.model.checkpoint import TRAIN_AGAIN, checkpoint_file, load_maker
+from swancli.model.checkpoint import TRAIN_AGAIN, load_maker
 from swancli.model.encoder import Encoder
 from swancli.query.index import open_index
 from swancli.query.ranking import Ranking, exact_ranking
@@ -28,6 +28,7 @@ from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.vectors import check_normalised, mapped
 from swancli.vocab.vocabulary import Vocabulary, tokenize
+from swancli.workspace import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -456,7 +457,7 @@ def open_search(
     path: str | PathLike[str],
     device: str = "auto",
     *,
-    checkpoint: str | PathLike[str] | None = None,
+    checkpoint: str | PathLike[str] | Run | None = None,
     vocab: str | PathLike[str] | None = None,
     exact: bool = False,
     texts_only: bool = False,
@@ -480,8 +481,7 @@ def open_search(
     if not (len(embeddings.image) or len(embeddings.caption)):
         raise SwanError(f"{path}: holds nothing to search", "embed some: swan embed --images DIR")
     index = None if exact else open_index(path, embeddings, target)
-    options = {"vocab": vocab, "captions_only": texts_only}
-    options["checkpoint"] = checkpoint_file(checkpoint) if checkpoint else None
+    options = {"checkpoint": checkpoint, "vocab": vocab, "captions_only": texts_only}
     with ThreadPoolExecutor(1) as pool:
         # Reading and hashing leave the interpreter free, which meanwhile imports the tokenizer.
         loading = pool.submit(load_maker, embeddings.made_by, path, "make them again: swan embed", **options)

@@ -96,14 +96,17 @@ class SceneAnswer:
         return {**self.about(), "results": hits}
 
     def write(
-        self, geojson: Path | None = None, heatmap: Path | None = None, overlay: Path | None = None
+        self,
+        geojson: str | PathLike[str] | None = None,
+        heatmap: str | PathLike[str] | None = None,
+        overlay: str | PathLike[str] | None = None,
     ) -> list[Path]:
         """Writes the files that are asked for, and returns their paths.
 
         Raises:
             SwanError: one of them would replace the scene.
         """
-        written = [path for path in (geojson, heatmap, overlay) if path]
+        written = [Path(path) for path in (geojson, heatmap, overlay) if path]
         for path in written:
             if path.exists() and path.samefile(self.scene):
                 raise SwanError(f"{path}: is the scene itself", "give the result another name")
@@ -158,7 +161,7 @@ class SceneSearcher:
         unknown = question.unknown(self.encoder.checkpoint.vocabulary)
         return self._answer(str(question), unknown, vectors, top_k, threshold)
 
-    def ask_image(self, path: Path, top_k: int, threshold: float = -1.0) -> SceneAnswer:
+    def ask_image(self, path: str | PathLike[str], top_k: int, threshold: float = -1.0) -> SceneAnswer:
         """The places most like a picture.
 
         Raises:
@@ -191,9 +194,9 @@ def open_scene(
     workspace: Workspace,
     *,
     device: str = "auto",
-    checkpoint: Path | None = None,
-    vocab: Path | None = None,
-    kept: Path | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    vocab: str | PathLike[str] | None = None,
+    kept: str | PathLike[str] | None = None,
     sizes: Sequence[int] = (),
     texts_only: bool = False,
     on_stale: Callable[[str], None] = lambda reason: None,

@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -80,7 +81,9 @@ class FeatureCost:
     size: int
 
 
-def features_cost(dataset: Dataset, settings: FeatureSettings, path: Path, most: float) -> FeatureCost:
+def features_cost(
+    dataset: Dataset, settings: FeatureSettings, path: str | PathLike[str], most: float
+) -> FeatureCost:
     """The disk use of features, before they are made.
 
     Args:
@@ -92,7 +95,7 @@ def features_cost(dataset: Dataset, settings: FeatureSettings, path: Path, most:
     training, validation = (len(dataset.rows_of(split)) for split in ("train", "val"))
     one = settings.view_bytes()
     cost = FeatureCost(training, validation, settings.views, one * (training * settings.views + validation))
-    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    folder = next(parent for parent in Path(path).resolve().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if cost.size > min(most * GIGABYTE, free):
         capped = most * GIGABYTE <= free
@@ -193,8 +196,8 @@ class Features:
         settings: what it is made of. identity: a hash of that, of the images and of the backbone's weights.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = path = Path(path)
         self._file = open_store(path, FEATURES)
         try:
             with damage_named(path, FEATURES):
