@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from swancli.milvus.upload import Upload
     from swancli.prepare.build import Summary
     from swancli.query.index import IndexCard
-    from swancli.query.search import Answer
+    from swancli.query.questions import Answer
     from swancli.scene_image.annotations import Localization
     from swancli.scene_image.search import SceneAnswer
     from swancli.store.embeddings import Embeddings

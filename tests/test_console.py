@@ -12,7 +12,7 @@ from conftest import invoke
 
 from swancli import console
 from swancli.console import Display, ResultConsole, SafeConsole, print_json, print_report, show_answer, warn
-from swancli.query.search import Answer, Hit
+from swancli.query.questions import Answer, Hit
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\ud800\r\x00[bold]"
 ACTING = ["\x1b", "\x07", "\x9b", "\u202e", "\ud800", "\r", "\x00"]

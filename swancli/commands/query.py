@@ -32,7 +32,8 @@ from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.milvus.search import CollectionSearcher
-    from swancli.query.search import Answer, Question, Scope, Searcher
+    from swancli.query.questions import Answer, Question, Scope
+    from swancli.query.search import Searcher
     from swancli.store.pictures import Pictures
 
 # Panels of `swan query --help`.
@@ -150,7 +151,8 @@ def query(
 
     With --scene-image it finds places of one large scene.
     """
-    from swancli.query.search import Question, Scope, open_search
+    from swancli.query.questions import Question, Scope
+    from swancli.query.search import open_search
     from swancli.store.embeddings import changed_since
     from swancli.store.pictures import Pictures, pictures_of
 
@@ -341,7 +343,7 @@ def _query_scene(
 
 def _question_blocks(without: tuple[str, ...]) -> Iterator[list[Question]]:
     """The lines of standard input as questions, in blocks that are answered together."""
-    from swancli.query.search import Question
+    from swancli.query.questions import Question
 
     for lines in _line_blocks():
         yield [Question((line,), without) for line in lines]

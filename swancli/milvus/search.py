@@ -22,8 +22,8 @@ from swancli.evaluate.match_threshold import MatchThreshold
 from swancli.milvus.collection import Address, connected, count_images, patience, read_card
 from swancli.model.checkpoint import file_sha256, load_maker
 from swancli.model.encoder import Encoder
+from swancli.query.questions import Asker, Hit, Scope
 from swancli.query.ranking import ROUNDING, similarities
-from swancli.query.search import Asker, Hit, Scope
 from swancli.store.catalogue import names_in
 from swancli.store.made_by import MadeBy
 from swancli.workspace import Workspace, standing_checkpoint

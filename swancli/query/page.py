@@ -18,7 +18,7 @@ from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from swancli.errors import SwanError
-from swancli.query.search import Answer, Hit
+from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
 

@@ -34,7 +34,8 @@ from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
 from swancli.query.page import SIDE, Card, Section, render_page
-from swancli.query.search import Answer, Find, Question, Scope, Searcher
+from swancli.query.questions import Answer, Find, Question, Scope
+from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
 from swancli.store.pictures import Pictures, jpeg
 

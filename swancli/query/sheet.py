@@ -10,7 +10,7 @@ from os import PathLike
 
 from swancli.errors import SwanError
 from swancli.evaluate.plots import Result, contact_sheet, style
-from swancli.query.search import Answer, Hit
+from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
 

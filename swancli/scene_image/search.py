@@ -20,7 +20,7 @@ from swancli.errors import SwanError
 from swancli.machine.progress import Progress, quiet
 from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
-from swancli.query.search import Question, no_words_error, question_vectors
+from swancli.query.questions import Question, no_words_error, question_vectors
 from swancli.scene_image.heat import HeatMap, best_places, heat_map
 from swancli.scene_image.places import coordinates, place_boxes, write_geojson, write_heat_map, write_overlay
 from swancli.scene_image.raster import Frame, Raster

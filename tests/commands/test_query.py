@@ -10,7 +10,7 @@ import torch
 from conftest import execute, invoke
 from PIL import Image
 
-from swancli.query.search import AWAY
+from swancli.query.questions import AWAY
 
 
 def asked(finished, *options):

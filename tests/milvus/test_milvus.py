@@ -20,8 +20,9 @@ from swancli.milvus.search import MOST, CollectionRanking, CollectionSearcher, o
 from swancli.milvus.upload import Upload, content_key, upload
 from swancli.model.checkpoint import file_sha256, load_checkpoint
 from swancli.model.encoder import Encoder
+from swancli.query.questions import Scope
 from swancli.query.ranking import exact_ranking
-from swancli.query.search import Scope, image_rows
+from swancli.query.search import image_rows
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 from swancli.store.made_by import MadeBy

@@ -6,7 +6,8 @@ import pytest
 from swancli.errors import SwanError
 from swancli.model.checkpoint import file_sha256
 from swancli.query.index import build_index
-from swancli.query.search import AWAY, Question, Scope, composed, image_rows, open_search
+from swancli.query.questions import AWAY, Question, Scope, composed
+from swancli.query.search import image_rows, open_search
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, write_embeddings
 from swancli.store.made_by import MadeBy

@@ -13,7 +13,7 @@ from made_scenes import UTM, write_tiff
 from PIL import Image
 
 from swancli.model.encoder import Encoder
-from swancli.query.search import Question
+from swancli.query.questions import Question
 from swancli.scene_image.annotations import Annotation, score_map
 from swancli.scene_image.search import embed_scene, open_scene
 from swancli.workspace import Workspace, shipped_checkpoint

@@ -12,7 +12,7 @@ from made_scenes import UTM, placed_at, scene_pixels, write_model, write_tiff
 from swancli.errors import ImageError, StoreError, SwanError
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.encoder import Encoder
-from swancli.query.search import Question
+from swancli.query.questions import Question
 from swancli.scene_image import tiles
 from swancli.scene_image.raster import Raster
 from swancli.scene_image.search import embed_scene, open_scene
