@@ -1,5 +1,6 @@
 """The Python interface: what it costs, what it takes, and the README's example run whole."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -39,15 +40,21 @@ def test_names_are_listed_and_others_are_no_attributes():
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Two photos, and a folder of four: one of them twice, one in a folder with a scene in its name."""
-    folder = tmp_path_factory.mktemp("photos")
+def root(tmp_path_factory):
+    """A folder with four photos, of which two are equal, and one has a scene in its name."""
+    folder = tmp_path_factory.mktemp("root")
+    (folder / "path/to/photos/sub").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for name in ("a.jpg", "b.jpg", "photos/one.png", "photos/two.png", "photos/sub/harbor_3.png"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / name)
-    (folder / "photos" / "again.png").write_bytes((folder / "photos" / "one.png").read_bytes())
+    for name in ("1.jpg", "2.jpg", "sub/harbor_3.png"):
+        image = Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8))
+        image.save(folder / "path/to/photos" / name)
+    (folder / "path/to/photos/4.jpg").write_bytes((folder / "path/to/photos/1.jpg").read_bytes())
     return folder
+
+
+@pytest.fixture(scope="module")
+def photos(root):
+    return root / "path" / "to" / "photos"
 
 
 def embed_folder(checkpoint, folder, output):
@@ -59,17 +66,22 @@ def embed_folder(checkpoint, folder, output):
 @pytest.fixture(scope="module")
 def embedded(photos, tiny_model, tmp_path_factory):
     """Embeddings of the folder by the tiny model."""
-    return embed_folder(tiny_model, photos / "photos", tmp_path_factory.mktemp("out") / "embeddings.h5")
+    return embed_folder(tiny_model, photos, tmp_path_factory.mktemp("out") / "embeddings.h5")
 
 
-def test_example_of_the_readme_runs(photos, monkeypatch, capsys):
-    embed_folder("shipped", photos / "photos", photos / "embeddings.h5")
-    monkeypatch.chdir(photos)
-    done = runpy.run_path(str(Path(__file__).with_name("notebook.py")))
+def test_example_of_the_readme_runs(root, photos, monkeypatch, capsys):
+    script = Path(__file__).with_name("notebook.py")
+    readme = (script.parents[1] / "README.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    assert example in script.read_text()
+    embed_folder("shipped", photos, root / "swan-data/shipped/embeddings-photos.h5")
+    monkeypatch.chdir(root)
+    done = runpy.run_path(str(script))
     assert done["images"].shape == (2, done["encoder"].dimensions)
     assert done["images"].dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(done["captions"], axis=1), 1, atol=1e-5)
-    assert len(done["vectors"]) == 4
+    assert done["vectors"].filename.tolist() == ["1.jpg", "2.jpg", "4.jpg", "sub/harbor_3.png"]
+    np.testing.assert_allclose(done["again"], np.stack(done["vectors"].embedding), atol=1e-6)
     printed = capsys.readouterr().out
     assert "i2t R@1" in printed
     assert "rank" in printed
@@ -89,12 +101,12 @@ def test_search_is_a_table_of_the_best_images(embedded, photos, tiny_model):
     assert table["rank"].tolist() == [1, 2, 3]
     np.testing.assert_allclose(table.score, scores[order], atol=1e-6)
     names = stored.catalogue.filename[order]
-    assert table.path.tolist() == [str(photos / "photos" / name) for name in names]
+    assert table.path.tolist() == [str(photos / name) for name in names]
     assert table.caption.isna().all()
 
 
 def test_search_by_image_finds_the_image_itself_in_whatever_form_it_is_given(embedded, photos):
-    path = photos / "photos" / "sub" / "harbor_3.png"
+    path = photos / "sub" / "harbor_3.png"
     with swancli.open_search(str(embedded), "cpu") as search:
         for image in (path, str(path), Image.open(path), decode_image(read_bytes(path), "harbor")):
             table = search(image=image, top_k=1)
@@ -116,12 +128,12 @@ def test_search_takes_the_options_of_the_command(embedded):
 
 
 def test_path_is_the_stored_name_where_the_pictures_are_gone(embedded, photos):
-    moved = (photos / "photos").rename(photos / "elsewhere")
+    moved = photos.rename(photos.with_name("elsewhere"))
     try:
         with swancli.open_search(embedded, "cpu") as search:
-            assert set(search("river").path) == {"again.png", "one.png", "two.png", "sub/harbor_3.png"}
+            assert set(search("river").path) == {"1.jpg", "2.jpg", "4.jpg", "sub/harbor_3.png"}
     finally:
-        moved.rename(photos / "photos")
+        moved.rename(photos)
 
 
 def test_words_that_the_model_does_not_know_are_a_warning(embedded):
@@ -199,7 +211,7 @@ def test_paths_may_be_text_everywhere(photos, embedded, tiny_model, tmp_path):
     workspace = Workspace(out)
     assert workspace.dataset("d") == tmp_path / "d" / "dataset.h5"
     assert (Run(f"{out}/runs/a").best, Group(f"{out}/runs/a").name) == (tmp_path / "runs/a/best.pt", "a")
-    settings = PrepareSettings("d", source=str(photos / "photos"))
+    settings = PrepareSettings("d", source=str(photos))
     prepare_dataset(settings, f"{out}/d/dataset.h5")
     with Dataset(f"{out}/d/dataset.h5") as dataset:
         assert len(dataset.catalogue.filename) == 4
@@ -212,7 +224,7 @@ def test_paths_may_be_text_everywhere(photos, embedded, tiny_model, tmp_path):
     open_embeddings(f"{out}/embeddings.h5").image.file.close()
     with swancli.open_search(f"{out}/embeddings.h5", "cpu", checkpoint=str(tiny_model)) as search:
         assert len(search("river")) == 4
-    assert swancli.Encoder(str(tiny_model), "cpu").images([str(photos / "a.jpg")]).shape == (1, 32)
+    assert swancli.Encoder(str(tiny_model), "cpu").images([str(photos / "1.jpg")]).shape == (1, 32)
 
 
 def test_checkpoint_may_be_named_by_a_path_a_run_or_shipped(tiny_model, tmp_path):

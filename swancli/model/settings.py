@@ -35,7 +35,7 @@ PUBLISHED_WORDS = 8590 - 1  # without row 0, the padding
 class Quirks:
     """Where a model computes what the published code does in place of what the paper says.
 
-    The numbers are those of README's table of quirks. A part of the model that has a choice names its item.
+    The numbers are those of README.md here, "Differences". A part of the model with a choice names its item.
     """
 
     last_word_alone: bool  # 1: the embedding is the last word's state; joint words never reach it

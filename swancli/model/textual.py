@@ -1,7 +1,7 @@
 """The caption side of SWAN: a bidirectional GRU over word vectors, then TCGE.
 
 Repaired, every operation masks padding, so a caption's embedding does not depend on the captions beside it.
-Published, it does: each of items 1 to 5 (README, "The published method") stands where the choice is made.
+Published, it does: each of items 1 to 5 (README.md here, "Differences") stands where the choice is made.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from swancli.store.hdf5 import INDEX, array_in, create_store, damage_named, open
 from swancli.store.unfailing_file import StoreFile
 from swancli.store.vectors import mapped
 
-# Found by measurement with a million vectors of 512 dimensions (README, "Searching at size").
+# Found by measurement with a million vectors of 512 dimensions (tests/benchmarks/README.md, "Indices").
 LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 256  # hnsw: M, efConstruction, efSearch
 LISTS_VISITED = 64  # ivf-pq: nprobe
 PROPOSED = {"flat": 200, "hnsw": 200, "ivf-pq": 1000}  # rows for each question, which are then scored

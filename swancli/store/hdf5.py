@@ -3,7 +3,7 @@
     prepare -> dataset.h5 -> vocab -> vocab.h5 -> train -> best.pt -> embed -> embeddings.h5 -> eval, query
 
 Every file carries the attributes `format`, `version`, `created_by` and `complete`. The layouts are a public
-contract (README, "Files"); the modules here and those named at the kinds are their only writers and readers.
+contract (README.md here); the modules here and those named at the kinds are their only writers and readers.
 """
 
 from __future__ import annotations

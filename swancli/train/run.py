@@ -37,7 +37,7 @@ from swancli.workspace import Run, Workspace
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
 # What stands where an option says nothing. A backbone from random weights is what takes the time, so captions
 # share its passes, and it learns as fast as the heads. From trained weights an epoch is worth more with a
-# pass, and another view, for each caption (README, the recipe).
+# pass, and another view, for each caption (tests/benchmarks/README.md).
 FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
 FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
 # What those of `TrainSettings` may be that are words.

@@ -199,14 +199,14 @@ def table(results: dict[str, Any]) -> str:
         ("uploaded at once", f"{whole['seconds']:.0f} s, {results['rows'] / whole['seconds']:,.0f} a second"),
         ("processor time of that", f"{whole['processor']:.0f} s"),
         ("its memory", f"{whole['memory'] / 1e9:.2f} GB"),
-        (f"killed {len(results['killed'])} times, with so many told of as done", kills),
+        (f"killed {len(results['killed'])} times, with this many reported as done", kills),
         (
             "uploaded again to the end",
-            f"{resumed['seconds']:.0f} s; {resumed['new']:,} new, {resumed['stood']:,} stood there",
+            f"{resumed['seconds']:.0f} s; {resumed['new']:,} new, {resumed['stood']:,} already there",
         ),
         (
             "and once more",
-            f"{again['seconds']:.0f} s; {again['new']:,} new, {again['stood']:,} stood there",
+            f"{again['seconds']:.0f} s; {again['new']:,} new, {again['stood']:,} already there",
         ),
         ("in the collection then", f"{again['total']:,}"),
         ("on disk", f"{results['size'] / 1e6:.0f} MB, of a file of {results['file_size'] / 1e6:.0f} MB"),

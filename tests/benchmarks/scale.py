@@ -13,7 +13,7 @@ indices-100000.json`), 200,000 in Milvus Lite (`milvus.py`), and images a second
 - hnsw's times grow as the power of N that lies between the two points.
 - Recall is not modelled: each index measures its own when it is built.
 
-`indices-3000000.json` is a point beside these, to hold the model against; README tells how it fared.
+`indices-3000000.json` is a point beside these, to hold the model against; README says how well it fitted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 HERE = Path(__file__).parent
 SIZES = (10**5, 10**6, 10**7, 10**8)
 DIMENSIONS = 512
-NAMES_BYTES, NAMES_SECONDS = 140, 0.6e-6  # of a tile's name and scene in memory; README, "Searching at size"
+NAMES_BYTES, NAMES_SECONDS = 140, 0.6e-6  # of a tile's name and scene in memory; README, "Indices"
 GPU_RATE = 1000  # images/s, a unit and no measurement
 
 Points = dict[int, float]

@@ -1,4 +1,4 @@
-"""README's tables are those of the committed figures."""
+"""The tables in this folder's README are those of the committed figures."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import processes
 import recipes
 import scale
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
 
 
 def test_readme_shows_the_recipes_that_were_measured():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swancli.errors import SwanError
-from swancli.evaluate import grids
+from swancli.evaluate import similarity as similarity_module
 from swancli.evaluate.metrics import (
     TIES,
     caption_ranks,
@@ -297,7 +297,7 @@ def test_block_size_does_not_matter(retrieval, ties, monkeypatch):
     image, caption = np.round(image * 64), np.round(caption * 64)  # whole numbers: products are exact
     before = retrieval_scores(image, caption, caption_image, ties=ties)
     scenes_before = scene_recall(image, caption, caption_image, scene, ties=ties)
-    monkeypatch.setattr(grids, "CELLS", 1000)
+    monkeypatch.setattr(similarity_module, "CELLS", 1000)
     assert retrieval_scores(image, caption, caption_image, ties=ties) == before
     assert scene_recall(image, caption, caption_image, scene, ties=ties) == scenes_before
 

@@ -74,7 +74,7 @@ def test_of_the_errors_of_an_attempt_one_is_told(monkeypatch):
 
 THREADS = """
 import glob, os, sys, torch
-from swancli.processes import joined
+from swancli.machine.processes import joined
 from torch.nn.parallel import DistributedDataParallel  # which imports much more when it is made
 
 rank = 0 if os.fork() else 1

@@ -14,7 +14,6 @@ from made_scenes import write_model
 from pymilvus import MilvusClient, MilvusException
 
 from swancli.errors import StoreError, SwanError
-from swancli.milvus import upload as milvus
 from swancli.milvus.collection import TOKEN, Address, connected, parse_address
 from swancli.milvus.search import MOST, CollectionRanking, CollectionSearcher, open_collection
 from swancli.milvus.upload import Upload, content_key, upload
@@ -170,7 +169,7 @@ def test_upload_that_fails_says_how_far_it_came_and_goes_on_from_there(address, 
             raise MilvusException(message="the connection is lost")
         return real(self, *arguments, **options)
 
-    monkeypatch.setattr(milvus, "BATCH", 10)
+    monkeypatch.setattr("swancli.milvus.upload.BATCH", 10)
     monkeypatch.setattr(MilvusClient, "upsert", failing)
     with pytest.raises(SwanError, match=r"20 of 45 images there \(the connection is lost\)") as failed:
         upload(path, address)

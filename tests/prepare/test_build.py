@@ -9,6 +9,7 @@ from PIL import Image
 
 from swancli.errors import SwanError
 from swancli.images import pixel_digest
+from swancli.machine.progress import quiet
 from swancli.prepare.build import (
     PrepareSettings,
     Skipped,
@@ -37,7 +38,7 @@ def source(tmp_path):
     return folder
 
 
-def prepare(source, progress=None, **options):
+def prepare(source, progress=quiet, **options):
     output = source.parent / "out" / "dataset.h5"
     return prepare_dataset(PrepareSettings("tiny", source, workers=2, **options), output, progress), output
 

@@ -46,7 +46,7 @@ def test_folder_of_that_name_is_told(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
     killed = (
-        "import os, pathlib, signal, sys; from swancli.files import atomic_path\n"
+        "import os, pathlib, signal, sys; from swancli.store.atomic import atomic_path\n"
         "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
@@ -103,7 +103,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
 
 def test_folder_has_one_writer_and_is_free_when_it_was_killed(tmp_path):
     holding = (
-        "import pathlib, sys; from swancli.files import only_writer\n"
+        "import pathlib, sys; from swancli.store.atomic import only_writer\n"
         "with only_writer(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()"

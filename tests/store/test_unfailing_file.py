@@ -46,7 +46,7 @@ def test_what_a_full_disk_did_not_take_is_read_as_it_was_written(tmp_path):
 INTERRUPTED = """
 import signal, sys
 from pathlib import Path
-from swancli.store import writing
+from swancli.store import unfailing_file as writing
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import create_dataset
 import numpy as np
