@@ -40,7 +40,7 @@ LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImage:
     """An image that a question found, with its score, the cosine similarity."""
 
     dataset: str
@@ -68,7 +68,7 @@ class CollectionRanking:
         """What people should know of it; "" for nothing."""
         return "" if self._address.is_lite else "its index is Milvus' AUTOINDEX, which may miss some images"
 
-    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[Found]]:
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[FoundImage]]:
         """For each question, of float32 (Q, D), the best images; equal scores in the order of file names."""
         limit = min(top_k + SPARE, MOST)
         together = max(1, CELLS // (limit * vectors.shape[1]))
@@ -89,7 +89,7 @@ class CollectionRanking:
 
     def _ranked(
         self, question: np.ndarray, hits: list[dict[str, Any]], limit: int, top_k: int, threshold: float
-    ) -> list[Found]:
+    ) -> list[FoundImage]:
         """The best of what is proposed; more is asked for while what is left out may be as good."""
         if not hits:
             return []
@@ -103,7 +103,7 @@ class CollectionRanking:
             (hits,) = self._proposed(question[None], limit)
         rows = [hit["entity"] for hit in hits]
         found = [
-            Found(row["dataset"], row["filename"], row["scene"], float(score))
+            FoundImage(row["dataset"], row["filename"], row["scene"], float(score))
             for row, score in zip(rows, scores, strict=True)
         ]
         found.sort(key=lambda one: (-one.score, one.filename, one.dataset))
@@ -156,7 +156,7 @@ class CollectionSearcher(Asker):
                 for rank, one in enumerate(found, start=1)
             )
 
-    def _row(self, found: Found) -> int:
+    def _row(self, found: FoundImage) -> int:
         """The number by which the picture of a hit is asked for."""
         image = found.dataset, found.filename
         if image not in self._rows:

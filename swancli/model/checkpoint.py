@@ -143,7 +143,7 @@ def load_maker(
     """
     path = checkpoint_file(checkpoint or standing_checkpoint(Path(made_by.checkpoint)))
     if not path.is_file():
-        problem = f"{path}: the checkpoint that made {name} is not there"
+        problem = f"{path}: no such file, the checkpoint that made {name}"
         raise StoreError(problem, "say where it is: --checkpoint FILE")
     loaded = load_checkpoint(path, vocab or made_by.vocab or None, captions_only=captions_only)
     made_by.check(loaded.made_by, name, fix)

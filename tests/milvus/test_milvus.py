@@ -393,7 +393,7 @@ def test_checkpoint_is_the_collections_own_and_no_other(tiny_model, address, tmp
     gone = tmp_path / "gone.pt"
     path = write(tmp_path / "a.h5", unit(2, 32), **{**made_by(tiny_model), "checkpoint": str(gone)})
     upload(path, address)
-    with pytest.raises(SwanError, match=r"gone\.pt: the checkpoint that made milvus://"):
+    with pytest.raises(SwanError, match=r"gone\.pt: no such file, the checkpoint that made milvus://"):
         open_of(address, tmp_path).__enter__()
     with open_of(address, tmp_path, checkpoint=tiny_model) as searcher:
         assert searcher.checkpoint.path == tiny_model
