@@ -1,7 +1,7 @@
 """What people see: results on standard output, progress and notes on standard error; the only user of rich.
 
 The boundary where errors become exit codes is here too: 0 done, 1 a bug, 2 the user's input, 3 a threshold
-not met, 130 interrupted.
+not met.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from swancli.vocab.vocabulary import Vocabulary
     from swancli.vocab.word_vectors import WordVectors
 
-NOT_MET, INTERRUPTED = 3, 130
+NOT_MET = 3
 PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
 
 RECALL_AT = (1, 5, 10)
@@ -94,9 +94,6 @@ class Boundary(TyperGroup):
             if _tells():
                 _show_error(error.problem, error.mend)
             raise Exit(2) from error
-        except KeyboardInterrupt:
-            Console(stderr=True).print("interrupted")
-            raise Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of a pipe has gone (`| head -1`); nothing is left to say to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

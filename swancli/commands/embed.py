@@ -220,13 +220,9 @@ def _embed_archive(
             archive = archive_of_dataset(stored, encoder.batch_size)
         else:
             archive = archive_of_source(images, encoder.batch_size, missing)
+        display.note("to resume after an interrupt, run the same command with --resume")
         progress = stack.enter_context(display.progress())
-        try:
-            outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
-        except KeyboardInterrupt:
-            if folder.begun():
-                display.note("what is done is kept; go on with it: the same command and --resume")
-            raise
+        outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.digest, outcome.skipped, index, display)
         return True

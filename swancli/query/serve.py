@@ -455,11 +455,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Answers until it is interrupted.
-
-    Raises:
-        KeyboardInterrupt: it was.
-    """
+    """Answers requests until a signal ends the process."""
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -468,4 +464,3 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
         timeout_graceful_shutdown=2,  # seconds, for whoever is still being answered
     )
     uvicorn.Server(config).run(sockets=[listening])
-    raise KeyboardInterrupt

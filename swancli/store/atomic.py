@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from swancli.errors import SwanError
+from swancli.machine.interrupt import TEMPORARY
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -35,6 +36,7 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     host = re.sub(r"\W", "-", socket.gethostname())
     _remove_left_over(path, host)
     temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
+    TEMPORARY.add(temporary)
     try:
         yield temporary
         _sync(temporary)
@@ -46,6 +48,7 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        TEMPORARY.discard(temporary)
 
 
 def _tells_of_full_disk(error: BaseException | None) -> bool:
@@ -107,10 +110,12 @@ def only_writer(folder: Path, wait: bool = False) -> Iterator[None]:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise SwanError(f"{folder}: another swan is writing there", "wait for its end, or stop it") from None
+    TEMPORARY.add(path)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        TEMPORARY.discard(path)
         lock.release()
         with suppress(OSError):  # which a folder raises that something came into
             for place in missing:

@@ -1,38 +1,32 @@
-"""Writing an HDF5 file so that neither a full disk nor an interrupt ends the process.
+"""Writing an HDF5 file so that a full disk ends in an OSError, not in a crash.
 
-HDF5 survives no call of ours that fails while it writes, nor one whose bytes it does not read again: the
-process crashes, then or at its end. So it writes into a file that never fails, which remembers what it should
-have raised.
+The HDF5 library cannot recover from a failed write. It keeps the data, and writes it again when the file is
+closed and when the process ends. With h5py 3.16 that ends in a segmentation fault, both with HDF5's own file
+driver and with a Python file whose `write` raises. So HDF5 writes into a file whose calls always succeed.
+What the disk did not take stays in memory, since HDF5 reads it again; the error is raised outside HDF5.
 """
 
 from __future__ import annotations
 
 import io
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import h5py
 
 
 class UnfailingFile(io.FileIO):
-    """A file that HDF5 writes into. What comes after an error is kept in memory, until `check` raises it."""
+    """A file for HDF5 to write into. After an error it keeps all data in memory; `check` raises the error."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
-        self._error: BaseException | None = None
+        self._error: OSError | None = None
         self._kept: list[tuple[int, bytes]] = []
 
-    def remember(self, error: BaseException) -> None:
-        """Has `check` raise an error, unless it has another one to raise."""
-        self._error = self._error or error
-
     def check(self) -> None:
-        """Raises what went wrong so far."""
+        """Raises the first error, if there was one."""
         if self._error:
             raise self._error
 
@@ -65,11 +59,8 @@ class UnfailingFile(io.FileIO):
         try:
             return super().truncate(size)
         except OSError as error:
-            self.remember(error)
+            self._error = self._error or error
             return size or 0
-
-
-CALLED_BY_HDF5 = {getattr(UnfailingFile, name).__code__ for name in ("write", "readinto", "truncate")}
 
 
 class StoreFile(h5py.File):
@@ -80,41 +71,24 @@ class StoreFile(h5py.File):
         self._target = target
 
     def check(self) -> None:
-        """To be called now and then in a long write, which would go on for nothing.
+        """To be called in every long loop that writes: after an error it would fill the memory.
 
         Raises:
-            OSError: something could not be written. KeyboardInterrupt: the user interrupted a write.
+            OSError: something could not be written.
         """
         self._target.check()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[StoreFile]:
-    """A new HDF5 file at a path, closed when the body ends; raises as `StoreFile.check` does."""
-    with UnfailingFile(path) as target, _interrupts_remembered(target):
+    """A new HDF5 file at a path, closed when the body ends.
+
+    Raises:
+        OSError: something could not be written.
+    """
+    with UnfailingFile(path) as target:
         try:
             with StoreFile(target) as file:
                 yield file
         finally:
             target.check()
-
-
-@contextmanager
-def _interrupts_remembered(target: UnfailingFile) -> Iterator[None]:
-    """An interrupt that comes while HDF5 calls is remembered; at any other time it is what it was."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if frame and frame.f_code in CALLED_BY_HDF5:
-            target.remember(KeyboardInterrupt())
-        else:
-            before(number, frame)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -23,9 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = (
-    "1"  # several threads wait for each other, and index in another order each time
-)
+# Several threads would wait for each other, and index in another order each time.
+os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 
 from faults import FAULTS, Counts
@@ -44,9 +43,8 @@ def main() -> None:
     kills = options.kills or (5 if options.quick else 100)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}, {kills} kills a command", flush=True)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # which a shell's background ignores, for children too
+    # The background of a shell ignores it, and so would the children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began, counts = time.monotonic(), Counts()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # syncing to a real disk takes the time
     with tempfile.TemporaryDirectory(prefix="swan-faults-", dir=memory) as folder:

@@ -41,7 +41,7 @@ class Moments:
         import torch
 
         from swancli import images
-        from swancli.store import writing
+        from swancli.store import unfailing_file
 
         def before(holder: Any, name: str, what: str, path_of: Callable[..., Any]) -> None:
             call = getattr(holder, name)
@@ -52,7 +52,7 @@ class Moments:
 
             setattr(holder, name, watched)
 
-        before(writing.UnfailingFile, "write", "write", lambda file, data: file.name)
+        before(unfailing_file.UnfailingFile, "write", "write", lambda file, data: file.name)
         before(Path, "write_text", "write", lambda path, *_: path)
         before(pd.DataFrame, "to_csv", "write", lambda frame, path: path)
         before(os, "fsync", "sync", lambda number: Path(f"/proc/self/fd/{number}").readlink())

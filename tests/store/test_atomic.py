@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from swancli.errors import SwanError
+from swancli.machine.interrupt import TEMPORARY
 from swancli.store.atomic import atomic_path, only_writer
 
 
@@ -33,8 +34,10 @@ def test_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
         temporary.write_text("new")
         assert not path.exists()
         assert temporary.parent == path.parent
+        assert {temporary} == TEMPORARY  # what an interrupt would remove
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+    assert set() == TEMPORARY
 
 
 def test_folder_of_that_name_is_told(tmp_path):
@@ -117,6 +120,8 @@ def test_folder_has_one_writer_and_is_free_when_it_was_killed(tmp_path):
         other.kill()
     with only_writer(folder):
         (folder / "config.json").write_text("{}")
+        assert {folder / ".lock"} == TEMPORARY
+    assert set() == TEMPORARY
     assert [found.name for found in folder.iterdir()] == ["config.json"]
 
 
