@@ -106,11 +106,14 @@ def _show_error(problem: str, mend: str) -> None:
 
 
 class Display:
-    """Progress and notes on standard error; silent when it is no terminal, or when asked to be."""
+    """Progress and notes on standard error, or in a notebook; silent elsewhere, or when asked to be.
+
+    From Python: `with Display().progress() as progress: encoder.images(paths, progress)`.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = SafeConsole(stderr=True, highlight=False)
-        self.silent = quiet or not self.console.is_terminal
+        self.silent = quiet or not (self.console.is_terminal or self.console.is_jupyter)
 
     def note(self, text: str, style: str = "dim") -> None:
         """A line of information."""

@@ -42,18 +42,19 @@ LEADS_OUT = "leads out of the folder of images"
 LEADS_OUT_MEND = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 MOST_SAMPLES = 250_000_000  # of a picture, three a pixel at least: 9,100 x 9,100 in colour
+PICTURE_FORMS = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
 BLOCK_SAMPLES = 2**22  # that are scaled at a time
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file.
 
     Raises:
         ImageError: the file is absent or cannot be read.
     """
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from error
 
@@ -210,6 +211,33 @@ def _decode_tiff(data: bytes, name: str, most_samples: int) -> np.ndarray:
     if samples.ndim not in (2, 3):
         raise ImageError(f"{name}: a TIFF with {samples.ndim} dimensions is not one picture")
     return _from_wide(samples)
+
+
+def pixels_of(item: object, name: str) -> np.ndarray:
+    """The pixels of a picture in any form that Python code has one in.
+
+    Args:
+        item: a path, a PIL image (converted as in `decode_image`), or a uint8 (H, W, 3) array, RGB.
+        name: of an item that is no path, for errors.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ImageError: the file cannot be read, or the item is something else.
+    """
+    if isinstance(item, (str, os.PathLike)):
+        return decode_image(read_bytes(Path(item)), str(item))
+    if isinstance(item, Image.Image):
+        try:
+            return _to_rgb(item)
+        except OSError as error:  # Pillow reads a file when its pixels are asked for
+            raise ImageError(f"{name}: damaged image ({error})") from error
+    if not isinstance(item, np.ndarray):
+        raise ImageError(f"{name}: {type(item).__name__} is not a picture", PICTURE_FORMS)
+    if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
+        raise ImageError(f"{name}: an array of {item.dtype} {item.shape} is not a picture", PICTURE_FORMS)
+    return item
 
 
 def resize_image(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

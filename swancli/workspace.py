@@ -36,6 +36,9 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))  # given as text
+
     @property
     def name(self) -> str:
         return self.folder.name
@@ -70,6 +73,9 @@ class Group:
     """Runs told as one, a run a fold or a run a variant; `group.json` in its folder names them in order."""
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))  # given as text
 
     @property
     def name(self) -> str:
@@ -112,6 +118,9 @@ class Workspace:
     """The root that everything is written under."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # given as text
 
     def dataset(self, name: str) -> Path:
         """Path of a data set's `dataset.h5`."""

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import invoke
@@ -10,8 +13,8 @@ from conftest import invoke
 from swancli.commands import query
 from swancli.commands.query import show_answer
 from swancli.commands.recall_tables import print_report
-from swancli.console import ResultConsole, SafeConsole, print_json, warn
-from swancli.query.search import Answer, Hit
+from swancli.console import Display, ResultConsole, SafeConsole, print_json, warn
+from swancli.query.questions import Answer, Hit
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\ud800\r\x00[bold]"
 ACTING = ["\x1b", "\x07", "\x9b", "\u202e", "\ud800", "\r", "\x00"]
@@ -75,3 +78,32 @@ def test_folder_whose_name_is_no_utf8_is_told_or_taken(tmp_path, name):
     refused = invoke("prepare", "--dataset", "a", "--source", tmp_path / name, root=tmp_path)
     assert refused.returncode == 2
     assert "is_not_utf8\\udcff" in refused.stderr
+
+
+def test_bars_and_notes_show_in_a_notebook(monkeypatch):
+    """A notebook's standard error is no terminal; there rich shows bars in a widget of ipywidgets."""
+    shown = []
+
+    class Output:
+        __enter__ = __exit__ = clear_output = close = lambda self, *_, **__: None
+
+    display = SimpleNamespace(display=lambda what: shown.append(getattr(what, "text", what)))
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    for name, module in (
+        ("IPython", SimpleNamespace(display=display)),
+        ("IPython.display", display),
+        ("ipywidgets", SimpleNamespace(Output=Output)),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    with Display().progress() as progress:
+        progress("images", 3, 8)
+        time.sleep(0.3)  # until the bar is drawn again
+    Display().note("a note")
+    assert isinstance(shown[0], Output)
+    text = "".join(map(str, shown))
+    assert "images" in text
+    assert "3/8" in text
+    assert "a note" in text
+    count = len(shown)
+    Display(quiet=True).note("a note")
+    assert len(shown) == count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from swancli.commands.options import (
     BATCH_SIZE,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from swancli.embed.sources import ImageSource
     from swancli.milvus.collection import Address
     from swancli.model.checkpoint import Checkpoint
+    from swancli.model.encoder import Encoder
     from swancli.store.embeddings import Embeddings
 
 searching = option_in("For faster searching")
@@ -100,8 +101,8 @@ def embed(
     """
     from swancli.embed.shards import chosen_shard
     from swancli.embed.sources import open_source
-    from swancli.machine.device import choose_device, describe_device, image_batch
-    from swancli.model.checkpoint import load_checkpoint
+    from swancli.machine.device import describe_device
+    from swancli.model.encoder import Encoder
     from swancli.query.index import load_faiss
 
     exclusive(run=run, checkpoint=checkpoint)
@@ -125,31 +126,28 @@ def embed(
     if existing:
         return _use_existing(existing, index, address, display)
     source = open_source(images) if images else None
-    target = choose_device(device)
-    encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
-    model = load_checkpoint(encoder, vocab)
+    named = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
+    encoder = Encoder(named, device, precision, batch_size, vocab)
     # Milvus Lite is for one program at a time: each job of an array would lock the others out.
     if address and not own.follows and not (shard and address.is_lite):
         from swancli.milvus.collection import check_target
 
-        check_target(address, model.sha256, model.model.settings.embed_dim)
-    name = dataset or model.origin["dataset"]
+        check_target(address, encoder.made_by)
+    name = dataset or encoder.checkpoint.origin["dataset"]
     if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
-    if not own.follows and is_shipped(encoder) and not checkpoint:
+    if not own.follows and is_shipped(named) and not checkpoint:
         warn(f"{root}: no run on real images there, so the checkpoint that comes with swan is used")
-    path = output or _output_path(workspace, model, name, source, texts, scene_image)
+    path = output or _output_path(workspace, encoder.checkpoint, name, source, texts, scene_image)
     part = "" if own.whole else f", part {own.number} of {own.count}"
-    display.note(f"embedding with {model.path} on {describe_device(target)}{part}")
-    options = {"device": target, "precision": precision, "batch_size": batch_size}
+    display.note(f"embedding with {encoder.checkpoint.path} on {describe_device(encoder.device)}{part}")
     if scene_image:
-        _embed_scene(model, scene_image, path, tile_size or (), display, options)
+        _embed_scene(encoder, scene_image, path, tile_size or (), display)
     elif texts:
-        _embed_lines(model, texts, path, display, options)
+        _embed_lines(encoder, texts, path, display)
     else:
-        options |= {"batch_size": batch_size or image_batch(target), "resume": resume}
         what = source or workspace.dataset(name)
-        if not _embed_archive(model, what, missing, path, own, index, display, bool(shard), **options):
+        if not _embed_archive(encoder, what, missing, path, own, index, display, bool(shard), resume):
             return
     if address:
         _upload(path, address, display)
@@ -180,7 +178,7 @@ def _use_existing(path: Path, index: str | None, address: Address | None, displa
 
 
 def _embed_archive(
-    model: Checkpoint,
+    encoder: Encoder,
     images: ImageSource | Path,
     missing: str,
     path: Path,
@@ -188,7 +186,7 @@ def _embed_archive(
     index: str | None,
     display: Display,
     report: bool,
-    **options: Any,
+    resume: bool,
 ) -> bool:
     """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
 
@@ -200,17 +198,17 @@ def _embed_archive(
     from swancli.embed.shards import ShardFolder
 
     folder = ShardFolder(path, shard)
-    if not options["resume"] and folder.begun():
+    if not resume and folder.begun():
         display.note("starts again; --resume would keep what an interrupted swan embed has done")
     with ExitStack() as stack:
-        batch_size = options["batch_size"]
         if isinstance(images, Path):
-            archive = archive_of_dataset(stack.enter_context(open_dataset(images, model)), batch_size)
+            stored = stack.enter_context(open_dataset(images, encoder.checkpoint))
+            archive = archive_of_dataset(stored, encoder.batch_size)
         else:
-            archive = archive_of_source(images, batch_size, missing)
+            archive = archive_of_source(images, encoder.batch_size, missing)
         display.note("to resume after an interrupt, run the same command with --resume")
         progress = stack.enter_context(display.progress())
-        outcome = embed_archive(model, archive, path, shard, progress=progress, **options)
+        outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.digest, outcome.skipped, index, display)
         return True
@@ -281,32 +279,23 @@ def _upload(path: Path, address: Address, display: Display) -> None:
         warn(f"{path}: without digests of its pictures, as of an earlier swan; embedded anew they come twice")
 
 
-def _embed_scene(
-    model: Checkpoint,
-    scene: Path,
-    path: Path,
-    sizes: Sequence[int],
-    display: Display,
-    options: dict[str, Any],
-) -> None:
+def _embed_scene(encoder: Encoder, scene: Path, path: Path, sizes: Sequence[int], display: Display) -> None:
     from swancli.scene_image.search import embed_scene
     from swancli.scene_image.tiles import TILE_SIZES
 
     sizes = sizes or TILE_SIZES
     with display.progress() as progress:
-        tiles = embed_scene(model, scene, path, sizes=sizes, progress=progress, **options)
+        tiles = embed_scene(encoder, scene, path, sizes=sizes, progress=progress)
     show_fields(f"tiles of {scene.name}", tiles=tiles, of_pixels=", ".join(map(str, sizes)), file=path)
 
 
-def _embed_lines(
-    model: Checkpoint, texts: Path, path: Path, display: Display, options: dict[str, Any]
-) -> None:
+def _embed_lines(encoder: Encoder, texts: Path, path: Path, display: Display) -> None:
     from swancli.embed.embed import embed_texts
     from swancli.embed.lines import text_lines
     from swancli.store.embeddings import write_embeddings
 
     with display.progress() as progress:
-        embeddings = embed_texts(model, text_lines(texts), str(texts), progress=progress, **options)
+        embeddings = embed_texts(encoder, text_lines(texts), str(texts), progress)
     _finish(path, embeddings, write_embeddings(path, embeddings), [], None, display)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,7 @@ from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.evaluate.report import GroupReport, Report
+    from swancli.model.encoder import Encoder
     from swancli.scene_image.annotations import Localization
     from swancli.workspace import Group
 
@@ -98,6 +100,8 @@ def evaluate(
         swan eval --run cv --folds --csv
         swan eval --json --min-mr 30
     """
+    from swancli.model.encoder import Encoder
+
     exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
     exclusive(folds=folds, checkpoint=checkpoint, embeddings=embeddings)
     exclusive(vocab=vocab, embeddings=embeddings)
@@ -105,21 +109,21 @@ def evaluate(
     exclusive(json=json_, csv=csv_)
     exclusive(figures=figures, folds=folds)
     workspace, display = Workspace(root), Display(quiet)
+    encoder_of = partial(Encoder, device=device, batch_size=batch_size, vocab=vocab)
     options = {"ceiling": ceiling, "rerank": rerank, "new_captions": new_captions}
     if localization:
         recall_only = {**options, "folds": folds, "embeddings": embeddings, "scene_recall": scene_recall}
         recall_only |= {"figures": figures, "min_mr": min_mr, "csv": csv_}
         alone("localization", localization, **recall_only)
-        encoder = checkpoint or workspace.find_encoder(run, dataset, foreign=True)
-        _localize(localization, images, encoder, vocab, tile_size or (), batch_size, device, json_, display)
+        path = checkpoint or workspace.find_encoder(run, dataset, foreign=True)
+        _localize(localization, images, partial(encoder_of, path), tile_size or (), json_, display)
         return
     if images or tile_size:
         raise SwanError("--images and --tile-size need annotated scenes", "give them: --localization FILE")
     options |= {"split": None if split == "all" else split, "ties": ties, "scenes": scene_recall}
-    encoding = {"vocab": vocab, "batch_size": batch_size, "device": device}
     group = _group(workspace, run, dataset, folds)
     _check_figures(figures, group)
-    report = _report(workspace, group, run, dataset, checkpoint, embeddings, options, encoding, display)
+    report = _report(workspace, group, run, dataset, checkpoint, embeddings, options, encoder_of, display)
     for warning in report.warnings:
         warn(warning)
     print_report(report, as_json=json_, as_csv=csv_)
@@ -161,7 +165,7 @@ def _report(
     checkpoint: Path | None,
     embeddings: Path | None,
     options: dict[str, Any],
-    encoding: dict[str, Any],
+    encoder_of: Callable[..., Encoder],
     display: Display,
 ) -> Report | GroupReport:
     """The figures of an embeddings file, of a group of runs, or of one checkpoint."""
@@ -170,11 +174,11 @@ def _report(
     if embeddings:
         return evaluate_file(embeddings, **options)
     with display.progress() as progress:
-        options = {**options, **encoding, "progress": progress}
+        options = {**options, "progress": progress}
         if group:
-            return evaluate_group(workspace, group, dataset, **options)
-        path = checkpoint or workspace.find_run_for(run, dataset).best
-        return evaluate_checkpoint(workspace, path, dataset, **options)
+            return evaluate_group(workspace, group, dataset, encoder_of=encoder_of, **options)
+        encoder = encoder_of(checkpoint or workspace.find_run_for(run, dataset))
+        return evaluate_checkpoint(encoder, workspace, dataset, **options)
 
 
 def _draw(report: Report, folder: Path, workspace: Workspace, display: Display) -> None:
@@ -191,26 +195,19 @@ def _draw(report: Report, folder: Path, workspace: Workspace, display: Display) 
 def _localize(
     annotations: Path,
     images: Path | None,
-    encoder: Path,
-    vocab: Path | None,
+    encoder_of: Callable[[], Encoder],
     sizes: Sequence[int],
-    batch_size: int | None,
-    device: str,
     as_json: bool,
     display: Display,
 ) -> None:
     """Prints the indicators of a checkpoint on annotated scenes."""
-    from swancli.machine.device import choose_device
-    from swancli.model.checkpoint import load_checkpoint
     from swancli.scene_image.annotations import evaluate_localization, read_annotations
 
     read = read_annotations(annotations, images)
-    source = {"checkpoint": str(encoder), "localization": str(annotations)}
-    options = {"sizes": sizes, "batch_size": batch_size, "device": choose_device(device)}
+    encoder = encoder_of()
+    source = {"checkpoint": str(encoder.checkpoint.path), "localization": str(annotations)}
     with display.progress() as progress:
-        report = evaluate_localization(
-            load_checkpoint(encoder, vocab), read, source, progress=progress, **options
-        )
+        report = evaluate_localization(encoder, read, source, sizes=sizes, progress=progress)
     if as_json:
         print_json(report.record(), indent=1)
     else:

@@ -34,7 +34,8 @@ from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.milvus.search import CollectionSearcher
-    from swancli.query.search import Answer, Question, Scope, Searcher
+    from swancli.query.questions import Answer, Question, Scope
+    from swancli.query.search import Searcher
     from swancli.scene_image.search import SceneAnswer
     from swancli.store.pictures import Pictures
 
@@ -108,7 +109,7 @@ def query(
         swan query "boats" --not "a bridge" --top-k 20 --html hits.html
         swan query "a baseball field" --scene-image city.tif --overlay hits.png
     """
-    from swancli.query.search import Question, Scope
+    from swancli.query.questions import Question, Scope
 
     _check_question(text, without, image, batch)
     exclusive(sheet=sheet, captions=captions)  # it shows no text
@@ -207,7 +208,6 @@ def _answer(
         least: the least score; None for auto.
         pages: the page and the sheet to write, with `pictures`.
     """
-    from swancli.images import decode_image, read_bytes
     from swancli.query.batch import question_blocks
 
     if least is None:
@@ -224,7 +224,7 @@ def _answer(
     if note := ranking.note(scope.top_k):
         display.note(note)
     if isinstance(asked, Path):
-        answers = iter([searcher.ask_image(decode_image(read_bytes(asked), str(asked)), str(asked), scope)])
+        answers = iter([searcher.ask_image(asked, str(asked), scope)])
     else:
         blocks = [[asked]] if asked else question_blocks(away)
         answers = chain.from_iterable(searcher.ask_texts(block, scope) for block in blocks)
@@ -290,7 +290,7 @@ def _query_scene(
     options |= {"workspace": Workspace(params["root"]), "kept": params["embeddings"]}
     options |= {"sizes": params["tile_size"] or (), "texts_only": not by_image, "on_stale": on_stale}
     with display.progress() as progress, open_scene(scene, progress=progress, **options) as searcher:
-        display.note(f"searching {scene} with {searcher.checkpoint.path}")
+        display.note(f"searching {scene} with {searcher.encoder.checkpoint.path}")
         ask = searcher.ask_image if by_image else searcher.ask_words
         answer = ask(asked, params["top_k"], least)
         written = answer.write(**{name: params[name] for name in ("geojson", "heatmap", "overlay")})

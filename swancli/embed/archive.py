@@ -16,21 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from swancli.embed.embed import encode_captions_of, made_by
 from swancli.embed.shards import Shard, ShardFolder
 from swancli.embed.sources import ImageSource
 from swancli.embed.sources import Picture as SourcePicture
 from swancli.errors import ImageError, SwanError
 from swancli.images import decode_image, pixel_digest
 from swancli.machine.progress import Progress, quiet
-from swancli.model.checkpoint import Checkpoint
-from swancli.model.encoder import EncodedPiece, Load, Picture, encode_pieces, first_of_each
+from swancli.model.encoder import EncodedPiece, Encoder, Load, Picture, first_of_each
 from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings, find_embeddings, write_embeddings
@@ -169,14 +166,11 @@ def _dataset_identity(dataset: Dataset, digests: np.ndarray | None) -> str:
 
 
 def embed_archive(
-    checkpoint: Checkpoint,
+    encoder: Encoder,
     archive: Archive,
-    output: Path,
+    output: str | PathLike[str],
     shard: Shard,
     *,
-    batch_size: int,
-    device: torch.device,
-    precision: str = "fp32",
     resume: bool = False,
     progress: Progress = quiet,
 ) -> Outcome:
@@ -190,15 +184,15 @@ def embed_archive(
             begun there; no image can be read.
         ImageError: one cannot be read, unless the archive leaves it out.
     """
+    output = Path(output)
     refuse_other_kind(output, EMBEDDINGS)
     folder = ShardFolder(output, shard)
-    options = {"device": device, "precision": precision}
     manifest = {
         "source": archive.pictures,
         "images": archive.identity,
-        "checkpoint_sha256": checkpoint.sha256,
-        "precision": precision,
-        "batch_size": batch_size,
+        "checkpoint_sha256": encoder.made_by.sha256,
+        "precision": encoder.precision,
+        "batch_size": encoder.batch_size,
         "shards": shard.count,
         "pieces": archive.borders,
     }
@@ -211,11 +205,8 @@ def embed_archive(
             unbegun = resume and shard.whole and not folder.begun()
             standing = find_embeddings(output, identity) if unbegun else None
             if not (stood or standing):
-                encode = partial(
-                    encode_pieces, checkpoint.model.to(device, memory_format=torch.channels_last), **options
-                )
-                _embed_pieces(archive, folder, identity, partial(encode, batch_size=batch_size), progress)
-            finish = partial(_put_together, checkpoint, archive, progress=progress, **options)
+                _embed_pieces(encoder, archive, folder, identity, progress)
+            finish = partial(_put_together, encoder, archive, progress=progress)
             if standing:
                 outcome = _found(output, shard, standing)
             elif shard.whole:
@@ -223,7 +214,7 @@ def embed_archive(
                 folder.remove_pieces()
                 folder.remove_shards()
             else:
-                pieces, width = len(shard.share(len(archive.borders))), checkpoint.model.settings.embed_dim
+                pieces, width = len(shard.share(len(archive.borders))), encoder.dimensions
                 outcome = _write_shard(folder, identity, pieces, width)
                 # After a restart all may have stood, and one goes on with what comes after the joining.
                 if not outcome.missing and not (stood and shard.follows):
@@ -236,11 +227,7 @@ def embed_archive(
 
 
 def _embed_pieces(
-    archive: Archive,
-    folder: ShardFolder,
-    identity: str,
-    encode: Callable[..., Iterator[EncodedPiece]],
-    progress: Progress,
+    encoder: Encoder, archive: Archive, folder: ShardFolder, identity: str, progress: Progress
 ) -> None:
     """Writes the pieces of a shard that do not stand."""
     share = folder.shard.share(len(archive.borders))
@@ -257,7 +244,7 @@ def _embed_pieces(
 
     del standing
     folder.write_state(len(share), done, images, skipped)
-    with closing(encode((archive.load(number) for number in left), progress=show)) as encoded:
+    with closing(encoder.pieces((archive.load(number) for number in left), show)) as encoded:
         for number, piece in zip(left, encoded, strict=True):
             write_part(folder.piece(number), _part_of(piece), identity)
             kept = len(piece.image)
@@ -350,13 +337,7 @@ def _found(output: Path, shard: Shard, embeddings: Embeddings) -> Outcome:
 
 
 def _put_together(
-    checkpoint: Checkpoint,
-    archive: Archive,
-    paths: Sequence[Path],
-    parts: Sequence[Part],
-    *,
-    progress: Progress,
-    **options: Any,
+    encoder: Encoder, archive: Archive, paths: Sequence[Path], parts: Sequence[Part], *, progress: Progress
 ) -> tuple[Embeddings, np.ndarray]:
     """The embeddings of all parts, whose vectors stay where they are, and the digest of each row's pixels.
 
@@ -366,21 +347,19 @@ def _put_together(
     if not len(digests):
         count = sum(len(part.skipped) for part in parts)
         raise SwanError(f"{archive.pictures}: none of its {count} images can be read")
-    width = checkpoint.model.settings.embed_dim
+    width, of = encoder.dimensions, (archive.name, encoder.made_by, archive.pictures)
     if dataset is None:
         image = joined_parts(paths, parts, width)
         caption = np.empty((0, width), np.float32)
-        made_of = (image, caption, _catalogue(parts), archive.name, archive.pictures)
-        return made_by(checkpoint, *made_of), digests
+        return Embeddings(image, caption, _catalogue(parts), *of), digests
     number = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     catalogue, _ = dataset.catalogue.select(dataset.catalogue.image_rows(None))
     known = dataset.digests(np.arange(len(catalogue.filename)))
     digests = digests if known is None else known
     place = np.array([number[digest] for digest in digests], np.int64)
     image = joined_parts(paths, parts, width, place)
-    caption = encode_captions_of(checkpoint, catalogue, progress=progress, **options)
-    embeddings = made_by(checkpoint, image, caption, catalogue, archive.name, archive.pictures)
-    return replace(embeddings, dataset_digest=dataset.digest), digests
+    caption = encoder.captions_of(catalogue, progress)
+    return Embeddings(image, caption, catalogue, *of, dataset_digest=dataset.digest), digests
 
 
 def _catalogue(parts: Sequence[Part]) -> Catalogue:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,9 @@ def require_plots(option: str) -> None:
         ) from error
 
 
-def draw_figures(report: Report, folder: Path, workspace: Workspace, progress: Progress = quiet) -> Drawn:
+def draw_figures(
+    report: Report, folder: str | PathLike[str], workspace: Workspace, progress: Progress = quiet
+) -> Drawn:
     """Writes the figures of an evaluation into a folder, as PNG files.
 
     training.png, recall.png, scene_confusion.png, map.png and mistakes.png. One that cannot be drawn, for
@@ -83,7 +86,7 @@ def draw_figures(report: Report, folder: Path, workspace: Workspace, progress: P
     drawn = Drawn([], {})
     for done, (name, draw) in enumerate(figures.items()):
         progress("figures", done, len(figures))
-        path = folder / name
+        path = Path(folder) / name
         try:
             with plots.style():
                 figure = draw()

@@ -5,6 +5,7 @@ swan query "a stadium" --threshold auto
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,20 @@ class MatchThreshold:
     miss: float
     images: int
     captions: int
+
+    @classmethod
+    def from_plain(cls, stored: object) -> MatchThreshold:
+        """The threshold from the plain values that a checkpoint carries.
+
+        Raises:
+            TypeError: they are not a threshold.
+        """
+        numbers = isinstance(stored, dict) and all(
+            isinstance(value, (int, float)) and math.isfinite(value) for value in stored.values()
+        )
+        if not numbers:
+            raise TypeError(f"{stored!r} is no record of numbers")
+        return cls(**stored)
 
 
 def match_threshold(

@@ -19,12 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from swancli.errors import SwanError
 from swancli.evaluate import RECALL_AT
 from swancli.evaluate.similarity import Grid, Grids, embedding_grids, matrix_grids, pair_grids
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TIES = ("expected", "best", "worst")
 
@@ -282,6 +286,38 @@ def scores_from_similarity(
 ) -> Scores:
     """Recall and ranks of a similarity matrix (N, M); the rest as in `retrieval_scores`."""
     return _scores(matrix_grids(similarity), caption_image, ties, ks)
+
+
+def recall(similarity: np.ndarray, image_of_caption: Sequence[int] | np.ndarray) -> pd.DataFrame:
+    """Recall@K of a similarity matrix, in percent, as `swan eval` counts it: ties at their expected value.
+
+    Args:
+        similarity: (N, M), of each image and each caption, higher for more alike.
+        image_of_caption: (M,) whole numbers, the row of each caption's image, from 0; -1 for none.
+
+    Returns:
+        One row with the columns "i2t R@1", "i2t R@5", "i2t R@10", "t2i R@1", "t2i R@5", "t2i R@10" and "mR".
+
+    Raises:
+        SwanError: the two do not fit together, no image has a caption, or a similarity is not a number.
+    """
+    import pandas as pd
+
+    similarity, image = np.asarray(similarity), np.asarray(image_of_caption)
+    if similarity.ndim != 2 or image.shape != similarity.shape[1:]:
+        raise SwanError(
+            f"a similarity matrix of the shape {similarity.shape}, and images of {image.shape} captions",
+            "give (N, M) for N images and M captions, and the image of each of the M",
+        )
+    if len(image) and not (image.dtype.kind in "iu" and -1 <= image.min() <= image.max() < len(similarity)):
+        raise SwanError(
+            f"image_of_caption holds {image.dtype} from {image.min()} to {image.max()}",
+            f"give the row of each caption's image, 0 to {len(similarity) - 1}, or -1 for none",
+        )
+    scores = scores_from_similarity(similarity, image)
+    directions = {"i2t": scores.image_to_text, "t2i": scores.text_to_image}
+    row = {f"{name} R@{k}": way.recall[k] for name, way in directions.items() for k in RECALL_AT}
+    return pd.DataFrame([row | {"mR": scores.mean_recall}])
 
 
 def caption_ranks(image: np.ndarray, caption: np.ndarray, caption_image: np.ndarray) -> np.ndarray:

@@ -5,10 +5,10 @@ swan eval --scene-recall
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ from swancli.evaluate.metrics import (
     scores_from_similarity,
 )
 from swancli.evaluate.reranking import reranked_similarity
-from swancli.machine.device import choose_device
 from swancli.machine.progress import Progress, quiet
-from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
+from swancli.model.checkpoint import TRAIN_AGAIN, Checkpoint, file_sha256
+from swancli.model.encoder import Encoder
 from swancli.prepare.misplaced import described_images, misplaced_captions
 from swancli.prepare.splits import overlap
 from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.dataset import Dataset, digests_differ
 from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
+from swancli.store.text import read_json, read_text
 from swancli.workspace import Group, Run, Workspace, standing_checkpoint
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
@@ -288,14 +289,11 @@ def training_texts(catalogue: Catalogue) -> set[str]:
 
 
 def evaluate_checkpoint(
+    encoder: Encoder,
     workspace: Workspace,
-    path: Path,
     dataset: str | None = None,
     *,
-    vocab: Path | None = None,
     split: str | None = "test",
-    device: str = "auto",
-    batch_size: int | None = None,
     progress: Progress = quiet,
     new_captions: bool = False,
     **options: Any,
@@ -303,66 +301,80 @@ def evaluate_checkpoint(
     """Encodes a split with a checkpoint and evaluates it.
 
     Args:
+        workspace: where the data set is.
         dataset: name of the data set; None for the one that the checkpoint was trained on, or the newest one.
-        vocab: vocabulary of a published checkpoint.
+        split: None for all images.
         new_captions: also count the captions apart whose text no training caption of the data set has.
         options: `ties`, `ceiling`, `scenes` and `rerank` of `evaluate`.
 
     Raises:
-        SwanError: no such checkpoint or data set, or the split has no captions.
+        SwanError: no such data set, or the split has no captions.
     """
-    checkpoint = load_checkpoint(path, vocab)
+    checkpoint = encoder.checkpoint
     name = dataset or checkpoint.origin["dataset"] or workspace.newest_dataset()
     with open_dataset(workspace.dataset(name), checkpoint) as stored:
-        embeddings = embed_dataset(
-            checkpoint,
-            stored,
-            split=split,
-            device=choose_device(device),
-            batch_size=batch_size,
-            progress=progress,
-        )
-        warnings = _changed_since_training(checkpoint, stored), _overlap(stored, split)
+        embeddings = embed_dataset(encoder, stored, split=split, progress=progress)
+        warnings = [_changed_since_training(checkpoint, stored)]
+        if split:
+            digests = stored.digests(stored.catalogue.image_rows(None))
+            warnings.append(overlap(stored.catalogue, digests, split))
         options["known"] = training_texts(stored.catalogue) if new_captions else None
-    source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(path)}
-    report = evaluate(embeddings, source, split=split, **options)
+    source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(checkpoint.path)}
+    return _warned(evaluate(embeddings, source, split=split, **options), warnings)
+
+
+def _warned(report: Report, warnings: Iterable[str]) -> Report:
+    """The report with further warnings; "" is none."""
     return replace(report, warnings=(*report.warnings, *filter(None, warnings)))
 
 
 def evaluate_group(
-    workspace: Workspace, group: Group, dataset: str | None = None, **options: Any
+    workspace: Workspace,
+    group: Group,
+    dataset: str | None = None,
+    *,
+    encoder_of: Callable[[Run], Encoder] = Encoder,
+    **options: Any,
 ) -> GroupReport:
     """Evaluates every run of a group; data set and options as in `evaluate_checkpoint`.
 
+    Args:
+        encoder_of: opens a run's best checkpoint.
+
     Raises:
-        SwanError: one of its runs has not finished an epoch.
+        SwanError: one of its runs has not finished an epoch, or its files are damaged.
     """
     rows = []
     for member in group.members():
-        run = group.run(member["run"])
+        run, resume = group.run(member["run"]), f"swan train --resume --run {group.name}"
         if not run.best.exists():
-            raise SwanError(
-                f"{run.folder}: not trained yet", f"go on: swan train --resume --run {group.name}"
-            )
-        report = evaluate_checkpoint(workspace, run.best, dataset, **options)
+            raise SwanError(f"{run.folder}: not trained yet", f"go on: {resume}")
         unfinished = _unfinished(run)
+        report = evaluate_checkpoint(encoder_of(run), workspace, dataset, **options)
         if unfinished:
-            warning = f"{unfinished}: swan train --resume --run {group.name}"
-            report = replace(report, warnings=(*report.warnings, warning))
+            report = _warned(report, [f"{unfinished}: {resume}"])
         rows.append(GroupRow(member["label"], member["fold"], report))
     return GroupReport(group.name, tuple(rows))
 
 
 def _unfinished(run: Run) -> str:
-    """What a run lacks of its epochs, in words; "" when it has them all."""
-    rows = run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.exists() else []
+    """What a run lacks of its epochs, in words; "" when it has them all.
+
+    Raises:
+        SwanError: its `config.json` or its `metrics.csv` is damaged.
+    """
+    rows = read_text(run.metrics).splitlines() if run.metrics.exists() else []
     done = max(0, len(rows) - 1)  # without the header
-    epochs = json.loads(run.config.read_text(encoding="utf-8"))["training"]["epochs"]
+    content = read_json(run.config, TRAIN_AGAIN)
+    try:
+        epochs = int(content["training"]["epochs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SwanError(f"{run.config}: it does not say how many epochs ({error!r})", TRAIN_AGAIN) from error
     return f"{run.folder}: only {done} of {epochs} epochs are trained" if done < epochs else ""
 
 
 def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
-    """A warning when a data set was prepared anew after the training: its test images may have trained."""
+    """A warning where a data set was prepared again since: its test images may have been trained on."""
     trained_on = checkpoint.origin.get("fingerprint")
     if not trained_on or dataset.name != checkpoint.origin["dataset"]:
         return ""
@@ -374,27 +386,24 @@ def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
     return ""
 
 
-def _overlap(dataset: Dataset, split: str | None) -> str:
-    digests = dataset.digests(dataset.catalogue.image_rows(None))
-    return "" if split is None or digests is None else overlap(dataset.catalogue, digests, split)
-
-
 def evaluate_file(
-    path: Path, *, split: str | None = "test", new_captions: bool = False, **options: Any
+    path: str | PathLike[str], *, split: str | None = "test", new_captions: bool = False, **options: Any
 ) -> Report:
     """Evaluates an `embeddings.h5` as it is; options as in `evaluate_checkpoint`."""
     embeddings = read_embeddings(path)
     options["known"] = training_texts(embeddings.catalogue) if new_captions else None
     source = {"dataset": embeddings.dataset, "embeddings": str(path)}
-    report = evaluate(embeddings, source, split=split, **options)
-    return replace(report, warnings=(*report.warnings, *filter(None, _doubts(embeddings, split))))
+    return _warned(evaluate(embeddings, source, split=split, **options), _doubts(embeddings, split))
 
 
 def _doubts(embeddings: Embeddings, split: str | None) -> Iterator[str]:
     """What may have changed since the embeddings were made, and which images were seen in training."""
-    made_by = standing_checkpoint(Path(embeddings.checkpoint))
-    if made_by.is_file() and file_sha256(made_by) != embeddings.checkpoint_sha256:
-        yield f"{made_by} is another checkpoint than made these embeddings, perhaps trained on since"
+    made_by = embeddings.made_by
+    path = standing_checkpoint(Path(made_by.checkpoint))
+    if path.is_file():
+        now = replace(made_by, checkpoint=str(path), sha256=file_sha256(path))
+        if difference := made_by.difference(now):
+            yield f"the embeddings were {difference}: was it trained on since?"
     yield changed_since(embeddings)
     if split:
         marks = [vector.tobytes() for vector in embeddings.image]

@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from swancli.errors import SwanError
-from swancli.store.embeddings import Embeddings
+from swancli.store.made_by import MadeBy
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -29,6 +30,7 @@ FORMS = (
 CLUSTER = re.compile(r"(?:(?P<token>.+)@)?(?P<host>[\w.-]+):(?P<port>\d{1,5})/?(?P<database>\w*)")
 LITE_HAS = {"LOCK", "collections", "databases"}  # in the folder that a database of Milvus Lite is
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+OTHER_COLLECTION = "name another: ?collection=NAME"
 TO_CONNECT, TO_ANSWER = 5, 60  # seconds that a cluster is waited for
 
 
@@ -56,7 +58,7 @@ class Address:
         return f"milvus://{place}{database}?collection={self.collection}{tls}"
 
 
-def parse_address(text: str, root: Path) -> Address:
+def parse_address(text: str, root: str | PathLike[str]) -> Address:
     """The address that a text of one of `FORMS` stands for.
 
     Args:
@@ -82,7 +84,7 @@ def parse_address(text: str, root: Path) -> Address:
     if tls not in ("true", "false"):
         raise SwanError(f"{shown}?tls={tls}: neither true nor false", "give tls=true, or leave it out")
     if lite:
-        path = Path(place).expanduser() if place else root / "milvus.db"
+        path = Path(place).expanduser() if place else Path(root) / "milvus.db"
         return Address(str(path), collection)
     protocol = "https" if tls == "true" else "http"
     token = unquote(cluster["token"]) if cluster["token"] else os.environ.get(TOKEN, "")
@@ -183,35 +185,18 @@ def patience(address: Address) -> float | None:
     return None if address.is_lite else TO_ANSWER
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a collection says of its vectors. checkpoint, vocab: paths, where they were at the upload."""
-
-    checkpoint_sha256: str
-    dimensions: int
-    checkpoint: str = ""
-    vocab: str = ""
-    variant: str = ""
-
-    def text(self) -> str:
-        """As the collection keeps it."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)})
+def card_text(made_by: MadeBy) -> str:
+    """What a collection keeps of the checkpoint that made its vectors; paths are absolute."""
+    paths = {name: getattr(made_by, name) for name in ("checkpoint", "vocab")}
+    paths = {name: path and str(Path(path).resolve()) for name, path in paths.items()}
+    return json.dumps({"format": FORMAT, "version": VERSION, **asdict(made_by), **paths})
 
 
-def card_of(embeddings: Embeddings) -> Card:
-    """The card of a collection for some embeddings."""
-    checkpoint, vocab = (
-        path and str(Path(path).resolve()) for path in (embeddings.checkpoint, embeddings.vocab)
-    )
-    width = embeddings.image.shape[1]
-    return Card(embeddings.checkpoint_sha256, width, checkpoint, vocab, embeddings.variant)
-
-
-def read_card(client: MilvusClient, address: Address) -> Card | None:
-    """What the collection at an address says of itself; None when there is none.
+def read_card(client: MilvusClient, address: Address) -> MadeBy | None:
+    """The checkpoint that made the vectors of a collection; None where there is no collection.
 
     Raises:
-        SwanError: something else made it, or another version of swan.
+        SwanError: something else made the collection, or another version of swan.
     """
     if not client.has_collection(address.collection):
         return None
@@ -220,33 +205,21 @@ def read_card(client: MilvusClient, address: Address) -> Card | None:
         content = json.loads(found.get("properties", {}).get(CARD) or found.get("description", ""))
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError
-        return Card(**{one.name: content[one.name] for one in fields(Card)})
+        return MadeBy(**{one.name: content[one.name] for one in fields(MadeBy)})
     except (ValueError, KeyError, TypeError):
         problem = f"{address}: a collection that this swan did not make"
-        raise SwanError(problem, "name another: ?collection=NAME") from None
+        raise SwanError(problem, OTHER_COLLECTION) from None
 
 
-def check_target(address: Address, checkpoint_sha256: str, dimensions: int) -> None:
+def check_target(address: Address, made_by: MadeBy) -> None:
     """Before an hour of encoding: whether vectors of a checkpoint can go to an address.
 
     Raises:
-        SwanError: it cannot be reached, or its collection is not of these vectors.
+        SwanError: it cannot be reached, or its collection holds vectors of another checkpoint.
     """
     with connected(address) as client:
-        check_card(read_card(client, address), Card(checkpoint_sha256, dimensions), address)
-
-
-def check_card(found: Card | None, wanted: Card, address: Address) -> None:
-    if not found:
-        return
-    mend = "name another: ?collection=NAME"
-    if found.checkpoint_sha256 != wanted.checkpoint_sha256:
-        theirs, ours = found.checkpoint_sha256[:12], wanted.checkpoint_sha256[:12]
-        problem = f"{address}: holds vectors of another checkpoint, {theirs} ({found.checkpoint})"
-        raise SwanError(f"{problem}; these are of {ours}", mend)
-    if found.dimensions != wanted.dimensions:
-        problem = f"{address}: holds vectors of {found.dimensions} dimensions"
-        raise SwanError(f"{problem}; these have {wanted.dimensions}", mend)
+        if found := read_card(client, address):
+            found.check(made_by, address, OTHER_COLLECTION)
 
 
 def count_images(client: MilvusClient, address: Address) -> int:

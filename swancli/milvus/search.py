@@ -11,20 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from swancli.errors import SwanError
 from swancli.evaluate.match_threshold import MatchThreshold
-from swancli.machine.device import choose_device
-from swancli.milvus.collection import Address, Card, connected, count_images, patience, read_card
-from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
+from swancli.milvus.collection import Address, connected, count_images, patience, read_card
+from swancli.model.checkpoint import file_sha256, load_maker
+from swancli.model.encoder import Encoder
+from swancli.query.questions import Asker, Hit, Scope
 from swancli.query.ranking import ROUNDING, similarities
-from swancli.query.search import Asker, Hit, Scope
 from swancli.store.catalogue import names_in
+from swancli.store.made_by import MadeBy
 from swancli.workspace import Workspace, standing_checkpoint
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImage:
     """An image that a question found, with its score, the cosine similarity."""
 
     dataset: str
@@ -67,7 +68,7 @@ class CollectionRanking:
         """What people should know of it; "" for nothing."""
         return "" if self._address.is_lite else "its index is Milvus' AUTOINDEX, which may miss some images"
 
-    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[Found]]:
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[FoundImage]]:
         """For each question, of float32 (Q, D), the best images; equal scores in the order of file names."""
         limit = min(top_k + SPARE, MOST)
         together = max(1, CELLS // (limit * vectors.shape[1]))
@@ -88,7 +89,7 @@ class CollectionRanking:
 
     def _ranked(
         self, question: np.ndarray, hits: list[dict[str, Any]], limit: int, top_k: int, threshold: float
-    ) -> list[Found]:
+    ) -> list[FoundImage]:
         """The best of what is proposed; more is asked for while what is left out may be as good."""
         if not hits:
             return []
@@ -102,7 +103,7 @@ class CollectionRanking:
             (hits,) = self._proposed(question[None], limit)
         rows = [hit["entity"] for hit in hits]
         found = [
-            Found(row["dataset"], row["filename"], row["scene"], float(score))
+            FoundImage(row["dataset"], row["filename"], row["scene"], float(score))
             for row, score in zip(rows, scores, strict=True)
         ]
         found.sort(key=lambda one: (-one.score, one.filename, one.dataset))
@@ -119,10 +120,8 @@ class CollectionSearcher(Asker):
         filename: of each row that its hits name; it grows with the answers.
     """
 
-    def __init__(
-        self, client: MilvusClient, address: Address, size: int, checkpoint: Checkpoint, device: torch.device
-    ) -> None:
-        super().__init__(checkpoint, device)
+    def __init__(self, client: MilvusClient, address: Address, size: int, encoder: Encoder) -> None:
+        super().__init__(encoder)
         self._size = size
         self.filename: list[str] = []
         self._client, self._address = client, address
@@ -157,7 +156,7 @@ class CollectionSearcher(Asker):
                 for rank, one in enumerate(found, start=1)
             )
 
-    def _row(self, found: Found) -> int:
+    def _row(self, found: FoundImage) -> int:
         """The number by which the picture of a hit is asked for."""
         image = found.dataset, found.filename
         if image not in self._rows:
@@ -204,7 +203,7 @@ class CollectionSearcher(Asker):
 
         The index of a cluster may miss the only one, so where nothing is found all are looked at.
         """
-        width = self.checkpoint.model.settings.embed_dim
+        width = self.encoder.dimensions
         any_question = np.full((1, width), width**-0.5, np.float32)
         ranking = CollectionRanking(self._client, self._address, condition, self._size)
         return bool(next(ranking.best(any_question, 1))) or bool(self._query(condition, "id", 1))
@@ -245,8 +244,8 @@ def open_collection(
     device: str = "auto",
     *,
     workspace: Workspace,
-    checkpoint: Path | None = None,
-    vocab: Path | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    vocab: str | PathLike[str] | None = None,
     texts_only: bool = False,
 ) -> Iterator[CollectionSearcher]:
     """Opens a collection and the checkpoint that made its vectors.
@@ -262,37 +261,27 @@ def open_collection(
     if address.is_lite and not Path(address.uri).exists():  # which opening would make
         raise SwanError(f"{address.uri}: no such database", fill)
     with connected(address) as client:
-        card = read_card(client, address)
-        if not card:
+        made_by = read_card(client, address)
+        if not made_by:
             raise SwanError(f"{address}: no such collection", fill)
-        made_by = _checkpoint_of(card, address, checkpoint, workspace)
         client.load_collection(address.collection)
         size = count_images(client, address)
         if not size:
             raise SwanError(f"{address}: holds nothing to search", fill)
-        vocab = vocab or (Path(card.vocab) if card.vocab else None)
-        model = load_checkpoint(made_by, vocab, captions_only=texts_only)
-        yield CollectionSearcher(client, address, size, model, choose_device(device))
-
-
-def _checkpoint_of(card: Card, address: Address, given: Path | None, workspace: Workspace) -> Path:
-    """The checkpoint that made a collection's vectors: the one given, where it was, or the newest run's."""
-    places = [given] if given else [standing_checkpoint(Path(card.checkpoint))]
-    if not given:
-        with suppress(SwanError):  # no run
-            places.append(workspace.find_run().best)
-    found = [path for path in places if path.is_file()]
-    if not found:
-        raise SwanError(
-            f"{places[0]}: the checkpoint that made the vectors of {address} is not there",
-            "say where it is: --checkpoint FILE",
-        )
-    hashes = {file_sha256(path): path for path in found}
-    if card.checkpoint_sha256 not in hashes:
-        other, path = next(iter(hashes.items()))
-        problem = f"{address}: its vectors were made by checkpoint {card.checkpoint_sha256[:12]}"
-        raise SwanError(
-            f"{problem} ({card.checkpoint}); {path} is {other[:12]}",
+        loaded = load_maker(
+            made_by,
+            address,
             "give the one that made them: --checkpoint FILE; or fill another: ?collection=NAME",
+            checkpoint=checkpoint or _maker(made_by, workspace),
+            vocab=vocab,
+            captions_only=texts_only,
         )
-    return hashes[card.checkpoint_sha256]
+        yield CollectionSearcher(client, address, size, Encoder(loaded, device))
+
+
+def _maker(made_by: MadeBy, workspace: Workspace) -> Path | None:
+    """The checkpoint that made a collection, in its place or the newest run; None where it is in neither."""
+    places = [standing_checkpoint(Path(made_by.checkpoint))]
+    with suppress(SwanError):  # no run
+        places.append(workspace.find_run().best)
+    return next((path for path in places if path.is_file() and file_sha256(path) == made_by.sha256), None)

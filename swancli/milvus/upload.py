@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,9 @@ from swancli.errors import SwanError
 from swancli.machine.progress import Progress, quiet
 from swancli.milvus.collection import (
     CARD,
+    OTHER_COLLECTION,
     Address,
-    Card,
-    card_of,
-    check_card,
+    card_text,
     connected,
     count_images,
     patience,
@@ -35,6 +35,7 @@ from swancli.milvus.collection import (
 )
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.hdf5 import EMBEDDINGS, damage_named, texts_in
+from swancli.store.made_by import MadeBy
 from swancli.store.vectors import BLOCK, read_rows
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ FACTS = ("filename", "scene", "split", "dataset", "checkpoint")  # columns besid
 # connections and collections
 
 
-def _open_for_upload(client: MilvusClient, address: Address, card: Card) -> None:
+def _open_for_upload(client: MilvusClient, address: Address, made_by: MadeBy) -> None:
     """The collection, made where there is none, with its index, ready to be asked.
 
     A process that was killed between these steps leaves what the next one goes on with.
@@ -62,17 +63,19 @@ def _open_for_upload(client: MilvusClient, address: Address, card: Card) -> None
     from pymilvus import DataType
 
     found, name = read_card(client, address), address.collection
-    check_card(found, card, address)
-    if not found:
-        schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=card.text())
+    if found:
+        found.check(made_by, address, OTHER_COLLECTION)
+    else:
+        card = card_text(made_by)
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=card)
         schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=32)
-        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=card.dimensions)
+        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=made_by.dimensions)
         for column in FACTS:
             absent = column in ("scene", "split")
             schema.add_field(column, DataType.VARCHAR, max_length=TEXT_BYTES, nullable=absent)
         # Strong: who asks after an upload finds all of it, on whichever machine of a cluster.
         consistency = {} if address.is_lite else {"consistency_level": "Strong"}
-        client.create_collection(name, schema=schema, properties={CARD: card.text()}, **consistency)
+        client.create_collection(name, schema=schema, properties={CARD: card}, **consistency)
     if not client.list_indexes(name):
         index = client.prepare_index_params()
         kind = "FLAT" if address.is_lite else "AUTOINDEX"
@@ -113,7 +116,7 @@ def content_key(dataset: str, filename: str, content: bytes) -> str:
     return digest.hexdigest()
 
 
-def upload(path: Path, address: Address, progress: Progress = quiet) -> Upload:
+def upload(path: str | PathLike[str], address: Address, progress: Progress = quiet) -> Upload:
     """Brings the image vectors of an embeddings file into a collection, made where there is none.
 
     What stands there already is passed over, so it may be run again after whatever ended it, and goes on.
@@ -129,7 +132,7 @@ def upload(path: Path, address: Address, progress: Progress = quiet) -> Upload:
         if not count:
             raise SwanError(f"{path}: holds no images", "embed some: swan embed --images DIR")
         digests = _digests(file, count)
-        _open_for_upload(client, address, card_of(embeddings))
+        _open_for_upload(client, address, embeddings.made_by)
         done, new, changed = 0, 0, 0
         progress("upload", 0, count)
         for start in range(0, count, BLOCK):
@@ -165,7 +168,7 @@ def _records(
         content = vector.tobytes() if digests is None else digests[row].encode()
         key = content_key(embeddings.dataset, catalogue.filename[row], content)
         facts = (catalogue.filename[row], catalogue.scene[row], catalogue.split[row])
-        facts += (embeddings.dataset, embeddings.checkpoint_sha256)
+        facts += (embeddings.dataset, embeddings.made_by.sha256)
         records.setdefault(key, {"id": key, "embedding": vector, **dict(zip(FACTS, facts, strict=True))})
     return records
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 from argparse import Namespace
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store.hdf5 import CREATED_BY
+from swancli.store.made_by import MadeBy
 from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
 from swancli.vocab.vocabulary import Vocabulary, read_vocabulary
+from swancli.workspace import Run, named_checkpoint, standing_checkpoint
 
 FORMAT, VERSION = "swan-checkpoint", 1
 WORD_VECTORS = "text_tower.word_vectors.weight"
@@ -45,9 +48,26 @@ class Checkpoint:
     sha256: str
     vocab: Path | None = None
 
+    @classmethod
+    def unsaved(cls, model: Swan, vocabulary: Vocabulary) -> Checkpoint:
+        """A model in memory that no file holds, such as one in training."""
+        return cls(Path(), model, vocabulary, {}, {}, "")
+
+    @property
+    def made_by(self) -> MadeBy:
+        """What is recorded beside the vectors that it makes."""
+        settings = self.model.settings
+        vocab = str(self.vocab or "")
+        return MadeBy(str(self.path), self.sha256, settings.embed_dim, settings.variant, vocab)
+
+
+def checkpoint_file(name: str | PathLike[str] | Run) -> Path:
+    """The file that a name of a checkpoint stands for: a path, `shipped`, or a run, whose best is meant."""
+    return name.best if isinstance(name, Run) else named_checkpoint(Path(name))
+
 
 def save_checkpoint(
-    path: Path,
+    path: str | PathLike[str],
     model: Swan,
     vocabulary: Vocabulary,
     origin: dict[str, Any],
@@ -64,15 +84,20 @@ def save_checkpoint(
         "model": model.state_dict(),
         "training": training or {},
     }
-    write_torch_file(path, content)
+    write_torch_file(Path(path), content)
 
 
 def load_checkpoint(
-    path: Path, vocab: Path | None = None, *, spare: bool = False, captions_only: bool = False
+    checkpoint: str | PathLike[str] | Run,
+    vocab: str | PathLike[str] | None = None,
+    *,
+    spare: bool = False,
+    captions_only: bool = False,
 ) -> Checkpoint:
     """Reads a checkpoint, ours or the published code's; nothing in the file can execute.
 
     Args:
+        checkpoint: see `checkpoint_file`.
         vocab: the vocabulary of a published checkpoint, which carries none: a `vocab.h5` or its JSON.
         spare: pass over `vocab` where the checkpoint carries its own, which is else an error.
         captions_only: leave the model's image side out, as `Swan` does.
@@ -81,17 +106,48 @@ def load_checkpoint(
         StoreError: no such file, not a checkpoint, another version, or weights that do not fit.
         SwanError: the vocabulary is missing, too large, or not asked for.
     """
+    path = checkpoint_file(checkpoint)
     content = read_torch_file(path, TRAIN_AGAIN, in_part=captions_only)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if vocab and not spare:
             raise SwanError(f"{path}: carries its own vocabulary", "leave --vocab out")
         return _load_own(path, content, captions_only)
     if isinstance(content, dict) and is_published(content.get("model")):
-        return _load_published(path, content, vocab, captions_only)
+        return _load_published(path, content, Path(vocab) if vocab else None, captions_only)
     raise StoreError(
         f"{path}: not a swan checkpoint",
         "give a best.pt or last.pt of `swan train`, or a checkpoint of the published code",
     )
+
+
+def load_maker(
+    made_by: MadeBy,
+    name: object,
+    fix: str,
+    *,
+    checkpoint: str | PathLike[str] | Run | None = None,
+    vocab: str | PathLike[str] | None = None,
+    captions_only: bool = False,
+) -> Checkpoint:
+    """Reads the checkpoint that made some vectors.
+
+    Args:
+        name: of the file or collection that holds the vectors.
+        fix: what to do where another checkpoint made them.
+        checkpoint: where it is now; None for where it was when the vectors were made.
+        vocab: of a published checkpoint, as `checkpoint`.
+        captions_only: as in `load_checkpoint`.
+
+    Raises:
+        SwanError: it does not exist, cannot be read, or is not the one that made them.
+    """
+    path = checkpoint_file(checkpoint or standing_checkpoint(Path(made_by.checkpoint)))
+    if not path.is_file():
+        problem = f"{path}: no such file, the checkpoint that made {name}"
+        raise StoreError(problem, "say where it is: --checkpoint FILE")
+    loaded = load_checkpoint(path, vocab or made_by.vocab or None, captions_only=captions_only)
+    made_by.check(loaded.made_by, name, fix)
+    return loaded
 
 
 def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Checkpoint:
@@ -186,7 +242,7 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
     model.load_state_dict(weights)
 
 
-def export_published(checkpoint: Checkpoint, path: Path) -> None:
+def export_published(checkpoint: Checkpoint, path: str | PathLike[str]) -> None:
     """Writes a checkpoint in the layout of the published code, which loads it on its side.
 
     Raises:
@@ -200,13 +256,13 @@ def export_published(checkpoint: Checkpoint, path: Path) -> None:
         "args": Namespace(created_by=CREATED_BY, **origin),
         "Eiters": origin.get("steps", 0),
     }
-    write_torch_file(path, content)
+    write_torch_file(Path(path), content)
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: str | PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -1,26 +1,40 @@
-"""Items in, embeddings out, in batches: the encoding that `train`, `eval`, `embed` and `query` share."""
+"""Images and captions in, embeddings out: the encoding that every command and the Python interface share.
+
+    encoder = Encoder("shipped")
+    encoder.images(["a.tif", "b.jpg"]) @ encoder.captions(["many boats in a harbor"]).T
+
+Letters in shapes: N images, M captions, D embedding.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
-from swancli.images import pixel_digest, resize_image
-from swancli.machine.device import autocast, image_batch, move, pinned, reading_threads
+from swancli.errors import SwanError
+from swancli.images import pixel_digest, pixels_of, resize_image
+from swancli.machine.device import autocast, choose_device, image_batch, move, pinned, reading_threads
 from swancli.machine.progress import Progress, quiet
 from swancli.machine.threads import in_order, read_ahead
+from swancli.model.checkpoint import Checkpoint, load_checkpoint
 from swancli.model.inputs import normalise, pad_tokens, stack_images
-from swancli.model.swan import Swan
-from swancli.vocab.vocabulary import Vocabulary
+from swancli.store.catalogue import Catalogue
+from swancli.store.dataset import Dataset
+from swancli.store.made_by import MadeBy
+from swancli.workspace import Run
 
-# The published evaluation pads captions in shards of so many (item 4): when testing, and when validating.
+# The published evaluation pads captions in shards of this many (item 4): when testing, and when validating.
 TEST_SHARD, VALIDATION_SHARD = 128, 256
 CAPTIONS = 256  # encoded at a time
 GATHERED = 64  # batches of images, after which their embeddings are put together
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -48,118 +62,274 @@ class EncodedPiece:
     pictures: list[Picture]
 
 
-def encode_images(
-    model: Swan,
-    read_image: Callable[[int], np.ndarray],
-    rows: Sequence[int],
-    *,
-    device: torch.device,
-    digests: Sequence[str] | None = None,
-    batch_size: int | None = None,
-    precision: str = "fp32",
-    progress: Progress = quiet,
-) -> np.ndarray:
-    """Embeddings of images; identical pictures are encoded once.
+class Encoder:
+    """A checkpoint on a device, ready to encode images and captions.
 
     Args:
-        read_image: from a row to its uint8 (H, W, 3) pixels.
-        rows: which rows, in the order of the result.
-        digests: of each row's pixels, equal when they are; None to make them of what is read.
-        batch_size: images at a time; None for as many as suit the device.
+        checkpoint: "shipped", the path of a checkpoint (ours or the published code's), a run, or a
+            checkpoint that is loaded.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes a GPU when there is one.
+        precision: "fp32" or "bf16", which is faster on GPUs and changes embeddings a little.
+        batch_size: images encoded at a time; None for 32, on a GPU 256.
+        vocab: the vocabulary of a published checkpoint, which carries none: a `vocab.h5` or its JSON.
+        captions_only: leave the image side in its file. It then encodes captions alone, and loads faster.
 
-    Returns:
-        float32 (len(rows), D), L2-normalised.
+    Attributes:
+        checkpoint: the loaded checkpoint.
+        device: `torch.device` that computes.
+        precision: as given.
+        batch_size: images encoded at a time.
+
+    Raises:
+        SwanError: the checkpoint cannot be read, or there is no such device or precision.
     """
-    # Of pictures known to be equal the first is read, of others all.
-    places = range(len(rows)) if digests is None else first_of_each(digests).tolist()
 
-    def load(place: int) -> tuple[np.ndarray, Picture]:
-        pixels = read_image(rows[place])
-        return pixels, Picture("", None, pixel_digest(pixels) if digests is None else digests[place])
+    def __init__(
+        self,
+        checkpoint: str | PathLike[str] | Run | Checkpoint,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+        batch_size: int | None = None,
+        vocab: str | PathLike[str] | None = None,
+        *,
+        captions_only: bool = False,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise SwanError(f"precision {precision!r}: not known", f"give {' or '.join(PRECISIONS)}")
+        if batch_size is not None and batch_size < 1:
+            raise SwanError(f"batch_size {batch_size}: less than 1")
+        self.device = choose_device(device) if isinstance(device, str) else device
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = load_checkpoint(checkpoint, vocab, captions_only=captions_only)
+        self.checkpoint = checkpoint
+        self.precision = precision
+        self.batch_size = batch_size or image_batch(self.device)
+        self._model = checkpoint.model.to(self.device, memory_format=torch.channels_last).eval()
 
-    def show(loaded: int) -> None:
-        done = len(rows) if loaded == len(places) else places[loaded - 1] + 1
-        progress("images", done if loaded else 0, len(rows))
+    @property
+    def dimensions(self) -> int:
+        """D, the length of an embedding."""
+        return self._model.settings.embed_dim
 
-    piece = (partial(load, place) for place in places)
-    options = {"batch_size": batch_size, "precision": precision, "progress": show}
-    (encoded,) = encode_pieces(model, [piece], device=device, **options)
-    if len(places) == len(rows):
+    @property
+    def made_by(self) -> MadeBy:
+        """What is recorded beside the embeddings that it makes."""
+        return self.checkpoint.made_by
+
+    # images
+
+    def images(
+        self, items: Iterable[str | PathLike[str] | Image | np.ndarray], progress: Progress = quiet
+    ) -> np.ndarray:
+        """Embeddings of images; identical pictures are encoded once.
+
+        A stream, such as a generator, is read as it is encoded, in another thread: a few batches of pixels
+        are in memory at a time.
+
+        Args:
+            items: paths, PIL images or uint8 (H, W, 3) arrays, RGB, of any size.
+            progress: called with "images", how many are read, and how many there are (0 while that is not
+                known).
+
+        Returns:
+            float32 (N, D), L2-normalised, in the order of the items.
+
+        Raises:
+            ImageError: an item cannot be read.
+            SwanError: an item is something else, or `items` is a single one.
+        """
+        if isinstance(items, (str, PathLike, Image)):
+            raise SwanError("images: several are needed, this is one", "give a list, as in images([one])")
+
+        def load(numbered: tuple[int, object]) -> tuple[np.ndarray, Picture]:
+            number, item = numbered
+            pixels = pixels_of(item, f"image {number}")
+            return pixels, Picture("", None, pixel_digest(pixels))
+
+        count = len(items) if hasattr(items, "__len__") else 0
+        loads = (partial(load, numbered) for numbered in enumerate(items))
+        return self._piece(loads, lambda loaded: progress("images", loaded, count))
+
+    def rows(self, dataset: Dataset, rows: np.ndarray, progress: Progress = quiet) -> np.ndarray:
+        """Embeddings of rows of a data set; pictures known to be equal are read and encoded once.
+
+        Args:
+            dataset: where the images are.
+            rows: int64 (N,), in the order of the result.
+
+        Returns:
+            float32 (N, D), L2-normalised.
+        """
+        digests = dataset.digests(rows)
+        places = first_of_each(digests)
+
+        def load(place: int) -> tuple[np.ndarray, Picture]:
+            return dataset.image(rows[place]), Picture("", None, digests[place])
+
+        def show(loaded: int) -> None:
+            done = len(rows) if loaded == len(places) else int(places[loaded - 1]) + 1
+            progress("images", done if loaded else 0, len(rows))
+
+        image = self._piece((partial(load, place) for place in places), show)
+        number = {digests[place]: index for index, place in enumerate(places)}
+        return image[[number[digest] for digest in digests]]
+
+    def _piece(self, loads: Iterable[Load], progress: Callable[[int], None]) -> np.ndarray:
+        (encoded,) = self.pieces([loads], progress)
         return encoded.image
-    number = {digests[place]: index for index, place in enumerate(places)}
-    return encoded.image[[number[digest] for digest in digests]]
 
+    def pieces(
+        self, pieces: Iterable[Iterable[Load]], progress: Callable[[int], None] = lambda loaded: None
+    ) -> Iterator[EncodedPiece]:
+        """Embeddings of pictures, piece by piece; identical pictures of a piece are encoded once.
 
-def first_of_each(values: Sequence[str] | np.ndarray) -> np.ndarray:
-    """int64 (n,), ascending: where each different one, of texts or numbers, stands first."""
-    values = np.asarray(values)
-    comparable = values.astype(str) if values.dtype.hasobject else values
-    return np.sort(np.unique(comparable, return_index=True)[1])
+        No batch holds pictures of two pieces, so the embeddings of a piece do not depend on the others.
+        Pictures of the next piece are read while one is encoded; close the generator before what it reads.
 
+        Args:
+            pieces: for each picture what loads it, perhaps in another thread.
+            progress: called with the number of pictures loaded so far.
+        """
+        encoded, vectors = [], [np.empty((0, self.dimensions), np.float32)]
+        progress(0)
+        with closing(read_ahead(self._batches(pieces))) as batches:
+            for batch, loaded, pictures in batches:
+                if batch is not None:
+                    with torch.inference_mode(), autocast(self.device, self.precision):
+                        pixels = normalise(move(batch, self.device))
+                        encoded.append(move(self._model.encode_images(pixels), "cpu"))
+                # Many small results, each left where it was allocated, would keep the memory between them.
+                if encoded and (len(encoded) == GATHERED or pictures is not None):
+                    vectors.append(self._gathered(encoded))
+                    encoded.clear()
+                progress(loaded)
+                if pictures is not None:
+                    yield EncodedPiece(_row_each(np.concatenate(vectors), pictures), pictures)
+                    vectors = vectors[:1]
 
-def encode_pieces(
-    model: Swan,
-    pieces: Iterable[Iterable[Load]],
-    *,
-    device: torch.device,
-    batch_size: int | None = None,
-    precision: str = "fp32",
-    progress: Callable[[int], None] = lambda loaded: None,
-) -> Iterator[EncodedPiece]:
-    """Embeddings of pictures, piece by piece; identical pictures of a piece are encoded once.
+    def _batches(
+        self, pieces: Iterable[Iterable[Load]]
+    ) -> Iterator[tuple[torch.Tensor | None, int, list[Picture] | None]]:
+        """Batches of pixels, how many pictures are loaded, and at the end of a piece its pictures."""
+        size = self._model.settings.image_size
 
-    No batch holds pictures of two pieces, so what becomes of a piece does not depend on the others. Pictures
-    of the next one are read while one is encoded.
+        def entries() -> Iterator[Load | None]:
+            for piece in pieces:
+                yield from piece
+                yield None  # the border
 
-    Args:
-        pieces: for each picture what loads it, perhaps in another thread.
-        batch_size: images at a time; None for as many as suit the device.
-        progress: is told how many pictures are loaded so far.
-    """
-    batch_size = batch_size or image_batch(device)
-    size = model.settings.image_size
+        def load(entry: Load | None) -> tuple[np.ndarray | None, Picture | None]:
+            pixels, picture = entry() if entry else (None, None)
+            return None if pixels is None else resize_image(pixels, size, size), picture
 
-    def entries() -> Iterator[Load | None]:
-        for piece in pieces:
-            yield from piece
-            yield None  # the border
-
-    def load(entry: Load | None) -> tuple[np.ndarray | None, Picture | None]:
-        pixels, picture = entry() if entry else (None, None)
-        return None if pixels is None else resize_image(pixels, size, size), picture
-
-    def batches() -> Iterator[tuple[torch.Tensor | None, int, list[Picture] | None]]:
         loaded, pictures, seen, waiting = 0, [], set(), []
-        for pixels, picture in in_order(load, entries(), reading_threads(device)):
+        for pixels, picture in in_order(load, entries(), reading_threads(self.device)):
             if picture:
                 loaded += 1
                 pictures.append(picture)
                 if pixels is not None and picture.digest not in seen:
                     seen.add(picture.digest)
                     waiting.append(pixels)
-            if not picture or len(waiting) == batch_size:
-                batch = pinned(stack_images(waiting, size), device) if waiting else None
+            if not picture or len(waiting) == self.batch_size:
+                batch = pinned(stack_images(waiting, size), self.device) if waiting else None
                 yield batch, loaded, None if picture else pictures
                 waiting = []
             if not picture:
                 pictures, seen = [], set()
 
-    model.eval()
-    encoded, vectors = [], [np.empty((0, model.settings.embed_dim), np.float32)]
-    progress(0)
-    for batch, loaded, pictures in read_ahead(batches()):
-        if batch is not None:
-            with torch.inference_mode(), autocast(device, precision):
-                pixels = normalise(move(batch, device))
-                encoded.append(move(model.encode_images(pixels), "cpu"))
-        # Thousands of small results, each kept where it came to lie, would keep the memory between them too.
-        if encoded and (len(encoded) == GATHERED or pictures is not None):
-            vectors.append(_gathered(encoded, device))
-            encoded.clear()
-        progress(loaded)
-        if pictures is not None:
-            yield EncodedPiece(_row_each(np.concatenate(vectors), pictures), pictures)
-            vectors = vectors[:1]
+    def views(self, batches: Iterable[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> np.ndarray:
+        """Embeddings of images whose deep maps a frozen backbone made before.
+
+        Args:
+            batches: uint8 (B, 3, S, S) pixels and their maps, see `Swan.encode_images`; at least one.
+
+        Returns:
+            float32 (N, D), L2-normalised.
+        """
+        encoded = []
+        for pixels, deep in batches:
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                deep = {depth: move(values, self.device) for depth, values in deep.items()}
+                pixels = normalise(move(pixels, self.device))
+                encoded.append(move(self._model.encode_images(pixels, deep), "cpu"))
+        return self._gathered(encoded)
+
+    # captions
+
+    def captions(
+        self, texts: Iterable[str], progress: Progress = quiet, *, shard: int = TEST_SHARD
+    ) -> np.ndarray:
+        """Embeddings of captions; captions of the same words are encoded once, in order of length.
+
+        Where padding counts (item 4 of the published code) an embedding depends on the captions beside it.
+        They are then encoded as published: in the order given, in shards padded each to its own longest.
+
+        Args:
+            texts: the captions.
+            progress: called with "captions", how many are encoded, and how many there are.
+            shard: captions in a shard, where they are encoded as published.
+
+        Returns:
+            float32 (M, D), L2-normalised.
+
+        Raises:
+            SwanError: an item is not text, or `texts` is a single one.
+        """
+        if isinstance(texts, str):
+            raise SwanError("captions: several are needed, this is one text", "give a list: captions([text])")
+        numbers = [tuple(self._numbers(text, place)) for place, text in enumerate(texts)]
+        batch_size = CAPTIONS
+        if self._model.settings.quirks.counted_padding:
+            ordered, rows, batch_size = numbers, list(range(len(numbers))), shard
+        else:
+            ordered = sorted(set(numbers), key=lambda words: (len(words), words))
+            place = {words: index for index, words in enumerate(ordered)}
+            rows = [place[words] for words in numbers]
+        encoded = []
+        progress("captions", 0, len(ordered))
+        for start in range(0, len(ordered), batch_size):
+            tokens, lengths = pad_tokens(ordered[start : start + batch_size])
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                tokens = move(tokens, self.device)
+                encoded.append(move(self._model.encode_captions(tokens, lengths), "cpu"))
+            progress("captions", min(start + batch_size, len(ordered)), len(ordered))
+        if not encoded:
+            return np.empty((0, self.dimensions), dtype=np.float32)
+        return self._gathered(encoded)[rows]
+
+    def _numbers(self, text: object, place: int) -> list[int]:
+        if not isinstance(text, str):
+            raise SwanError(f"caption {place}: {type(text).__name__} is not text", "give strings")
+        return self.checkpoint.vocabulary.encode(text)
+
+    def captions_of(self, catalogue: Catalogue, progress: Progress = quiet) -> np.ndarray:
+        """Embeddings of all captions of a catalogue, as float32 (M, D), L2-normalised.
+
+        Where padding counts (item 4), each split is encoded by itself, in shards of the size it has there.
+        """
+        texts = catalogue.text
+        if not self._model.settings.quirks.counted_padding:
+            return self.captions(texts, progress)
+        caption = np.empty((len(texts), self.dimensions), np.float32)
+        split = catalogue.split[catalogue.image]
+        for name in dict.fromkeys(split):
+            rows = np.flatnonzero(split == name)
+            shard = VALIDATION_SHARD if name == "val" else TEST_SHARD
+            caption[rows] = self.captions(texts[rows], progress, shard=shard)
+        return caption
+
+    def _gathered(self, encoded: Sequence[torch.Tensor]) -> np.ndarray:
+        """Batches that were sent to the CPU, as one array, once the last of them has arrived."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return torch.cat(list(encoded)).numpy()
+
+
+def first_of_each(values: Sequence[str] | np.ndarray) -> np.ndarray:
+    """int64 (n,), ascending: the first place of each different one, of texts or numbers."""
+    values = np.asarray(values)
+    comparable = values.astype(str) if values.dtype.hasobject else values
+    return np.sort(np.unique(comparable, return_index=True)[1])
 
 
 def _row_each(vectors: np.ndarray, pictures: list[Picture]) -> np.ndarray:
@@ -169,53 +339,3 @@ def _row_each(vectors: np.ndarray, pictures: list[Picture]) -> np.ndarray:
         return vectors
     number = {digest: index for index, digest in enumerate(dict.fromkeys(digests))}
     return vectors[[number[digest] for digest in digests]]
-
-
-def encode_captions(
-    model: Swan,
-    vocabulary: Vocabulary,
-    texts: Sequence[str],
-    *,
-    device: torch.device,
-    batch_size: int | None = None,
-    shard: int = TEST_SHARD,
-    precision: str = "fp32",
-    progress: Progress = quiet,
-) -> np.ndarray:
-    """Embeddings of captions; captions of the same words are encoded once, in order of length.
-
-    Where padding counts (item 4 of the published code) an embedding depends on the captions beside it, so
-    they are taken as published: in the order given, in shards padded each to its own longest.
-
-    Args:
-        batch_size: captions encoded at a time; None for `CAPTIONS`. shard: the same, as published.
-
-    Returns:
-        float32 (len(texts), D), L2-normalised.
-    """
-    batch_size = batch_size or CAPTIONS
-    numbers = [tuple(vocabulary.encode(text)) for text in texts]
-    if model.settings.quirks.counted_padding:
-        ordered, rows, batch_size = numbers, list(range(len(numbers))), shard
-    else:
-        ordered = sorted(set(numbers), key=lambda words: (len(words), words))
-        place = {words: index for index, words in enumerate(ordered)}
-        rows = [place[words] for words in numbers]
-    model.eval()
-    encoded = []
-    progress("captions", 0, len(ordered))
-    for start in range(0, len(ordered), batch_size):
-        tokens, lengths = pad_tokens(ordered[start : start + batch_size])
-        with torch.inference_mode(), autocast(device, precision):
-            encoded.append(move(model.encode_captions(move(tokens, device), lengths), "cpu"))
-        progress("captions", min(start + batch_size, len(ordered)), len(ordered))
-    if not encoded:
-        return np.empty((0, model.settings.embed_dim), dtype=np.float32)
-    return _gathered(encoded, device)[rows]
-
-
-def _gathered(encoded: list[torch.Tensor], device: torch.device) -> np.ndarray:
-    """Batches that were sent to the CPU, as one array, once the last of them has arrived."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return torch.cat(encoded).numpy()

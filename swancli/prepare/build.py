@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,8 @@ class PrepareSettings:
     """
 
     name: str
-    source: Path | None = None
-    images: Path | None = None
+    source: str | PathLike[str] | None = None
+    images: str | PathLike[str] | None = None
     format: str | None = None
     size: int | None = None
     missing: str = "error"
@@ -118,7 +119,9 @@ class Row:
     digest: str
 
 
-def prepare_dataset(settings: PrepareSettings, output: Path, progress: Progress = quiet) -> Summary:
+def prepare_dataset(
+    settings: PrepareSettings, output: str | PathLike[str], progress: Progress = quiet
+) -> Summary:
     """Reads a source, or generates the demo, and writes `dataset.h5`.
 
     Args:
@@ -162,7 +165,7 @@ def _prepare_without_source(settings: PrepareSettings, output: Path, progress: P
 
 
 def prepare_demo(
-    output: Path,
+    output: str | PathLike[str],
     images: int = DEMO_IMAGES,
     seed: int = 0,
     progress: Progress = quiet,
@@ -302,7 +305,7 @@ def _load(image: Listed, folder: Path, shape: tuple[int, int] | None) -> Row | I
 
 
 def write_dataset(
-    output: Path,
+    output: str | PathLike[str],
     name: str,
     shape: tuple[int, int] | None,
     rows: Iterable[Row],

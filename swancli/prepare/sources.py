@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from swancli.errors import SwanError
@@ -46,7 +47,9 @@ class Source:
         return path
 
 
-def read_source(path: Path, format: str | None = None, images: Path | None = None) -> Source:
+def read_source(
+    path: str | PathLike[str], format: str | None = None, images: str | PathLike[str] | None = None
+) -> Source:
     """Reads a source's entries, in its order.
 
     Args:
@@ -58,6 +61,7 @@ def read_source(path: Path, format: str | None = None, images: Path | None = Non
         SwanError: nothing there, no known format or several, or something in the source is wrong; names the
             file and the place in it.
     """
+    path, images = Path(path), Path(images) if images else None
     if not path.exists():
         raise SwanError(f"{path}: no such source", "give a file or a folder that exists: --source PATH")
     listing, kind = _find_listing(path, format)

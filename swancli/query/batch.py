@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from swancli.errors import SwanError
-from swancli.query.search import Question
+from swancli.query.questions import Question
 
 QUESTIONS = 256  # answered at a time, at most
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,9 +81,9 @@ class IndexCard:
         )
 
 
-def index_path(embeddings: Path) -> Path:
+def index_path(embeddings: str | PathLike[str]) -> Path:
     """Where the index of an embeddings file stands: beside it, embeddings.index for embeddings.h5."""
-    return embeddings.with_suffix(".index")
+    return Path(embeddings).with_suffix(".index")
 
 
 def load_faiss() -> ModuleType:
@@ -105,7 +106,7 @@ def load_faiss() -> ModuleType:
 # building
 
 
-def build_index(path: Path, kind: str, progress: Progress = quiet) -> IndexCard:
+def build_index(path: str | PathLike[str], kind: str, progress: Progress = quiet) -> IndexCard:
     """Writes the index of an embeddings file beside it.
 
     On one thread the same embeddings give the same index; on several, hnsw's links depend on their timing.

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from swancli.errors import SwanError
-from swancli.query.search import Answer, Hit
+from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
 
@@ -61,7 +61,7 @@ class Section:
         return notes
 
 
-def write_page(path: Path, answers: Sequence[Answer], pictures: Pictures) -> None:
+def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
     """Writes a page of answers, one file that needs no other; a picture that is gone is told in its place."""
     sections = [
         Section(answer, [_embedded(f"q{number}-{hit.rank}", hit, pictures) for hit in answer.hits])

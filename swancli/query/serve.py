@@ -34,7 +34,8 @@ from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
 from swancli.query.page import SIDE, Card, Section, render_page
-from swancli.query.search import Answer, Find, Question, Scope, Searcher
+from swancli.query.questions import Answer, Find, Question, Scope
+from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
 from swancli.store.pictures import Pictures, jpeg
 
@@ -208,7 +209,7 @@ class Service:
             pixels = decode_image(data, name, LARGEST_PICTURE)
         key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
         with self._asking:
-            self._uploads[key] = Upload(self.searcher.image_vector(pixels), name, preview)
+            self._uploads[key] = Upload(self.searcher.encoder.images([pixels]), name, preview)
             self._uploads.move_to_end(key)
             while len(self._uploads) > KEPT_UPLOADS:
                 self._uploads.popitem(last=False)

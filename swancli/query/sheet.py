@@ -6,18 +6,18 @@ swan query "many boats in a harbor" --sheet hits.png
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 
 from swancli.errors import SwanError
 from swancli.evaluate.plots import Result, contact_sheet, style
-from swancli.query.search import Answer, Hit
+from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
 
 MOST = 100  # images, and queries, that a sheet is laid out for in reasonable time
 
 
-def write_sheet(path: Path, answers: Sequence[Answer], pictures: Pictures) -> None:
+def write_sheet(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
     """Writes the images of some answers as one PNG file, each with its rank, score and scene.
 
     Raises:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from swancli.errors import SwanError
 from swancli.images import LEADS_OUT, LEADS_OUT_MEND, leads_out
 from swancli.machine.progress import Progress, quiet
-from swancli.model.checkpoint import Checkpoint
-from swancli.model.encoder import encode_captions
+from swancli.model.encoder import Encoder
 from swancli.scene_image.heat import HeatMap, heat_map, local_maxima
 from swancli.scene_image.localization import PEAK, Indicators, indicators
 from swancli.scene_image.raster import Raster, require_rasterio
@@ -67,7 +66,9 @@ class Localization:
         return {**self.source, "annotations": len(rows), "scenes": scenes, **self.mean(), "each": rows}
 
 
-def read_annotations(path: Path, images: Path | None = None) -> list[Annotation]:
+def read_annotations(
+    path: str | PathLike[str], images: str | PathLike[str] | None = None
+) -> list[Annotation]:
     """Reads a JSON list of `{"jpg_name", "caption", "points": [[[x, y], ...], ...]}`, polygons in pixels.
 
     Args:
@@ -76,6 +77,7 @@ def read_annotations(path: Path, images: Path | None = None) -> list[Annotation]
     Raises:
         SwanError: the file is absent or not such a list, or a scene is not there.
     """
+    path, images = Path(path), Path(images) if images else None
     mend = 'give a JSON list of {"jpg_name", "caption", "points": [[[x, y], ...], ...]}'
     entries = read_json(path, mend)
     if not isinstance(entries, list) or not entries:
@@ -109,13 +111,11 @@ def read_annotations(path: Path, images: Path | None = None) -> list[Annotation]
 
 
 def evaluate_localization(
-    checkpoint: Checkpoint,
+    encoder: Encoder,
     annotations: Sequence[Annotation],
     source: dict[str, str],
     *,
     sizes: Sequence[int] = (),
-    device: torch.device,
-    batch_size: int | None = None,
     progress: Progress = quiet,
 ) -> Localization:
     """The indicators of each annotation; the tiles of a scene are embedded once for all its captions.
@@ -126,7 +126,6 @@ def evaluate_localization(
     Raises:
         SwanError: a scene is damaged, or a true region lies outside of it.
     """
-    model = checkpoint.model.to(device, memory_format=torch.channels_last)
     found: dict[int, Indicators] = {}
     scenes = list(dict.fromkeys(annotation.scene for annotation in annotations))
     progress("scenes", 0, len(scenes))
@@ -134,11 +133,11 @@ def evaluate_localization(
         rows = [row for row, annotation in enumerate(annotations) if annotation.scene == scene]
         captions = [annotations[row].caption for row in rows]
         # One by one, since captions of the published variant depend on those beside them (item 4).
-        vectors = [encode_captions(model, checkpoint.vocabulary, [text], device=device) for text in captions]
+        vectors = [encoder.captions([text]) for text in captions]
         with Raster(scene) as raster:
             frame = raster.frame
             boxes = scene_boxes(frame, sizes or TILE_SIZES)
-            blocks = embedded_tiles(model, raster, boxes, device=device, batch_size=batch_size)
+            blocks = embedded_tiles(encoder, raster, boxes)
             kept, scores = tile_scores(blocks, np.concatenate(vectors), scene)
         for row, caption_scores in zip(rows, scores.T, strict=True):
             heat = heat_map(boxes[kept], caption_scores, frame.height, frame.width)

@@ -11,7 +11,7 @@ import json
 import math
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,9 @@ def _geometry(rings: Sequence[np.ndarray]) -> dict[str, Any]:
 # files
 
 
-def write_geojson(path: Path, features: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
+def write_geojson(
+    path: str | PathLike[str], features: Sequence[dict[str, Any]], about: dict[str, Any]
+) -> None:
     """Writes a FeatureCollection; `about` holds further members of it, plain values."""
     collection = {"type": "FeatureCollection", **about, "features": list(features)}
     # A file name that is no UTF-8 becomes an escape of JSON.
@@ -133,7 +135,7 @@ def write_geojson(path: Path, features: Sequence[dict[str, Any]], about: dict[st
         json.dump(collection, file, ensure_ascii=False, indent=1)
 
 
-def write_heat_map(path: Path, heat: HeatMap, frame: Frame, query: str) -> None:
+def write_heat_map(path: str | PathLike[str], heat: HeatMap, frame: Frame, query: str) -> None:
     """Writes the map as a GeoTIFF of one float32 band in the scene's own coordinate system; NaN is no data.
 
     A pixel of it is a cell of the map, so it is coarser than the scene, and the transform goes with it.
@@ -164,7 +166,7 @@ def write_heat_map(path: Path, heat: HeatMap, frame: Frame, query: str) -> None:
         file.update_tags(query=query, score_at_0=lowest, score_at_1=highest)
 
 
-def write_overlay(path: Path, preview: np.ndarray, heat: HeatMap, boxes: np.ndarray) -> None:
+def write_overlay(path: str | PathLike[str], preview: np.ndarray, heat: HeatMap, boxes: np.ndarray) -> None:
     """Writes a PNG of the scene with the map over it, yellow to red as it rises, and the ranked hits.
 
     Args:

@@ -11,6 +11,7 @@ import threading
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 
@@ -123,8 +124,8 @@ class Raster:
             is read when it is called `.vrt`, since whoever names it so knows.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = path = Path(path)
         self._rasterio = require_rasterio()
         self._reading = threading.Lock()  # GDAL reads a file from one thread at a time
         if not path.is_file():

@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from swancli.errors import SwanError
-from swancli.images import decode_image, read_bytes
-from swancli.machine.device import choose_device
 from swancli.machine.progress import Progress, quiet
-from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
-from swancli.model.encoder import encode_images
-from swancli.query.search import Question, question_vectors, wordless
+from swancli.model.checkpoint import load_maker
+from swancli.model.encoder import Encoder
+from swancli.query.questions import Question, no_words_error, question_vectors
 from swancli.scene_image.heat import HeatMap, best_places, heat_map
 from swancli.scene_image.places import coordinates, place_boxes, write_geojson, write_heat_map, write_overlay
 from swancli.scene_image.raster import Frame, Raster
@@ -98,14 +96,17 @@ class SceneAnswer:
         return {**self.about(), "results": hits}
 
     def write(
-        self, geojson: Path | None = None, heatmap: Path | None = None, overlay: Path | None = None
+        self,
+        geojson: str | PathLike[str] | None = None,
+        heatmap: str | PathLike[str] | None = None,
+        overlay: str | PathLike[str] | None = None,
     ) -> list[Path]:
         """Writes the files that are asked for, and returns their paths.
 
         Raises:
             SwanError: one of them would replace the scene.
         """
-        written = [path for path in (geojson, heatmap, overlay) if path]
+        written = [Path(path) for path in (geojson, heatmap, overlay) if path]
         for path in written:
             if path.exists() and path.samefile(self.scene):
                 raise SwanError(f"{path}: is the scene itself", "give the result another name")
@@ -135,20 +136,17 @@ class SceneAnswer:
 
 
 class SceneSearcher:
-    """A scene's tiles with their checkpoint, ready to answer; see `open_scene`.
+    """A scene's tiles with the encoder of questions, ready to answer; see `open_scene`.
 
     Attributes:
-        checkpoint: what encodes questions. kept: whether the tiles come from a file.
+        encoder: what encodes questions. kept: whether the tiles come from a file.
     """
 
-    def __init__(
-        self, scene: Path, tiles: SceneTiles, checkpoint: Checkpoint, device: torch.device, kept: bool
-    ) -> None:
+    def __init__(self, scene: Path, tiles: SceneTiles, encoder: Encoder, kept: bool) -> None:
         self.kept = kept
         self.scene = scene
         self.tiles = tiles
-        self.checkpoint = checkpoint
-        self._device = device
+        self.encoder = encoder
 
     def ask_words(self, question: Question, top_k: int, threshold: float = -1.0) -> SceneAnswer:
         """The places that a question describes best.
@@ -157,21 +155,19 @@ class SceneSearcher:
             SwanError: there is no word in it, or the scene holds no data.
         """
         if not question.has_words:
-            error = wordless()
+            error = no_words_error()
             raise SwanError(f"query {str(question)!r}: {error.problem}", error.mend)
-        vectors = question_vectors(self.checkpoint, [question], self._device)
-        unknown = question.unknown(self.checkpoint.vocabulary)
+        vectors = question_vectors(self.encoder, [question])
+        unknown = question.unknown(self.encoder.checkpoint.vocabulary)
         return self._answer(str(question), unknown, vectors, top_k, threshold)
 
-    def ask_image(self, path: Path, top_k: int, threshold: float = -1.0) -> SceneAnswer:
+    def ask_image(self, path: str | PathLike[str], top_k: int, threshold: float = -1.0) -> SceneAnswer:
         """The places most like a picture.
 
         Raises:
             ImageError: the file is not an image.
         """
-        pixels = decode_image(read_bytes(path), str(path))
-        vectors = encode_images(self.checkpoint.model, lambda row: pixels, [0], device=self._device)
-        return self._answer(str(path), (), vectors, top_k, threshold)
+        return self._answer(str(path), (), self.encoder.images([path]), top_k, threshold)
 
     def _answer(
         self, question: str, unknown: tuple[str, ...], vectors: np.ndarray, top_k: int, threshold: float
@@ -194,13 +190,13 @@ class SceneSearcher:
 
 @contextmanager
 def open_scene(
-    scene: Path,
+    scene: str | PathLike[str],
     workspace: Workspace,
     *,
     device: str = "auto",
-    checkpoint: Path | None = None,
-    vocab: Path | None = None,
-    kept: Path | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    vocab: str | PathLike[str] | None = None,
+    kept: str | PathLike[str] | None = None,
     sizes: Sequence[int] = (),
     texts_only: bool = False,
     on_stale: Callable[[str], None] = lambda reason: None,
@@ -221,57 +217,45 @@ def open_scene(
         SwanError: the scene or the checkpoint is not there, `kept` does not belong to them, or the scene has
             no place on the Earth.
     """
+    scene = Path(scene)
     if not scene.is_file():
         raise SwanError(f"--scene-image {scene}: no such file")
-    target = choose_device(device)
-    file, path = None, kept or workspace.find_tiles(scene)
+    options = {"checkpoint": checkpoint, "vocab": vocab}
+    path = kept or workspace.find_tiles(scene)
     with ExitStack() as opened:
+        file = None
         if path:
             try:
                 file = opened.enter_context(TileFile(path))
-                _check_fit(path, file, scene, checkpoint, sizes)
+                _check_fit(path, file, scene, sizes)
+                again = f"make it again: {MADE_BY[TILES]} {scene}"
+                loaded = load_maker(file.made_by, path, again, captions_only=texts_only, **options)
             except SwanError as error:
                 if kept:
                     raise
                 on_stale(error.problem)
                 file = None
         if file:
-            model = load_checkpoint(
-                checkpoint or file.checkpoint, vocab or file.vocab, captions_only=texts_only
-            )
-            own = model.model.settings.embed_dim
-            if file.dimensions != own:
-                problem = f"{path}: embeddings of {file.dimensions} dimensions; {model.path} makes {own}"
-                raise SwanError(problem, f"make it again: {MADE_BY[TILES]} {scene}")
-            tiles = file.tiles
+            encoder, tiles = Encoder(loaded, device), file.tiles
         else:
-            model = load_checkpoint(checkpoint or workspace.find_encoder(foreign=True), vocab)
+            encoder = Encoder(checkpoint or workspace.find_encoder(foreign=True), device, vocab=vocab)
             raster = opened.enter_context(Raster(scene))
             _check_placed(raster.frame)
             boxes = scene_boxes(raster.frame, sizes or TILE_SIZES)
-            options = {"device": target, "progress": progress}
             tiles = SceneTiles(
                 raster.frame,
                 boxes,
-                lambda: embedded_tiles(model.model, raster, boxes, **options),
+                lambda: embedded_tiles(encoder, raster, boxes, progress),
                 lambda: raster.preview,
             )
-        model.model.to(target, memory_format=torch.channels_last)
-        yield SceneSearcher(scene, tiles, model, target, kept=file is not None)
+        yield SceneSearcher(scene, tiles, encoder, kept=file is not None)
 
 
-def _check_fit(
-    path: Path, file: TileFile, scene: Path, checkpoint: Path | None, sizes: Sequence[int]
-) -> None:
-    """Refuses tiles of another scene, of another checkpoint or of other sizes."""
+def _check_fit(path: Path, file: TileFile, scene: Path, sizes: Sequence[int]) -> None:
+    """Refuses tiles of another scene or of other sizes."""
     again = f"make it again: {MADE_BY[TILES]} {scene}"
     if file.scene != Identity.of(scene):
         raise SwanError(f"{path}: its tiles are of another scene than {scene}, or of an earlier state", again)
-    made_by = checkpoint or file.checkpoint
-    if not made_by.is_file():
-        raise SwanError(f"{path}: the checkpoint that made it is not there ({made_by})", "give --checkpoint")
-    if file_sha256(made_by) != file.checkpoint_sha256:
-        raise SwanError(f"{path}: its tiles were made by another checkpoint than {made_by}", again)
     if sizes and tuple(sizes) != file.sizes:
         raise SwanError(f"{path}: its tiles are of {_pixels(file.sizes)}, not {_pixels(sizes)}", again)
 
@@ -287,32 +271,30 @@ def _pixels(sizes: Sequence[int]) -> str:
 
 
 def embed_scene(
-    checkpoint: Checkpoint,
-    scene: Path,
-    output: Path,
+    encoder: Encoder,
+    scene: str | PathLike[str],
+    output: str | PathLike[str],
     *,
     sizes: Sequence[int] = (),
-    device: torch.device,
-    batch_size: int | None = None,
-    precision: str = "fp32",
     progress: Progress = quiet,
 ) -> int:
     """Keeps the embeddings of a scene's tiles, so that later questions need neither scene nor image model.
 
     Args:
+        scene: its image file.
+        output: the file to write.
         sizes: of the tiles, in pixels; () for `TILE_SIZES`.
 
     Returns:
         How many tiles hold data.
 
     Raises:
-        ImageError: the scene is absent or damaged. SwanError: it holds no data, or has no place on the Earth.
+        ImageError: the scene is absent or damaged.
+        SwanError: it holds no data, or has no place on the Earth.
     """
     sizes = tuple(sizes) or TILE_SIZES
-    model = checkpoint.model.to(device, memory_format=torch.channels_last)
-    options = {"device": device, "batch_size": batch_size, "precision": precision, "progress": progress}
     with Raster(scene) as raster:
         _check_placed(raster.frame)
         boxes = scene_boxes(raster.frame, sizes)
-        blocks = embedded_tiles(model, raster, boxes, **options)
-        return write_tiles(output, raster, checkpoint, sizes, boxes, blocks)
+        blocks = embedded_tiles(encoder, raster, boxes, progress)
+        return write_tiles(output, raster, encoder.made_by, sizes, boxes, blocks)

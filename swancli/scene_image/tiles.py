@@ -8,31 +8,31 @@ pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from swancli.errors import StoreError, SwanError
+from swancli.images import pixel_digest
 from swancli.machine.progress import Progress, quiet
-from swancli.model.checkpoint import Checkpoint
-from swancli.model.encoder import encode_images
-from swancli.model.swan import Swan
+from swancli.model.encoder import Encoder, Picture
 from swancli.scene_image.raster import Frame, Raster, require_rasterio
 from swancli.store.hdf5 import (
     TILES,
     array_in,
     create_store,
     damage_named,
-    from_relative,
     open_store,
     text_attribute,
     to_relative,
 )
+from swancli.store.made_by import MadeBy
 from swancli.store.vectors import read_rows
-from swancli.workspace import standing_checkpoint
 
 TILE_SIZES = (256, 384)  # pixels; chosen on scenes made of validation images
 LEAST_DATA = 0.5  # share of a tile that must hold data
@@ -40,7 +40,8 @@ BLOCK = 2048  # tiles whose embeddings are in memory at a time
 NO_DATA = "holds no data to search: every tile is mostly transparent, or marked as no data"
 MOST_TILES = 4_000_000  # which is 100 MB of boxes and scores
 
-Blocks = Iterable[tuple[np.ndarray, np.ndarray]]  # rows int64 (n,) of tiles, their embeddings float32 (n, D)
+# Rows int64 (n,) of tiles and their embeddings float32 (n, D); closed by whoever takes them.
+Blocks = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,10 @@ def _starts(length: int, size: int) -> np.ndarray:
 # embeddings and scores
 
 
-def embedded_tiles(
-    model: Swan,
-    raster: Raster,
-    boxes: np.ndarray,
-    *,
-    device: torch.device,
-    batch_size: int | None = None,
-    precision: str = "fp32",
-    progress: Progress = quiet,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def embedded_tiles(encoder: Encoder, raster: Raster, boxes: np.ndarray, progress: Progress = quiet) -> Blocks:
     """Embeddings of a scene's tiles, `BLOCK` at a time; tiles mostly without data are left out.
+
+    Tiles are read ahead, so close the generator before the raster.
 
     Yields:
         Rows int64 (n,) of `boxes` and their embeddings float32 (n, D), L2-normalised.
@@ -115,29 +109,19 @@ def embedded_tiles(
     Raises:
         ImageError: the scene is damaged.
     """
-    blank = np.zeros((1, 1, 3), np.uint8)
-    empty: set[int] = set()
 
-    def read_tile(row: int) -> np.ndarray:
+    def read_tile(row: int) -> tuple[np.ndarray | None, Picture]:
         pixels, share = raster.read(boxes[row])
         if share < LEAST_DATA:
-            empty.add(row)
-            return blank
-        return pixels
+            return None, Picture("", None, "", reason=NO_DATA)
+        return pixels, Picture("", None, pixel_digest(pixels))
 
-    for start in range(0, len(boxes), BLOCK):
-        rows = range(start, min(start + BLOCK, len(boxes)))
-        embedding = encode_images(
-            model,
-            read_tile,
-            rows,
-            device=device,
-            batch_size=batch_size,
-            precision=precision,
-            progress=lambda _, done, __, before=start: progress("tiles", before + done, len(boxes)),
-        )
-        kept = np.array([row not in empty for row in rows])
-        yield np.array(rows)[kept], embedding[kept]
+    blocks = [range(start, min(start + BLOCK, len(boxes))) for start in range(0, len(boxes), BLOCK)]
+    pieces = ((partial(read_tile, row) for row in rows) for rows in blocks)
+    with closing(encoder.pieces(pieces, lambda done: progress("tiles", done, len(boxes)))) as encoded:
+        for rows, piece in zip(blocks, encoded, strict=True):
+            kept = np.array([not picture.reason for picture in piece.pictures])
+            yield np.array(rows)[kept], piece.image
 
 
 def tile_scores(blocks: Blocks, vectors: np.ndarray, scene: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -150,9 +134,10 @@ def tile_scores(blocks: Blocks, vectors: np.ndarray, scene: Path) -> tuple[np.nd
         SwanError: no tile holds data, or a similarity is not a number.
     """
     rows, scores = [np.zeros(0, np.int64)], [np.zeros((0, len(vectors)), np.float32)]
-    for block, embedding in blocks:
-        rows.append(block)
-        scores.append(embedding @ vectors.T)
+    with closing(blocks):
+        for block, embedding in blocks:
+            rows.append(block)
+            scores.append(embedding @ vectors.T)
     found = np.concatenate(scores)
     if not len(found):
         raise SwanError(f"{scene}: {NO_DATA}")
@@ -181,9 +166,9 @@ class Identity:
 
 
 def write_tiles(
-    path: Path,
+    path: str | PathLike[str],
     raster: Raster,
-    checkpoint: Checkpoint,
+    made_by: MadeBy,
     sizes: Sequence[int],
     boxes: np.ndarray,
     blocks: Blocks,
@@ -193,9 +178,8 @@ def write_tiles(
     Raises:
         SwanError: none does. ImageError: the scene is damaged.
     """
-    identity = Identity.of(raster.path)
-    with create_store(path, TILES) as file:
-        width = checkpoint.model.settings.embed_dim
+    path, identity, width = Path(path), Identity.of(raster.path), made_by.dimensions
+    with closing(blocks), create_store(path, TILES) as file:
         shape = {"shape": (0, width), "maxshape": (None, width), "chunks": (min(BLOCK, len(boxes)), width)}
         embedding = file.create_dataset("tiles/embedding", dtype=np.float32, **shape)
         kept = [np.zeros(0, np.int64)]
@@ -218,11 +202,8 @@ def write_tiles(
             crs=raster.frame.crs,
             transform=raster.frame.transform,
             tile_sizes=list(sizes),
-            checkpoint=to_relative(str(checkpoint.path), path.parent),
-            checkpoint_sha256=checkpoint.sha256,
-            variant=checkpoint.model.settings.variant,
-            vocab=to_relative(str(checkpoint.vocab or ""), path.parent),
         )
+        made_by.write(file, path.parent)
         return len(embedding)
 
 
@@ -245,16 +226,15 @@ class TileFile:
     """A `tiles-NAME.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        tiles: what is in it. dimensions: of their embeddings. scene: identity of the scene it was made of.
-        sizes: of the tiles, in pixels. checkpoint: the file that made it, by its path then;
-        checkpoint_sha256: its digest. vocab: path of the vocabulary where the checkpoint carries none, else
-        None.
+        tiles: what is in it. scene: identity of the scene it was made of. sizes: of the tiles, in pixels.
+        made_by: the checkpoint of their embeddings.
 
     Raises:
         StoreError: see `open_store`; also when something in it does not fit the scene.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | PathLike[str]) -> None:
+        path = Path(path)
         self._file = open_store(path, TILES)
         try:
             with damage_named(path, TILES):
@@ -268,7 +248,7 @@ class TileFile:
         file, attributes = self._file, self._file.attrs
         boxes = array_in(file, "tiles/box", "iu", None, 4)[:].astype(np.int64)
         self._embedding = array_in(file, "tiles/embedding", "f", len(boxes), None)
-        self.dimensions = self._embedding.shape[1]
+        self.made_by = MadeBy.read(file, folder, self._embedding.shape[1])
         self._preview = array_in(file, "scene/preview", "u", None, None, 3)
         transform = tuple(map(float, attributes["transform"]))
         height, width = int(attributes["height"]), int(attributes["width"])
@@ -279,11 +259,6 @@ class TileFile:
             int(attributes["scene_changed"]),
         )
         self.sizes = tuple(map(int, attributes["tile_sizes"]))
-        made_by = Path(from_relative(text_attribute(file, "checkpoint"), folder))
-        self.checkpoint = standing_checkpoint(made_by)
-        self.checkpoint_sha256 = text_attribute(file, "checkpoint_sha256")
-        vocab = text_attribute(file, "vocab")
-        self.vocab = Path(from_relative(vocab, folder)) if vocab else None
         if frame.crs:
             require_rasterio().crs.CRS.from_wkt(frame.crs)  # a ValueError, where nobody knows it
         if len(transform) != 6 or not np.isfinite(transform).all():
@@ -293,7 +268,7 @@ class TileFile:
         _check_boxes(boxes, frame)
         return frame, boxes.astype(np.int32)
 
-    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _blocks(self) -> Blocks:
         for start in range(0, len(self._embedding), BLOCK):
             embedding = read_rows(self._embedding, start, start + BLOCK)
             yield np.arange(start, start + len(embedding)), embedding

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,7 +20,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced to disk and renamed to `path`.
 
     When the body raises, the temporary file is removed and whatever stood at `path` stays as it was. What a
@@ -28,6 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         SwanError: the disk is full, or a folder has that name.
     """
+    path = Path(path)
     if path.is_dir():
         raise SwanError(f"{path}: is a folder", "name a file")
     path.parent.mkdir(parents=True, exist_ok=True)

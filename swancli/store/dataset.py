@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -61,7 +62,9 @@ class DatasetWriter:
 
 
 @contextmanager
-def create_dataset(path: Path, name: str, shape: tuple[int, int] | None) -> Iterator[DatasetWriter]:
+def create_dataset(
+    path: str | PathLike[str], name: str, shape: tuple[int, int] | None
+) -> Iterator[DatasetWriter]:
     """A new `dataset.h5`: `/images/pixels` of height x width `shape`, or for None `/images/encoded`."""
     with create_store(path, DATASET) as file:
         file.attrs["dataset"] = name
@@ -96,8 +99,8 @@ class Dataset:
         earlier swan.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = path = Path(path)
         self._file = open_store(path, DATASET)
         try:
             with damage_named(path, DATASET):

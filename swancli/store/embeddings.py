@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -30,8 +32,12 @@ from swancli.store.hdf5 import (
     to_relative,
 )
 from swancli.store.joined_rows import JoinedRows
+from swancli.store.made_by import MadeBy
 from swancli.store.parts import Part, check_shards, rows_in_shards, write_shards
 from swancli.store.vectors import IMAGE_VECTORS, read_rows, write_vectors
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,9 @@ class Embeddings:
     """An `embeddings.h5`, in memory or, by `open_embeddings`, with its vectors still in the file.
 
     image: float32 (N, D) and caption: float32 (M, D), L2-normalised rows; catalogue: the same N and M rows.
-    dataset: name of the data set or folder; checkpoint: path of the checkpoint that made them, stored
-    relative to the file so that both can move together; checkpoint_sha256: its digest; variant: the model's;
-    vocab: path of the vocabulary where the checkpoint carries none (stored likewise), else "".
-    pictures: path of the `dataset.h5` or the folder that the images came from (stored likewise), else "".
+    dataset: name of the data set or folder; made_by: the checkpoint that made them.
+    pictures: path of the `dataset.h5` or the folder that the images came from, stored relative to the file so
+    that both can move together; "" where there is none.
     digest: of `image`, as `write_embeddings` stored it; "" before that, and in files of an earlier swan.
     dataset_digest: of the data set that was embedded, see `content_digest`; "" of folders and lines of text.
     """
@@ -51,20 +56,22 @@ class Embeddings:
     caption: np.ndarray | h5py.Dataset
     catalogue: Catalogue
     dataset: str
-    checkpoint: str
-    checkpoint_sha256: str
-    variant: str
-    vocab: str = ""
+    made_by: MadeBy
     pictures: str = ""
     digest: str = ""
     dataset_digest: str = ""
 
+    def to_frame(self) -> pd.DataFrame:
+        """The images as a table: filename, scene, split, and their embedding as float32 (D,) arrays."""
+        import pandas as pd
 
-PATHS = ("checkpoint", "vocab", "pictures")  # of `Embeddings`
+        catalogue = self.catalogue
+        columns = {"filename": catalogue.filename, "scene": catalogue.scene, "split": catalogue.split}
+        return pd.DataFrame(columns | {"embedding": list(self.image[:])})
 
 
 def write_embeddings(
-    path: Path,
+    path: str | PathLike[str],
     embeddings: Embeddings,
     digests: Sequence[str] | None = None,
     shards: Sequence[tuple[Path, Part]] = (),
@@ -82,6 +89,7 @@ def write_embeddings(
     Returns:
         The digest of its image embeddings, by which an index knows that it belongs to them.
     """
+    path = Path(path)
     with create_store(path, EMBEDDINGS) as file:
         write_catalogue(file, embeddings.catalogue)
         file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32, copy=False))
@@ -92,10 +100,10 @@ def write_embeddings(
         digest = write_vectors(file, embeddings.image, stored=not shards)
         write_skipped(file, skipped)
         file.attrs["identity"] = identity
-        for name in ("dataset", "dataset_digest", "checkpoint_sha256", "variant"):
-            file.attrs[name] = getattr(embeddings, name)
-        for name in PATHS:
-            file.attrs[name] = to_relative(getattr(embeddings, name), path.parent)
+        file.attrs["dataset"] = embeddings.dataset
+        file.attrs["dataset_digest"] = embeddings.dataset_digest
+        file.attrs["pictures"] = to_relative(embeddings.pictures, path.parent)
+        embeddings.made_by.write(file, path.parent)
     return digest
 
 
@@ -124,7 +132,7 @@ def _open(path: Path) -> h5py.File:
     return file
 
 
-def open_embeddings(path: Path) -> Embeddings:
+def open_embeddings(path: str | PathLike[str]) -> Embeddings:
     """An `embeddings.h5` whose vectors stay in the file until slices of them are read.
 
     It stays open as long as they are held; `with embeddings.image.file:` closes it.
@@ -133,8 +141,8 @@ def open_embeddings(path: Path) -> Embeddings:
         StoreError: see `open_store`; also when rows and embeddings differ in number or in width, and when a
             shard that they lie in is gone, or is another one than was joined.
     """
+    path = Path(path)
     file = _open(path)
-    names = ("dataset", "dataset_digest", "checkpoint_sha256", "variant", "digest", *PATHS)
     try:
         with damage_named(path, EMBEDDINGS):
             catalogue = read_catalogue(file)
@@ -143,17 +151,19 @@ def open_embeddings(path: Path) -> Embeddings:
             for values in (image, caption):
                 if values.dtype != np.float32:
                     raise TypeError(f"{values.name} holds {values.dtype}, not float32")
+            names = ("dataset", "dataset_digest", "digest", "pictures")
             attributes = {name: text_attribute(file, name, "") for name in names}
+            attributes["pictures"] = from_relative(attributes["pictures"], path.parent)
+            made_by = MadeBy.read(file, path.parent, image.shape[1])
             if "shards/file" in file:
                 image = rows_in_shards(image)
     except StoreError:
         file.close()
         raise
-    attributes |= {name: from_relative(attributes[name], path.parent) for name in PATHS}
-    return Embeddings(image, caption, catalogue, **attributes)
+    return Embeddings(image, caption, catalogue, made_by=made_by, **attributes)
 
 
-def read_embeddings(path: Path) -> Embeddings:
+def read_embeddings(path: str | PathLike[str]) -> Embeddings:
     """Reads an `embeddings.h5` into memory.
 
     Raises:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, 
 
 
 @contextmanager
-def create_store(path: Path, kind: str) -> Iterator[StoreFile]:
+def create_store(path: str | PathLike[str], kind: str) -> Iterator[StoreFile]:
     """A new HDF5 file of a kind (a key of `MADE_BY`), complete when the body ends.
 
     Raises:
         SwanError: the disk is full; or what stands there is a folder, or a store of another kind.
     """
-    refuse_other_kind(path, kind)
+    refuse_other_kind(Path(path), kind)
     with atomic_path(path) as temporary, writing(temporary) as file:
         file.attrs.update(format=kind, version=VERSION, created_by=CREATED_BY)
         yield file
@@ -67,7 +68,7 @@ def refuse_other_kind(path: Path, kind: str) -> None:
         raise SwanError(f"{path}: holds a {found} file, of `{MADE_BY[found]}`", "give another --output")
 
 
-def open_store(path: Path, kind: str, joined: str = "") -> h5py.File:
+def open_store(path: str | PathLike[str], kind: str, joined: str = "") -> h5py.File:
     """Opens a store for reading.
 
     Args:
@@ -78,7 +79,7 @@ def open_store(path: Path, kind: str, joined: str = "") -> h5py.File:
         StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
             lies in another file: a stranger's could show any file of this machine as pictures.
     """
-    again = f"make it with `{MADE_BY[kind]}`"
+    path, again = Path(path), f"make it with `{MADE_BY[kind]}`"
     if not path.is_file():
         raise StoreError(f"{path}: no such file", again)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from threading import Lock
 
@@ -32,7 +33,8 @@ class Pictures:
         SwanError: the source is not there any more.
     """
 
-    def __init__(self, source: Path, filename: Sequence[str]) -> None:
+    def __init__(self, source: str | PathLike[str], filename: Sequence[str]) -> None:
+        source = Path(source)
         self._filename = filename
         self._folder, self._dataset = source, None
         self._lock = Lock()  # h5py's files are not for several threads
@@ -67,7 +69,7 @@ class Pictures:
         return jpeg(self.pixels(row), side)
 
 
-def pictures_of(embeddings: Embeddings, moved: Path | None = None) -> Pictures:
+def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None) -> Pictures:
     """The pictures behind embeddings.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ def is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: str | PathLike[str]) -> str:
     """The text of a UTF-8 file, without its byte-order mark.
 
     Raises:
         SwanError: the file is absent or holds something else; names the line.
     """
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise SwanError(f"{path}: {error.strerror or error}") from error
     if b"\0" in data:
@@ -33,7 +34,7 @@ def read_text(path: Path) -> str:
         raise SwanError(f"{path}: line {line} is not UTF-8 text", "save it as UTF-8") from error
 
 
-def read_json(path: Path, mend: str) -> Any:
+def read_json(path: str | PathLike[str], mend: str) -> Any:
     """What a JSON file holds.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -14,7 +15,7 @@ from swancli.errors import StoreError
 from swancli.store.atomic import atomic_path
 
 
-def write_torch_file(path: Path, content: Any) -> None:
+def write_torch_file(path: str | PathLike[str], content: Any) -> None:
     """Writes tensors and plain values, whole or not at all; the bytes do not depend on the name."""
     # A file that torch opened itself would carry its temporary name inside.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -38,7 +39,7 @@ class Unread:
         pass
 
 
-def read_torch_file(path: Path, mend: str, *, in_part: bool = False) -> Any:
+def read_torch_file(path: str | PathLike[str], mend: str, *, in_part: bool = False) -> Any:
     """The content of a torch file, on the CPU: tensors and plain values; `Unread` for every other object.
 
     torch's own restricted unpickler reads it (`weights_only=True`).
@@ -49,6 +50,7 @@ def read_torch_file(path: Path, mend: str, *, in_part: bool = False) -> Any:
     Raises:
         StoreError: the file is absent, damaged, or holds more than that unpickler takes; with `mend`.
     """
+    path = Path(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such file", mend)
     try:

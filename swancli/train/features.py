@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -25,6 +26,7 @@ from swancli.machine.device import autocast, image_batch, move
 from swancli.machine.progress import Progress, quiet
 from swancli.machine.threads import read_ahead
 from swancli.model.backbone import Backbone
+from swancli.model.encoder import Encoder
 from swancli.model.inputs import normalise, stack_images
 from swancli.model.settings import CHANNELS
 from swancli.model.swan import Swan
@@ -79,7 +81,9 @@ class FeatureCost:
     size: int
 
 
-def features_cost(dataset: Dataset, settings: FeatureSettings, path: Path, most: float) -> FeatureCost:
+def features_cost(
+    dataset: Dataset, settings: FeatureSettings, path: str | PathLike[str], most: float
+) -> FeatureCost:
     """The disk use of features, before they are made.
 
     Args:
@@ -91,7 +95,7 @@ def features_cost(dataset: Dataset, settings: FeatureSettings, path: Path, most:
     training, validation = (len(dataset.rows_of(split)) for split in ("train", "val"))
     one = settings.view_bytes()
     cost = FeatureCost(training, validation, settings.views, one * (training * settings.views + validation))
-    folder = next(parent for parent in path.resolve().parents if parent.exists())
+    folder = next(parent for parent in Path(path).resolve().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if cost.size > min(most * GIGABYTE, free):
         capped = most * GIGABYTE <= free
@@ -192,8 +196,8 @@ class Features:
         settings: what it is made of. identity: a hash of that, of the images and of the backbone's weights.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = path = Path(path)
         self._file = open_store(path, FEATURES)
         try:
             with damage_named(path, FEATURES):
@@ -301,32 +305,22 @@ class Features:
 
 
 def encode_features(
-    model: Swan,
-    features: Features,
-    images: np.ndarray,
-    digests: np.ndarray | None,
-    *,
-    device: torch.device,
-    precision: str = "fp32",
-    progress: Progress = quiet,
+    encoder: Encoder, features: Features, images: np.ndarray, progress: Progress = quiet
 ) -> np.ndarray:
-    """Embeddings of the plain views of validation images; identical pictures are encoded once.
+    """Embeddings of the plain views of validation images.
 
     Args:
-        images: int64 (n,), their rows in the data set. digests: of their pixels, as for `encode_images`.
+        images: int64 (n,), their rows in the data set, at least one.
 
     Returns:
         float32 (n, D), L2-normalised.
     """
-    pictures = images if digests is None else digests
-    _, first, same = np.unique(pictures, return_index=True, return_inverse=True)
-    rows, size = features.plain(images[first]), image_batch(device)
-    model.eval()
-    encoded = []
-    for start in range(0, len(rows), size):
-        pixels, _, deep = features.read(rows[start : start + size])
-        with torch.inference_mode(), autocast(device, precision):
-            deep = {depth: move(values, device) for depth, values in deep.items()}
-            encoded.append(model.encode_images(normalise(move(pixels, device)), deep).cpu())
-        progress("images", start + len(pixels), len(rows))
-    return torch.cat(encoded).numpy()[same]
+    rows = features.plain(images)
+
+    def batches() -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        for start in range(0, len(rows), encoder.batch_size):
+            pixels, _, deep = features.read(rows[start : start + encoder.batch_size])
+            yield pixels, deep
+            progress("images", start + len(pixels), len(rows))
+
+    return encoder.views(batches())

@@ -21,7 +21,8 @@ from swancli.evaluate.metrics import Scores
 from swancli.machine.device import autocast, move, pinned
 from swancli.machine.processes import ALONE, Processes
 from swancli.machine.threads import read_ahead
-from swancli.model.checkpoint import load_checkpoint, save_checkpoint
+from swancli.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from swancli.model.encoder import Encoder
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
 from swancli.store.atomic import atomic_path
@@ -238,9 +239,8 @@ def train(
             where = f"{run.folder}: epoch {epoch} of {steps} steps"
             raise stopped(where, unsound.step, names, _way_on(run)) from None
         try:
-            scores, match = validate(
-                model, dataset, features, vocabulary, device, settings.precision, watch.validation, processes
-            )
+            encoder = Encoder(Checkpoint.unsaved(model, vocabulary), device, settings.precision)
+            scores, match = validate(encoder, dataset, features, watch.validation, processes)
         except UnsoundWeightsError:  # which the last step made
             problem = f"{run.folder}: epoch {epoch}, validation: embeddings are not numbers"
             raise SwanError(problem, _way_on(run)) from None

@@ -20,6 +20,7 @@ from swancli.evaluate.report import Report, evaluate_checkpoint
 from swancli.machine.device import choose_device, describe_device
 from swancli.machine.processes import ALONE, Processes
 from swancli.model.checkpoint import WORD_VECTORS, Checkpoint, load_checkpoint
+from swancli.model.encoder import Encoder
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
@@ -269,7 +270,7 @@ def train_run(
         )
     if not processes.first:
         return None
-    return evaluate_checkpoint(workspace, run.best, split="val", device=device)
+    return evaluate_checkpoint(Encoder(run, device), workspace, split="val")
 
 
 def _write_config(run: Run, config: RunConfig) -> None:

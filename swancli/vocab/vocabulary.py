@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +178,9 @@ def _dropped(rule: str) -> frozenset[str]:
 # vocab.h5
 
 
-def write_vocabulary(path: Path, vocabulary: Vocabulary, vectors: WordVectors | None = None) -> None:
+def write_vocabulary(
+    path: str | PathLike[str], vocabulary: Vocabulary, vectors: WordVectors | None = None
+) -> None:
     """Writes a `vocab.h5`: `/words`, `/counts`, and the rule that made them as attributes.
 
     With vectors, also `/vectors` float32 (V, 300) and `/has_vector` bool (V).
@@ -193,12 +196,13 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary, vectors: WordVectors | 
             file.create_dataset("has_vector", data=vectors.has_vector)
 
 
-def read_vectors(path: Path) -> WordVectors | None:
+def read_vectors(path: str | PathLike[str]) -> WordVectors | None:
     """The word vectors of a `vocab.h5`; None when it, or a published JSON, has none.
 
     Raises:
         SwanError: they do not fit its words.
     """
+    path = Path(path)
     if path.suffix.lower() == ".json":
         return None
     with open_store(path, VOCABULARY) as file, damage_named(path, VOCABULARY):
@@ -213,12 +217,13 @@ def read_vectors(path: Path) -> WordVectors | None:
     return WordVectors(vectors, has_vector)
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
+def read_vocabulary(path: str | PathLike[str]) -> Vocabulary:
     """Reads a `vocab.h5`, or the published JSON layout from a path that ends in `.json`.
 
     Raises:
         SwanError: the file is absent or damaged, or its tokenizer is another one; names file and key.
     """
+    path = Path(path)
     if path.suffix.lower() == ".json":
         return _read_json(path)
     with open_store(path, VOCABULARY) as file, damage_named(path, VOCABULARY):
@@ -246,7 +251,7 @@ def _read_store(file: h5py.File) -> dict[str, Any]:
 # the published JSON layout: {"word2idx": {word: 1..V}, "idx2word": {"1": word, ...}, "idx": V + 1}
 
 
-def export_json(path: Path, vocabulary: Vocabulary) -> None:
+def export_json(path: str | PathLike[str], vocabulary: Vocabulary) -> None:
     """Writes the published JSON layout, which the published code and `--import` read."""
     numbered = dict(enumerate(vocabulary.words, start=1))
     layout = {

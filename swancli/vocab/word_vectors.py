@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +41,7 @@ def second_try(word: str) -> str:
     return word.replace("-", "").replace(".", "").replace("'", "").split("/")[0]
 
 
-def read_word_vectors(path: Path, words: Sequence[str], progress: Progress) -> WordVectors:
+def read_word_vectors(path: str | PathLike[str], words: Sequence[str], progress: Progress) -> WordVectors:
     """The vectors of words; a word that has none is looked up once more as `second_try` writes it.
 
     Where a word stands in several lines the first counts. A token may hold spaces, as some do.
@@ -48,6 +49,7 @@ def read_word_vectors(path: Path, words: Sequence[str], progress: Progress) -> W
     Raises:
         SwanError: the file cannot be read, or a line that is needed holds no word and 300 numbers; names it.
     """
+    path = Path(path)
     needed = {form.encode() for word in words for form in (word, second_try(word)) if form}
     found: dict[bytes, np.ndarray] = {}
     try:

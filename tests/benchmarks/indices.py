@@ -33,6 +33,7 @@ from swancli.query.ranking import HeldRanking, Ranking, StreamedRanking
 from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
+from swancli.store.made_by import MadeBy
 
 RESULTS = Path(__file__).with_name("indices.json")
 DIMENSIONS, SEED = 512, 0
@@ -75,7 +76,8 @@ def make_material(files: list[Path], rows: int, path: Path) -> None:
         text[asked],
         np.full(len(asked), -1),
     )
-    write_embeddings(path, Embeddings(made, caption[asked] @ turn.T, catalogue, "material", "", "", ""))
+    made_by = MadeBy("", "", made.shape[1], "")
+    write_embeddings(path, Embeddings(made, caption[asked] @ turn.T, catalogue, "material", made_by))
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from swancli.milvus.collection import Address, connected, load_pymilvus
 from swancli.milvus.upload import upload
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
+from swancli.store.made_by import MadeBy
 
 RESULTS = Path(__file__).with_name("milvus.json")
 DIMENSIONS, CLUSTERS, SPREAD, SEED = 512, 30, 0.7, 0
@@ -54,7 +55,8 @@ def make_material(path: Path, rows: int) -> None:
     splits = np.array(["train", "val", "test"])[rng.integers(3, size=rows)].tolist()
     catalogue = Catalogue.of(names, [f"scene {number}" for number in cluster], splits)
     no_captions = np.empty((0, DIMENSIONS), np.float32)
-    write_embeddings(path, Embeddings(vectors, no_captions, catalogue, "made", "", "0" * 64, "repaired"))
+    made_by = MadeBy("", "0" * 64, vectors.shape[1], "repaired")
+    write_embeddings(path, Embeddings(vectors, no_captions, catalogue, "made", made_by))
 
 
 def questions() -> np.ndarray:

@@ -337,9 +337,7 @@ def _searched(root: Path, checkpoint: Path, count: int) -> Path:
         np.empty((0, 512), np.float32),
         catalogue,
         dataset="random",
-        checkpoint=str(checkpoint),
-        checkpoint_sha256=loaded.sha256,
-        variant="repaired",
+        made_by=loaded.made_by,
     )
     write_embeddings(path, embeddings)
     return path

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from conftest import execute
 
 from swancli.commands.demo import TRAINING, yardsticks
 from swancli.embed.embed import embed_dataset
 from swancli.evaluate.metrics import retrieval_scores
 from swancli.model.checkpoint import load_checkpoint
+from swancli.model.encoder import Encoder
 from swancli.prepare.build import prepare_demo
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import read_embeddings, write_embeddings
@@ -40,7 +40,7 @@ def embeddings(tmp_path_factory):
     train_run(workspace, run, config, "cpu", resume=False, watch=Watch())
     checkpoint = load_checkpoint(run.best)
     with Dataset(workspace.dataset("demo")) as dataset:
-        write_embeddings(run.embeddings, embed_dataset(checkpoint, dataset, device=torch.device("cpu")))
+        write_embeddings(run.embeddings, embed_dataset(Encoder(checkpoint, "cpu"), dataset))
     return run.embeddings
 
 

@@ -68,6 +68,20 @@ def test_eval_of_folds_as_json_and_against_a_threshold(root):
     assert invoke("eval", "--folds", "--min-mr", 0, root=root).returncode == 0
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"training": {}}', '{"training": {"epochs": "many"}}'])
+def test_damaged_configuration_of_a_fold_is_an_error_that_names_it(root, content):
+    config = root / "small/runs/cv-fold2/config.json"
+    before = config.read_text()
+    config.write_text(content)
+    try:
+        result = invoke("eval", "--folds", root=root)
+    finally:
+        config.write_text(before)
+    assert result.returncode == 2
+    assert "cv-fold2/config.json" in result.stderr.replace("\n", "")
+    assert "Traceback" not in result.stderr
+
+
 def test_stopped_training_of_folds_goes_on_and_ends_with_the_same_figures(root):
     command = ["train", "--dataset", "small", "--folds", "2", "--epochs", "1", "--run", "cw", *SMALL]
     process = subprocess.Popen(

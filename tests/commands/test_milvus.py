@@ -89,13 +89,12 @@ def test_another_checkpoint_is_refused_before_it_encodes_and_when_it_asks(finish
     shipped = ["--checkpoint", "shipped"]
     printed = invoke("query", "a river", "--from", archive, *shipped, root=finished.root)
     assert printed.returncode == 2
-    assert "its vectors were made by checkpoint" in printed.stderr
-    assert "best.pt" in printed.stderr
-    assert "shipped.pt is" in printed.stderr
+    said = printed.stderr.replace("\n", "")
+    assert re.search(r"made by another checkpoint, \S+best\.pt \(\w+\), than \S+shipped\.pt \(\w+\)", said)
     output = tmp_path / "e.h5"
     printed = invoke("embed", *shipped, "--output", output, "--to", archive, root=finished.root)
     assert printed.returncode == 2
-    assert "holds vectors of another checkpoint" in printed.stderr
+    assert "made by another checkpoint" in printed.stderr
     assert not output.exists()
 
 

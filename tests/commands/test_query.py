@@ -1,14 +1,16 @@
 """Asking well, and seeing: the options of `swan query` that put questions together and show pictures."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from conftest import execute, invoke
 from PIL import Image
 
-from swancli.query.search import AWAY
+from swancli.query.questions import AWAY
 
 
 def asked(finished, *options):
@@ -146,10 +148,6 @@ def test_thousands_of_results_are_as_many_as_there_are(finished):
 
 def test_threshold_of_a_checkpoint_without_one_is_set_on_the_validation_split_at_hand(finished, tmp_path):
     """As the checkpoints of an earlier swan and of the published code are."""
-    import shutil
-
-    import torch
-
     root = shutil.copytree(finished.root, tmp_path / "root")
     best = root / "small/runs/first/best.pt"
     content = torch.load(best, weights_only=True)
@@ -184,3 +182,16 @@ def test_page_of_lines_of_text_has_no_pictures(finished, tmp_path):
     )
     assert printed.returncode == 0, printed.stderr
     assert "a text without an image" in page.read_text()
+
+
+def test_damaged_threshold_of_a_checkpoint_is_an_error_that_names_it(finished, tmp_path):
+    root = shutil.copytree(finished.root, tmp_path / "root")
+    best = root / "small/runs/first/best.pt"
+    content = torch.load(best, weights_only=True)
+    content["origin"]["match"]["recall"] = 1.0
+    torch.save(content, best)
+    assert invoke("embed", "--run", "first", root=root).returncode == 0
+    printed = invoke("query", "boats", "--threshold", "auto", root=root)
+    assert printed.returncode == 2
+    assert "best.pt: damaged checkpoint (its match threshold" in printed.stderr
+    assert len(printed.stderr.splitlines()) <= 3

@@ -18,7 +18,7 @@ from swancli.commands.recall_tables import show_scores
 from swancli.commands.train import training_display
 from swancli.console import Display, ResultConsole, SafeConsole, show_fields, show_table
 from swancli.evaluate.metrics import Direction, Scores
-from swancli.query.search import Answer, Hit
+from swancli.query.questions import Answer, Hit
 from swancli.train.loop import Epoch
 
 WIDTHS = [40, 80, 140]

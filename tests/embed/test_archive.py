@@ -21,7 +21,7 @@ from swancli.embed.sources import ImageSource, Picture, Piece, open_source
 from swancli.errors import ImageError, StoreError, SwanError
 from swancli.images import pixel_digest
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
-from swancli.model.encoder import EncodedPiece
+from swancli.model.encoder import EncodedPiece, Encoder
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store import atomic as files
@@ -30,7 +30,6 @@ from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import read_embeddings
 from swancli.vocab.vocabulary import count_words
 
-CPU = torch.device("cpu")
 SIDE = 32
 
 
@@ -49,8 +48,9 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(module, "PIECE_BATCHES", 2)
 
 
-def embed(checkpoint, archive, output, shard=WHOLE, batch_size=2, **options):
-    return embed_archive(checkpoint, archive, output, shard, batch_size=batch_size, device=CPU, **options)
+def embed(checkpoint, archive, output, shard=WHOLE, precision="fp32", **options):
+    encoder = Encoder(checkpoint, "cpu", precision, batch_size=2)
+    return embed_archive(encoder, archive, output, shard, **options)
 
 
 def embed_in_shards(checkpoint, archive, output, count):
@@ -104,14 +104,13 @@ def write_dataset(path, values, digests=True):
 # the same whatever the shards
 
 
-@pytest.mark.parametrize("digests", [True, False])
-def test_data_set_in_shards_has_equal_pictures_of_several_pieces_equal(checkpoint, tmp_path, digests):
+def test_data_set_in_shards_has_equal_pictures_of_several_pieces_equal(checkpoint, tmp_path):
     values = [0, 1, 2, 3, 0, 4, 1, 0, 5, 6, 7, 8, 0]  # in pieces of four
-    with Dataset(write_dataset(tmp_path / "dataset.h5", values, digests)) as dataset:
+    with Dataset(write_dataset(tmp_path / "dataset.h5", values)) as dataset:
         archive = archive_of_dataset(dataset, batch_size=2)
         embed(checkpoint, archive, tmp_path / "one.h5")
         first, second, third = embed_in_shards(checkpoint, archive, tmp_path / "three.h5", 3)
-        alone = embed_dataset(checkpoint, dataset, device=CPU)
+        alone = embed_dataset(Encoder(checkpoint, "cpu"), dataset)
     assert_same(tmp_path / "one.h5", tmp_path / "three.h5")
     assert (first.missing, second.missing, third.missing) == ([2, 3], [3], [])
     assert third.embeddings
@@ -152,7 +151,7 @@ def made_source(lengths, broken=()):
     return ImageSource("tars", "tars", listed, lambda rows: pieces)
 
 
-def encode_digests(model, pieces, **options):
+def encode_digests(encoder, pieces, progress):
     """In place of the model: a vector that tells which picture it is of."""
     for piece in pieces:
         pictures = [load()[1] for load in piece]
@@ -166,7 +165,7 @@ def encode_digests(model, pieces, **options):
 def test_pieces_of_unknown_lengths_give_every_picture_once_in_order(
     checkpoint, tmp_path_factory, monkeypatch, lengths, count
 ):
-    monkeypatch.setattr(module, "encode_pieces", encode_digests)
+    monkeypatch.setattr(Encoder, "pieces", encode_digests)
     monkeypatch.setattr(files, "_sync", lambda path: None)
     folder, archive = tmp_path_factory.mktemp("made"), archive_of_source(made_source(lengths), 2)
     if not sum(lengths):
@@ -257,7 +256,7 @@ def test_embeddings_that_stand_are_not_made_again_on_resume(checkpoint, folder, 
     first = embed(checkpoint, archive, output)
     assert [name for name, _ in first.skipped] == ["c.png"]
     with monkeypatch.context() as patch:
-        patch.setattr(module, "encode_pieces", None)
+        patch.setattr(Encoder, "pieces", None)
         again = embed(checkpoint, archive, output, resume=True)
     assert (again.skipped, again.images, again.digest) == (first.skipped, first.images, first.digest)
     assert again.embeddings.image[:].tolist() == first.embeddings.image[:].tolist()

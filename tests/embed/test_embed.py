@@ -1,5 +1,7 @@
 """How items meet in batches: captions alone repaired, in shards as published; equal pictures once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,15 +12,14 @@ from swancli.embed.embed import embed_dataset, open_dataset
 from swancli.embed.shards import WHOLE
 from swancli.embed.sources import open_source
 from swancli.errors import ImageError
-from swancli.model.checkpoint import load_checkpoint, save_checkpoint
-from swancli.model.encoder import encode_captions, encode_images
+from swancli.model.checkpoint import Checkpoint, save_checkpoint
+from swancli.model.encoder import Encoder
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import create_dataset
 from swancli.vocab.vocabulary import count_words
 
-CPU = torch.device("cpu")
 NOUNS = ["road", "pond", "port", "farm", "park"]
 
 
@@ -39,6 +40,10 @@ def model_of(variant, words):
     return Swan(settings).eval()
 
 
+def encoder_of(model, vocabulary):
+    return Encoder(Checkpoint.unsaved(model, vocabulary), "cpu")
+
+
 @torch.no_grad()
 def encode_shard(model, vocabulary, captions):
     """One shard as the published code makes it: in order, padded to the longest among them."""
@@ -51,7 +56,7 @@ def encode_shard(model, vocabulary, captions):
 @pytest.mark.parametrize("shard", [128, 256])
 def test_published_captions_are_encoded_in_the_order_given_in_shards(vocabulary, shard):
     model, captions = model_of("published", len(vocabulary)), texts(300)
-    found = encode_captions(model, vocabulary, captions, device=CPU, shard=shard)
+    found = encoder_of(model, vocabulary).captions(captions, shard=shard)
     for start in range(0, 300, shard):
         expected = encode_shard(model, vocabulary, captions[start : start + shard])
         np.testing.assert_allclose(found[start : start + shard], expected, atol=1e-6)
@@ -60,16 +65,17 @@ def test_published_captions_are_encoded_in_the_order_given_in_shards(vocabulary,
 def test_published_shard_is_128_and_an_embedding_depends_on_it(vocabulary):
     model, captions = model_of("published", len(vocabulary)), texts(140)
     captions[100] += " park" * 20
-    whole = encode_captions(model, vocabulary, captions, device=CPU)
+    encoder = encoder_of(model, vocabulary)
+    whole = encoder.captions(captions)
     assert np.abs(whole[:128] - encode_shard(model, vocabulary, captions[:128])).max() < 1e-6
-    first = encode_captions(model, vocabulary, captions[:100], device=CPU)
+    first = encoder.captions(captions[:100])
     assert np.abs(first - whole[:100]).max() > 1e-3
 
 
 def test_repaired_captions_do_not_depend_on_their_order(vocabulary):
     model, captions = model_of("repaired", len(vocabulary)), texts(140)
-    backwards = encode_captions(model, vocabulary, captions[::-1], device=CPU, shard=7)[::-1]
-    np.testing.assert_array_equal(encode_captions(model, vocabulary, captions, device=CPU), backwards)
+    encoder = encoder_of(model, vocabulary)
+    np.testing.assert_array_equal(encoder.captions(captions), encoder.captions(captions[::-1])[::-1])
 
 
 @pytest.mark.parametrize(("split", "shard"), [("val", 256), ("test", 128)])
@@ -84,15 +90,15 @@ def test_published_shards_of_a_split_are_those_of_validation_and_test(vocabulary
         writer.finish(Catalogue.of(names, [None] * 60, [split] * 60, captions, np.repeat(range(60), 5)))
     model = model_of("published", len(vocabulary))
     save_checkpoint(tmp_path / "best.pt", model, vocabulary, {"dataset": "d", "run": "r", "epoch": 1})
-    checkpoint = load_checkpoint(tmp_path / "best.pt")
-    with open_dataset(tmp_path / "dataset.h5", checkpoint) as stored:
-        found = embed_dataset(checkpoint, stored, split=split, device=CPU).caption
+    encoder = Encoder(tmp_path / "best.pt", "cpu")
+    with open_dataset(tmp_path / "dataset.h5", encoder.checkpoint) as stored:
+        found = embed_dataset(encoder, stored, split=split).caption
     for start in range(0, 300, shard):
         expected = encode_shard(model, vocabulary, captions[start : start + shard])
         np.testing.assert_allclose(found[start : start + shard], expected, atol=1e-6)
 
 
-def test_pictures_whose_digests_are_known_to_be_equal_are_read_once():
+def test_pictures_whose_digests_are_known_to_be_equal_are_read_once(vocabulary):
     """The result is that of comparing pixels, in the order of the rows."""
     model, rng = model_of("repaired", 5), np.random.default_rng(0)
     pictures = rng.integers(0, 255, (3, 32, 32, 3), dtype=np.uint8)[[0, 1, 0, 2, 1]]
@@ -102,12 +108,11 @@ def test_pictures_whose_digests_are_known_to_be_equal_are_read_once():
         read.append(row)
         return pictures[row]
 
-    rows = range(5)
-    known = encode_images(model, read_image, rows, digests=list("abacb"), device=CPU, batch_size=2)
+    dataset = SimpleNamespace(image=read_image, digests=lambda rows: np.array(list("abacb"), object)[rows])
+    encoder = Encoder(Checkpoint.unsaved(model, vocabulary), "cpu", batch_size=2)
+    known = encoder.rows(dataset, np.arange(5))
     assert read == [0, 1, 3]
-    np.testing.assert_array_equal(
-        known, encode_images(model, pictures.__getitem__, rows, device=CPU, batch_size=2)
-    )
+    np.testing.assert_array_equal(known, encoder.images(pictures))
 
 
 @pytest.fixture
@@ -129,11 +134,11 @@ def test_whole_data_set_gives_each_split_the_embeddings_it_has_alone(dataset, vo
     """So that `swan eval` and `swan eval --embeddings` agree, though published embeddings know neighbours."""
     model = model_of(variant, len(vocabulary))
     save_checkpoint(tmp_path / "best.pt", model, vocabulary, {"dataset": "d", "run": "r", "epoch": 1})
-    checkpoint = load_checkpoint(tmp_path / "best.pt")
-    with open_dataset(dataset, checkpoint) as stored:
-        whole = embed_dataset(checkpoint, stored, device=CPU)
-        test = embed_dataset(checkpoint, stored, split="test", device=CPU)
-    assert whole.variant == variant
+    encoder = Encoder(tmp_path / "best.pt", "cpu")
+    with open_dataset(dataset, encoder.checkpoint) as stored:
+        whole = embed_dataset(encoder, stored)
+        test = embed_dataset(encoder, stored, split="test")
+    assert whole.made_by.variant == variant
     rows = np.isin(whole.catalogue.image, np.flatnonzero(whole.catalogue.split == "test"))
     assert rows.sum() == 150
     np.testing.assert_allclose(whole.caption[rows], test.caption, atol=1e-6)
@@ -143,7 +148,7 @@ def test_whole_data_set_gives_each_split_the_embeddings_it_has_alone(dataset, vo
 def test_link_that_leads_out_of_the_folder_is_refused_or_left_out(vocabulary, tmp_path):
     model = model_of("repaired", len(vocabulary))
     save_checkpoint(tmp_path / "best.pt", model, vocabulary, {"dataset": "d", "run": "r", "epoch": 1})
-    checkpoint, folder = load_checkpoint(tmp_path / "best.pt"), tmp_path / "images"
+    encoder, folder = Encoder(tmp_path / "best.pt", "cpu", batch_size=32), tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (8, 8)).save(folder / "own.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
@@ -153,7 +158,7 @@ def test_link_that_leads_out_of_the_folder_is_refused_or_left_out(vocabulary, tm
 
     def embed(missing):
         archive = archive_of_source(open_source(str(folder)), 32, missing)
-        return embed_archive(checkpoint, archive, output, WHOLE, batch_size=32, device=CPU)
+        return embed_archive(encoder, archive, output, WHOLE)
 
     with pytest.raises(ImageError, match=r"secret\.png: leads out of the folder") as told:
         embed("error")

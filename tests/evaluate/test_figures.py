@@ -9,6 +9,7 @@ from swancli.evaluate.metrics import SceneConfusion
 from swancli.evaluate.report import evaluate
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings
+from swancli.store.made_by import MadeBy
 from swancli.workspace import Workspace
 
 plots = pytest.importorskip("swancli.evaluate.plots", reason="the extra `plots` is not installed")
@@ -18,7 +19,7 @@ HOSTILE = "$\\frac$ 100_% {"  # mathtext that does not parse
 
 def embeddings(image, caption, catalogue):
     vectors = (np.asarray(rows, dtype=np.float32) for rows in (image, caption))
-    return Embeddings(*vectors, catalogue, "small", "best.pt", "", "repaired")
+    return Embeddings(*vectors, catalogue, "small", MadeBy("best.pt", "", 4, "repaired"))
 
 
 def test_worst_captions_come_once_a_string_and_once_an_image():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swancli.evaluate.match_threshold import equal_errors, match_threshold
+from swancli.evaluate.match_threshold import MatchThreshold, equal_errors, match_threshold
 
 
 def test_equal_errors_by_hand():
@@ -57,3 +57,25 @@ def test_captions_without_an_image_or_a_scene_do_not_count():
 def test_fewer_than_two_scenes_tell_no_threshold(scene):
     vectors = np.eye(2, dtype=np.float32)
     assert match_threshold(vectors, vectors, np.array([0, 1]), np.array(scene, dtype=object)) is None
+
+
+PLAIN = {"threshold": 0.5, "false_alarm": 10.0, "miss": 10.0, "images": 9, "captions": 9}
+
+
+def test_threshold_comes_back_from_plain_values():
+    assert MatchThreshold.from_plain(PLAIN) == MatchThreshold(**PLAIN)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        PLAIN | {"recall": 1.0},
+        {"threshold": 0.5},
+        PLAIN | {"threshold": "0.5"},
+        [0.5],
+        PLAIN | {"miss": np.nan},
+    ],
+)
+def test_other_values_are_no_threshold(stored):
+    with pytest.raises(TypeError):
+        MatchThreshold.from_plain(stored)

@@ -11,6 +11,7 @@ from swancli.model.checkpoint import file_sha256
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, write_embeddings
+from swancli.store.made_by import MadeBy
 
 
 @pytest.fixture
@@ -29,10 +30,7 @@ def embeddings():
         caption=np.array([one, one, two, two, two], np.float32),
         catalogue=catalogue,
         dataset="hand",
-        checkpoint="",
-        checkpoint_sha256="",
-        variant="repaired",
-        vocab="",
+        made_by=MadeBy("", "", 2, "repaired"),
     )
 
 
@@ -72,8 +70,8 @@ def written(embeddings, tmp_path):
         writer.finish(embeddings.catalogue)
     with Dataset(tmp_path / "dataset.h5") as dataset:
         made_of = {"pictures": str(dataset.path), "dataset_digest": dataset.digest}
-    made_of |= {"checkpoint": str(tmp_path / "best.pt")}
-    made_of |= {"checkpoint_sha256": file_sha256(tmp_path / "best.pt")}
+    checkpoint = tmp_path / "best.pt"
+    made_of["made_by"] = MadeBy(str(checkpoint), file_sha256(checkpoint), 2, "repaired")
     image = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
     write_embeddings(tmp_path / "embeddings.h5", replace(embeddings, image=image, **made_of))
     return tmp_path / "embeddings.h5"
@@ -89,7 +87,8 @@ def test_embeddings_whose_checkpoint_and_data_set_stand_as_they_were_are_not_dou
 def test_checkpoint_that_was_trained_on_since_is_told(written):
     (written.parent / "best.pt").write_bytes(b"others")
     (warning,) = evaluate_file(written).warnings
-    assert "best.pt is another checkpoint than made these embeddings" in warning
+    assert "the embeddings were made by another checkpoint" in warning
+    assert "best.pt" in warning
 
 
 def test_data_set_with_other_pixels_since_is_told(written, embeddings):

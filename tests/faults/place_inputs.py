@@ -16,11 +16,12 @@ import h5py
 import numpy as np
 from cases import Case, Make, content, refuses
 from image_inputs import half, noise, png_of, retagged, saved, tiff
-from readers import CPU, png, read_scene, write_checkpoint, write_small_embeddings
+from readers import png, read_scene, write_checkpoint, write_small_embeddings
 
 from swancli.embed.embed import embed_texts
 from swancli.embed.lines import text_lines
-from swancli.model.checkpoint import file_sha256, load_checkpoint
+from swancli.model.checkpoint import file_sha256
+from swancli.model.encoder import Encoder
 from swancli.query.search import open_search
 from swancli.query.serve import LARGEST_UPLOAD, Service, application
 from swancli.scene_image.annotations import read_annotations
@@ -144,9 +145,7 @@ SCENE_CASES += [
 def embed_lines(path: Path) -> Any:
     checkpoint = path.with_name("best.pt")
     write_checkpoint(checkpoint)
-    return embed_texts(
-        load_checkpoint(checkpoint, captions_only=True), text_lines(path), str(path), device=CPU
-    )
+    return embed_texts(Encoder(checkpoint, "cpu", captions_only=True), text_lines(path), str(path))
 
 
 def lines_are(*texts: str) -> Callable[[Path], None]:

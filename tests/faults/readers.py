@@ -24,6 +24,7 @@ from swancli.evaluate.report import evaluate_file
 from swancli.images import decode_image, image_size, read_bytes
 from swancli.model.backbone import _read_weights
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
+from swancli.model.encoder import Encoder
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.sources import read_source
@@ -37,6 +38,7 @@ from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 from swancli.store.hdf5 import FEATURES, TILES, create_store
+from swancli.store.made_by import MadeBy
 from swancli.store.parts import Part, joined_parts, read_part, write_part
 from swancli.train.features import Features
 from swancli.train.run import resumed_config
@@ -173,9 +175,7 @@ def write_small_embeddings(path: Path) -> str:
             vectors(12, 1),
             small_catalogue(),
             "small",
-            str(path.with_name("best.pt")),
-            "0" * 64,
-            "repaired",
+            MadeBy(str(path.with_name("best.pt")), "0" * 64, WIDTH, "repaired"),
         ),
     )
 
@@ -194,8 +194,8 @@ def write_joined(path: Path) -> None:
         write_small_part(shard)
     parts = [read_part(shard, "") for shard in shards]
     image = joined_parts(shards, parts, WIDTH, np.array([0, 1, 2, 11, 10, 9]))
-    made_by = ("small", str(path.with_name("best.pt")), "0" * 64, "repaired")
-    embeddings = Embeddings(image, vectors(12, 1), small_catalogue(), *made_by)
+    made_by = MadeBy(str(path.with_name("best.pt")), "0" * 64, WIDTH, "repaired")
+    embeddings = Embeddings(image, vectors(12, 1), small_catalogue(), "small", made_by)
     write_embeddings(path, embeddings, shards=list(zip(shards, parts, strict=True)), identity="0" * 32)
 
 
@@ -349,7 +349,7 @@ def ask_index(path: Path) -> None:
 
 def encode_with(path: Path) -> None:
     checkpoint = load_checkpoint(path, captions_only=True)
-    embed_texts(checkpoint, ["a river"], "text", device=CPU)
+    embed_texts(Encoder(checkpoint, "cpu"), ["a river"], "text")
 
 
 def read_scene(path: Path) -> None:

@@ -10,18 +10,21 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from made_scenes import write_model
 from pymilvus import MilvusClient, MilvusException
 
 from swancli.errors import StoreError, SwanError
-from swancli.milvus import collection as milvus
-from swancli.milvus.collection import Address, connected, parse_address
+from swancli.milvus.collection import TOKEN, Address, connected, parse_address
 from swancli.milvus.search import MOST, CollectionRanking, CollectionSearcher, open_collection
 from swancli.milvus.upload import Upload, content_key, upload
 from swancli.model.checkpoint import file_sha256, load_checkpoint
+from swancli.model.encoder import Encoder
+from swancli.query.questions import Scope
 from swancli.query.ranking import exact_ranking
-from swancli.query.search import Scope, image_rows
+from swancli.query.search import image_rows
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
+from swancli.store.made_by import MadeBy
 from swancli.workspace import Workspace
 
 SHA = "a" * 64
@@ -35,14 +38,14 @@ def unit(rows, width, seed=0):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def write(path, vectors, names=None, scenes=None, splits=None, *, digests=None, **of):
+def write(path, vectors, names=None, scenes=None, splits=None, *, digests=None, dataset="made", **of):
     """An embeddings file without captions."""
     count = len(vectors)
     catalogue = Catalogue.of(
         names or [f"{row:05}.jpg" for row in range(count)], scenes or [None] * count, splits or [None] * count
     )
-    made = {"dataset": "made", "checkpoint": "best.pt", "checkpoint_sha256": SHA, "variant": "repaired", **of}
-    write_embeddings(path, Embeddings(vectors, vectors[:0], catalogue, **made))
+    made = {"checkpoint": "best.pt", "sha256": SHA, "variant": "repaired", "dimensions": vectors.shape[1]}
+    write_embeddings(path, Embeddings(vectors, vectors[:0], catalogue, dataset, MadeBy(**made | of)))
     if digests:
         with h5py.File(path, "r+") as file:
             file.create_dataset("images/digest", data=digests, dtype=h5py.string_dtype())
@@ -80,7 +83,7 @@ def address(database, request):
     ],
 )
 def test_each_form_of_an_address_is_understood(text, address, monkeypatch):
-    monkeypatch.delenv(milvus.TOKEN, raising=False)
+    monkeypatch.delenv(TOKEN, raising=False)
     assert parse_address(text, Path("/swan")) == address
     assert address.is_lite == text.partition("?")[0].endswith((".db", "//"))
 
@@ -111,7 +114,7 @@ def test_other_addresses_are_refused_without_showing_the_password(text, tmp_path
 
 
 def test_token_comes_from_the_environment_and_is_shown_nowhere(tmp_path, monkeypatch):
-    monkeypatch.setenv(milvus.TOKEN, "me:secret")
+    monkeypatch.setenv(TOKEN, "me:secret")
     address = parse_address("milvus://host:1/earth?collection=a&tls=true", tmp_path)
     assert address.token == "me:secret"
     assert str(address) == "milvus://host:1/earth?collection=a&tls=true"
@@ -182,8 +185,8 @@ def test_upload_that_fails_says_how_far_it_came_and_goes_on_from_there(address, 
 @pytest.mark.parametrize(
     ("width", "of", "said"),
     [
-        (8, {"checkpoint_sha256": "b" * 64}, "another checkpoint, aaaaaaaaaaaa .*best.pt.* bbbbbbbbbbbb"),
-        (16, {}, "holds vectors of 8 dimensions; these have 16"),
+        (8, {"sha256": "b" * 64}, r"another checkpoint, .*pt \(aaaaaaaaaaaa\), than .*pt \(bbbbbbbbbbbb\)"),
+        (16, {}, "its vectors have 8 dimensions, those of .*best.pt have 16"),
     ],
 )
 def test_vectors_of_another_checkpoint_or_width_are_refused(width, of, said, database, tmp_path):
@@ -294,7 +297,7 @@ def test_server_is_filled_and_asked_as_lite_is(tmp_path, tiny_model):
 
 
 def made_by(model):
-    return {"checkpoint": str(model), "checkpoint_sha256": file_sha256(model)}
+    return {"checkpoint": str(model), "sha256": file_sha256(model)}
 
 
 def open_of(address, root, **options):
@@ -390,7 +393,7 @@ def test_checkpoint_is_the_collections_own_and_no_other(tiny_model, address, tmp
     gone = tmp_path / "gone.pt"
     path = write(tmp_path / "a.h5", unit(2, 32), **{**made_by(tiny_model), "checkpoint": str(gone)})
     upload(path, address)
-    with pytest.raises(SwanError, match=r"gone\.pt: the checkpoint that made the vectors of"):
+    with pytest.raises(SwanError, match=r"gone\.pt: no such file, the checkpoint that made milvus://"):
         open_of(address, tmp_path).__enter__()
     with open_of(address, tmp_path, checkpoint=tiny_model) as searcher:
         assert searcher.checkpoint.path == tiny_model
@@ -399,11 +402,13 @@ def test_checkpoint_is_the_collections_own_and_no_other(tiny_model, address, tmp
     (run / "best.pt").write_bytes(tiny_model.read_bytes())  # the newest run's is it
     with open_of(address, tmp_path) as searcher:
         assert searcher.checkpoint.path == run / "best.pt"
-    (run / "best.pt").write_bytes(b"another")
-    with pytest.raises(SwanError) as refused:
-        open_of(address, tmp_path).__enter__()
-    assert file_sha256(tiny_model)[:12] in refused.value.problem
-    assert f"{run / 'best.pt'} is {file_sha256(run / 'best.pt')[:12]}" in refused.value.problem
+    other = write_model(run / "best.pt", seed=1)
+    for option in ({}, {"checkpoint": other}):
+        with pytest.raises(SwanError) as refused:
+            open_of(address, tmp_path, **option).__enter__()
+        assert "--checkpoint FILE" in refused.value.mend
+    hashes = [file_sha256(path)[:12] for path in (tiny_model, other)]
+    assert f"gone.pt ({hashes[0]}), than {other} ({hashes[1]})" in refused.value.problem
 
 
 def test_threshold_is_that_of_training_or_has_to_be_given(searcher, tiny_model):
@@ -412,7 +417,7 @@ def test_threshold_is_that_of_training_or_has_to_be_given(searcher, tiny_model):
     stored = {"threshold": 0.5, "images": 9, "captions": 9, "miss": 10.0, "false_alarm": 10.0}
     checkpoint = load_checkpoint(tiny_model, captions_only=True)
     checkpoint = replace(checkpoint, origin={**checkpoint.origin, "match": stored})
-    asking = CollectionSearcher(None, Address("a.db"), 1, checkpoint, torch.device("cpu"))
+    asking = CollectionSearcher(None, Address("a.db"), 1, Encoder(checkpoint, "cpu"))
     assert asking.match_threshold().threshold == 0.5
 
 
@@ -423,7 +428,7 @@ def test_collection_says_what_it_holds(address, tmp_path):
     assert card == {
         "format": "swan-collection",
         "version": 1,
-        "checkpoint_sha256": SHA,
+        "sha256": SHA,
         "dimensions": 8,
         "checkpoint": str(tmp_path / "best.pt"),
         "vocab": "",

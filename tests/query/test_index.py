@@ -24,6 +24,7 @@ from swancli.query.index import (
 from swancli.query.ranking import StreamedRanking, similarities
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
+from swancli.store.made_by import MadeBy
 
 DIMENSIONS = 16
 
@@ -46,7 +47,8 @@ def write(path, image, captions=40):
     names = [f"{row}.png" for row in range(len(image))]
     nothing = [None] * len(image)
     catalogue = Catalogue.of(names, nothing, nothing, ["a road"] * captions, [0] * captions)
-    write_embeddings(path, Embeddings(image, caption, catalogue, "small", "best.pt", "", "repaired"))
+    made_by = MadeBy("best.pt", "", image.shape[1], "repaired")
+    write_embeddings(path, Embeddings(image, caption, catalogue, "small", made_by))
     return path
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from swancli.errors import SwanError
 from swancli.query.page import write_page
-from swancli.query.search import Answer, Hit
+from swancli.query.questions import Answer, Hit
 from swancli.store.pictures import Pictures
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&amp;"

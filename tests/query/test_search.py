@@ -6,9 +6,11 @@ import pytest
 from swancli.errors import SwanError
 from swancli.model.checkpoint import file_sha256
 from swancli.query.index import build_index
-from swancli.query.search import AWAY, Question, Scope, composed, image_rows, open_search
+from swancli.query.questions import AWAY, Question, Scope, composed
+from swancli.query.search import image_rows, open_search
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, write_embeddings
+from swancli.store.made_by import MadeBy
 
 
 def test_texts_are_averaged_and_others_taken_away():
@@ -74,10 +76,11 @@ def test_filters_that_leave_nothing_are_refused_by_name(catalogue, scope, said):
 
 
 def test_question_whose_embedding_is_no_number_is_told_and_finds_not_nothing(tiny_model, tmp_path):
-    path, made_by = tmp_path / "embeddings.h5", (str(tiny_model), file_sha256(tiny_model))
+    path = tmp_path / "embeddings.h5"
+    made_by = MadeBy(str(tiny_model), file_sha256(tiny_model), 32, "repaired")
     image, names = np.eye(4, 32, dtype=np.float32), list("abcd")
     catalogue = Catalogue.of(names, [None] * 4, [None] * 4)
-    write_embeddings(path, Embeddings(image, image[:0], catalogue, "a", *made_by, "repaired"))
+    write_embeddings(path, Embeddings(image, image[:0], catalogue, "a", made_by))
     build_index(path, "flat")
     asked = np.full((1, 32), np.nan, np.float32)
     for exact in (False, True):

@@ -9,12 +9,11 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from made_scenes import UTM, write_tiff
 from PIL import Image
 
-from swancli.model.checkpoint import load_checkpoint
-from swancli.query.search import Question
+from swancli.model.encoder import Encoder
+from swancli.query.questions import Question
 from swancli.scene_image.annotations import Annotation, score_map
 from swancli.scene_image.search import embed_scene, open_scene
 from swancli.workspace import Workspace, shipped_checkpoint
@@ -60,7 +59,7 @@ def ask_mosaic(folder, source, split, seed=0):
     """For each question whether its best hit lies in a picture of its scene, and its map's indicators."""
     pixels, scenes = make_mosaic(source, split, seed)
     path = write_tiff(folder / "mosaic.tif", pixels, crs=UTM, transform=(0.3, 0, 500000, 0, -0.3, 4e6))
-    embed_scene(load_checkpoint(shipped_checkpoint()), path, folder / "tiles.h5", device=torch.device("cpu"))
+    embed_scene(Encoder("shipped", "cpu"), path, folder / "tiles.h5")
     hits, figures = [], []
     with open_scene(
         path, Workspace(folder), device="cpu", kept=folder / "tiles.h5", texts_only=True

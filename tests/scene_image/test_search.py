@@ -7,13 +7,12 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-import torch
 from made_scenes import UTM, placed_at, scene_pixels, write_model, write_tiff
 
 from swancli.errors import ImageError, StoreError, SwanError
 from swancli.model.checkpoint import load_checkpoint
-from swancli.model.encoder import encode_captions, encode_images
-from swancli.query.search import Question
+from swancli.model.encoder import Encoder
+from swancli.query.questions import Question
 from swancli.scene_image import tiles
 from swancli.scene_image.raster import Raster
 from swancli.scene_image.search import embed_scene, open_scene
@@ -22,7 +21,6 @@ from swancli.store.hdf5 import open_store
 from swancli.workspace import Workspace
 
 SIZES = (40, 64)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -36,20 +34,18 @@ def ask(scene, workspace, question="a river", top_k=10, threshold=-1.0, sizes=SI
 
 
 def keep(model, scene, output, sizes=SIZES):
-    return embed_scene(load_checkpoint(model), scene, output, sizes=sizes, device=CPU)
+    return embed_scene(Encoder(model, "cpu"), scene, output, sizes=sizes)
 
 
 def test_map_is_what_its_tiles_encoded_one_by_one_give(tiny_model, geo_scene, workspace):
     """Each tile is a picture like any other, and the map at a pixel is the mean of those that cover it."""
     answer = ask(geo_scene, workspace, checkpoint=tiny_model)
-    loaded = load_checkpoint(tiny_model)
+    encoder = Encoder(tiny_model, "cpu")
     pixels = np.moveaxis(scene_pixels(), 0, 2)
     with Raster(geo_scene) as raster:
         boxes = scene_boxes(raster.frame, SIZES)
     pictures = [pixels[top:bottom, left:right] for left, top, right, bottom in boxes]
-    images = encode_images(loaded.model, pictures.__getitem__, range(len(boxes)), device=CPU)
-    question = encode_captions(loaded.model, loaded.vocabulary, ["a river"], device=CPU)
-    scores = (images @ question.T)[:, 0]
+    scores = (encoder.images(pictures) @ encoder.captions(["a river"]).T)[:, 0]
     x, y = 90, 110  # the middle of a cell of 20 pixels, far from the edges
     over = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
     cell = np.s_[100:120, 80:100]

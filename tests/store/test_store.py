@@ -15,6 +15,7 @@ from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
 from swancli.store.hdf5 import DATASET, EMBEDDINGS, VOCABULARY, create_store, open_store
+from swancli.store.made_by import MadeBy
 from swancli.store.parts import Part, joined_parts, read_part, write_part
 from swancli.store.vectors import mapped, read_rows
 
@@ -183,19 +184,20 @@ def test_pixels_read_back_with_one_chunk_an_image(tmp_path):
 def test_embeddings_read_back(tmp_path):
     catalogue = Catalogue.of("ab", ["x", None], ["val", "val"], "cde", [0, 1, 1])
     image, caption = np.eye(2, 4, dtype=np.float32), np.ones((3, 4), dtype=np.float32) / 2
-    written = Embeddings(image, caption, catalogue, "tiny", str(tmp_path / "best.pt"), "0" * 64, "swan")
+    made_by = MadeBy(str(tmp_path / "best.pt"), "0" * 64, 4, "repaired", str(tmp_path / "vocab.json"))
+    written = Embeddings(image, caption, catalogue, "tiny", made_by)
     write_embeddings(tmp_path / "embeddings.h5", written)
     read = read_embeddings(tmp_path / "embeddings.h5")
     assert (read.image == image).all()
     assert (read.caption == caption).all()
     assert columns(read.catalogue) == columns(catalogue)
-    assert (read.dataset, read.checkpoint_sha256, read.variant) == ("tiny", "0" * 64, "swan")
+    assert (read.dataset, read.made_by) == ("tiny", made_by)
 
 
 def small_embeddings(image, caption):
     nothing = [None] * len(image)
     catalogue = Catalogue.of(["a"] * len(image), nothing, nothing, ["c"] * len(caption), [0] * len(caption))
-    return Embeddings(image, caption, catalogue, "tiny", "best.pt", "", "swan")
+    return Embeddings(image, caption, catalogue, "tiny", MadeBy("best.pt", "", 4, "repaired"))
 
 
 def test_digest_is_of_the_image_embeddings_alone_however_they_lie_in_memory(tmp_path):
@@ -210,12 +212,18 @@ def test_digest_is_of_the_image_embeddings_alone_however_they_lie_in_memory(tmp_
         assert write_embeddings(path, small_embeddings(other, caption)) != digest
 
 
-def test_embeddings_of_an_earlier_swan_are_read_without_a_digest(tmp_path):
-    path = tmp_path / "embeddings.h5"
-    write_embeddings(path, small_embeddings(np.eye(2, 4), np.eye(1, 4)))
-    with h5py.File(path, "r+") as file:
-        del file.attrs["digest"]
-    assert read_embeddings(path).digest == ""
+def test_embeddings_are_a_table_of_images(tmp_path):
+    image = np.eye(2, 4, dtype=np.float32)
+    catalogue = Catalogue.of("ab", ["x", None], ["val", "test"], ["c"], [0])
+    written = Embeddings(image, image[:1], catalogue, "tiny", MadeBy("best.pt", "", 4, "repaired"))
+    write_embeddings(tmp_path / "embeddings.h5", written)
+    for embeddings in (open_embeddings(str(tmp_path / "embeddings.h5")), written):
+        table = embeddings.to_frame()
+        assert table.columns.tolist() == ["filename", "scene", "split", "embedding"]
+        assert table.filename.tolist() == ["a", "b"]
+        assert table.scene.isna().tolist() == [False, True]
+        assert table.embedding[1].dtype == np.float32
+        np.testing.assert_array_equal(np.stack(table.embedding), image)
 
 
 def test_opened_embeddings_stay_in_the_file_until_they_are_read(tmp_path):
@@ -240,18 +248,20 @@ def test_column_that_is_not_in_one_piece_is_read(tmp_path):
 
 def test_checkpoint_is_found_after_it_moved_with_its_embeddings(tmp_path):
     folder = tmp_path / "run"
-    empty = Embeddings(
-        np.zeros((0, 4)), np.zeros((0, 4)), Catalogue.of(), "tiny", str(folder / "best.pt"), "", "swan"
-    )
+    made_by = MadeBy(str(folder / "best.pt"), "", 4, "repaired", str(folder / "vocab.json"))
+    empty = Embeddings(np.zeros((0, 4)), np.zeros((0, 4)), Catalogue.of(), "tiny", made_by)
     write_embeddings(folder / "embeddings.h5", empty)
-    assert read_embeddings(folder / "embeddings.h5").checkpoint == str(folder / "best.pt")
+    assert read_embeddings(folder / "embeddings.h5").made_by == made_by
     moved = folder.rename(tmp_path / "moved")
-    assert read_embeddings(moved / "embeddings.h5").checkpoint == str(moved / "best.pt")
+    found = read_embeddings(moved / "embeddings.h5").made_by
+    assert (found.checkpoint, found.vocab) == (str(moved / "best.pt"), str(moved / "vocab.json"))
 
 
 def test_embeddings_that_do_not_fit_their_rows_are_refused(tmp_path):
     catalogue = Catalogue.of("ab", ["x", None], ["val", "val"], "c", [0])
-    wrong = Embeddings(np.zeros((3, 4)), np.zeros((1, 4)), catalogue, "tiny", "best.pt", "", "swan")
+    wrong = Embeddings(
+        np.zeros((3, 4)), np.zeros((1, 4)), catalogue, "tiny", MadeBy("best.pt", "", 4, "repaired")
+    )
     write_embeddings(tmp_path / "embeddings.h5", wrong)
     with pytest.raises(StoreError, match="/images/embedding has the shape"):
         read_embeddings(tmp_path / "embeddings.h5")
@@ -316,7 +326,8 @@ def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
     path = tmp_path / "embeddings.h5"
     catalogue = Catalogue.of(["a"], [None], [None])
     vectors = np.ones((1, 4), np.float32)
-    write_embeddings(path, Embeddings(vectors, vectors[:0], catalogue, "a", "best.pt", "", "repaired"))
+    made_by = MadeBy("best.pt", "", 4, "repaired")
+    write_embeddings(path, Embeddings(vectors, vectors[:0], catalogue, "a", made_by))
     with h5py.File(path, "a") as file:
         del file["images/embedding"]
         file.create_dataset("images/embedding", (1, 4), h5py.vlen_dtype(np.float32))
@@ -356,7 +367,7 @@ def write_shards(folder):
     place = np.array([0, 1, 2, 3, 0, 4])
     catalogue = Catalogue.of("abcdef", [None] * 6, [None] * 6)
     joined = Embeddings(
-        joined_parts(paths, parts, 8, place), vectors[:0], catalogue, "a", "b", "", "repaired"
+        joined_parts(paths, parts, 8, place), vectors[:0], catalogue, "a", MadeBy("b", "", 8, "repaired")
     )
     write_embeddings(folder / "a.h5", joined, "uvwxyz", list(zip(paths, parts, strict=True)), "id")
     return folder / "a.h5", vectors[place]

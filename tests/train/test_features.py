@@ -6,12 +6,17 @@ import pytest
 import torch
 
 from swancli.errors import StoreError, SwanError
+from swancli.machine.processes import ALONE
+from swancli.model.checkpoint import Checkpoint
+from swancli.model.encoder import Encoder
 from swancli.model.inputs import normalise
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
+from swancli.train import validation
 from swancli.train.features import Features, FeatureSettings, encode_features, features_cost, write_features
+from swancli.vocab.vocabulary import count_words
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings("resnet18", "", image_size=32, augmentation="overhead", views=3)
@@ -42,6 +47,11 @@ def model_of(seed=0, **changes):
     torch.manual_seed(seed)
     settings = {"words": 5, "backbone": "resnet18", "image_size": 32, "embed_dim": 16, "frozen": True}
     return Swan(ModelSettings(**settings | changes)).eval()
+
+
+def encoder_of(model):
+    vocabulary = count_words(["field"], min_count=1, stop_words="keep", dataset="d")
+    return Encoder(Checkpoint.unsaved(model, vocabulary), "cpu")
 
 
 def test_a_view_of_resnet50_at_256_px_is_counted_as_it_is_stored():
@@ -78,7 +88,7 @@ def test_views_differ_and_plain_ones_are_the_image(dataset, features):
     pixels, _, _ = features.read(np.arange(3))
     assert not torch.equal(pixels[0], pixels[1])
     model = model_of()
-    plain = encode_features(model, features, np.array([5]), None, device=CPU)
+    plain = encode_features(encoder_of(model), features, np.array([5]))
     resized, _, _ = features.read(features.plain(np.array([5])))
     with torch.no_grad():
         expected = model.encode_images(normalise(resized)).numpy()
@@ -135,14 +145,18 @@ def test_features_belong_to_the_order_of_the_images_and_to_their_pixels_not_to_c
         features.check(dataset, model_of(), "overhead")
 
 
-def test_equal_validation_pictures_are_encoded_once(features):
+@pytest.mark.parametrize("from_features", [True, False])
+def test_equal_validation_pictures_are_encoded_once(dataset, features, monkeypatch, from_features):
     """In half precision two encodings of one picture may differ, and a tie would be broken by chance."""
-    images, digests = np.array([6, 5]), np.array(["same", "same"], dtype=object)
-    both = encode_features(model_of(), features, images, digests, device=CPU)
-    np.testing.assert_array_equal(both[0], both[1])
-    apart = encode_features(model_of(), features, images, None, device=CPU)
+    encoder, seen = encoder_of(model_of()), []
+    apart = encode_features(encoder, features, np.array([5, 6]))
     assert not np.array_equal(apart[0], apart[1])
-    np.testing.assert_allclose(both[0], apart[0], atol=1e-6)
+    monkeypatch.setattr(dataset, "digests", lambda rows: np.full(len(rows), "same", object))
+    monkeypatch.setattr(validation, "retrieval_scores", lambda images, *_: seen.append(images))
+    validation.validate(encoder, dataset, features if from_features else None, lambda *_: None, ALONE)
+    (images,) = seen
+    np.testing.assert_array_equal(images[0], images[1])
+    np.testing.assert_allclose(images[0], apart[0], atol=2e-3)
 
 
 def test_maps_beyond_half_precision_are_refused_and_nothing_is_written(dataset, tmp_path):

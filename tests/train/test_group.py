@@ -13,6 +13,7 @@ from swancli.embed.embed import open_dataset
 from swancli.errors import SwanError
 from swancli.evaluate.report import evaluate_checkpoint, evaluate_group
 from swancli.model.checkpoint import load_checkpoint
+from swancli.model.encoder import Encoder
 from swancli.train.group import plan_runs, resumed_runs, train_runs
 from swancli.train.loop import PUBLISHED_PAIRS, TrainSettings, Watch
 
@@ -86,7 +87,7 @@ def test_folds_are_runs_of_their_own_on_their_own_splits(workspace, cross_valida
 def test_fold_is_evaluated_on_the_images_that_validated_it(workspace, cross_validated):
     runs, report = cross_validated
     for member, row in zip(runs.members, report.rows, strict=True):
-        again = evaluate_checkpoint(workspace, member.run.best, split="val", device="cpu")
+        again = evaluate_checkpoint(Encoder(member.run, "cpu"), workspace, split="val")
         best = pd.read_csv(member.run.metrics)["mR"].max()
         assert again.scores == row.report.scores
         assert again.mean_recall == pytest.approx(best)
@@ -112,7 +113,7 @@ def test_fold_that_was_stopped_early_is_not_averaged_in_silence(workspace, plan)
     runs = plan("parts", folds=2)
     with pytest.raises(KeyboardInterrupt):
         train_runs(workspace, runs, "cpu", interrupted_in(2))
-    report = evaluate_group(workspace, workspace.find_group("parts"), device="cpu")
+    report = evaluate_group(workspace, workspace.find_group("parts"))
     (warning,) = report.warnings
     assert "parts-fold2: only 1 of 2 epochs are trained" in warning
     assert "swan train --resume --run parts" in warning

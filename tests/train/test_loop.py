@@ -11,6 +11,7 @@ import torch
 from swancli.errors import SwanError
 from swancli.evaluate.report import evaluate_checkpoint
 from swancli.model.checkpoint import load_checkpoint
+from swancli.model.encoder import Encoder
 from swancli.model.swan import Swan
 from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
@@ -272,11 +273,11 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
 def test_what_has_changed_since_a_run_is_told(run_training, workspace):
     """One run for all of it: test images that trained, other pixels, weights that are no numbers."""
     run = run_training("a", epochs=1)
-    assert evaluate_checkpoint(workspace, run.best).warnings == ()
+    assert evaluate_checkpoint(Encoder(run, "cpu"), workspace).warnings == ()
     with h5py.File(workspace.dataset("tiny"), "r+") as file:
         file["images/digest"][8] = file["images/digest"][0]
         file.attrs["digest"] = "of other pixels"
-    changed, seen = evaluate_checkpoint(workspace, run.best).warnings
+    changed, seen = evaluate_checkpoint(Encoder(run, "cpu"), workspace).warnings
     assert "prepared again after the training; its images are others now" in changed
     assert seen.startswith("1 of 4 images of test have the name or the pixels of a training image")
     with pytest.raises(SwanError, match="its images are others now"):
