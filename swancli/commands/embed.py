@@ -210,7 +210,7 @@ def _embed_archive(
         progress = stack.enter_context(display.progress())
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     if outcome.embeddings:
-        _finish(path, outcome.embeddings, outcome.digest, outcome.skipped, index, display)
+        _finish(path, outcome.embeddings, outcome.embeddings.digest, outcome.skipped, index, display)
         return True
     if report:
         _show_shard(archive.name, outcome)
@@ -275,8 +275,6 @@ def _upload(path: Path, address: Address, display: Display) -> None:
         images_there_now=uploaded.total,
         vector_database=address,
     )
-    if uploaded.by_vector:
-        warn(f"{path}: without digests of its pictures, as of an earlier swan; embedded anew they come twice")
 
 
 def _embed_scene(encoder: Encoder, scene: Path, path: Path, sizes: Sequence[int], display: Display) -> None:
@@ -296,7 +294,7 @@ def _embed_lines(encoder: Encoder, texts: Path, path: Path, display: Display) ->
 
     with display.progress() as progress:
         embeddings = embed_texts(encoder, text_lines(texts), str(texts), progress)
-    _finish(path, embeddings, write_embeddings(path, embeddings), [], None, display)
+    _finish(path, embeddings, write_embeddings(path, embeddings, digests=[]), [], None, display)
 
 
 def _output_path(
@@ -330,7 +328,7 @@ def _show_shard(dataset: str, outcome: Outcome) -> None:
         f"shard {shard.number} of {shard.count} of {dataset}",
         images=outcome.images,
         left_out=len(outcome.skipped),
-        file=outcome.file,
+        folder=outcome.folder,
     )
     show_notes(f"still missing: {_ranges(missing)} of {shard.count}" if missing else "no shard is missing")
     _warn_of_skipped(outcome.skipped)

@@ -11,28 +11,27 @@ bit.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from swancli.embed.shards import Shard, ShardFolder
-from swancli.embed.sources import ImageSource
-from swancli.embed.sources import Picture as SourcePicture
+from swancli.embed.shards import Shard, ShardFolder, archive_identity
+from swancli.embed.sources import ImageSource, SourceFile
 from swancli.errors import ImageError, SwanError
 from swancli.images import decode_image, pixel_digest
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import EncodedPiece, Encoder, Load, Picture, first_of_each
 from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
-from swancli.store.embeddings import Embeddings, find_embeddings, write_embeddings
+from swancli.store.embeddings import Embeddings, find_embeddings, open_embeddings, write_embeddings
 from swancli.store.hdf5 import EMBEDDINGS, refuse_other_kind
-from swancli.store.parts import Part, check_part, joined_parts, read_part, write_part
+from swancli.store.parts import GatheredRows, Part, read_part, write_part
 
 PIECE_BATCHES = 16  # of images, in a piece of a list
 
@@ -60,18 +59,19 @@ class Archive:
 class Outcome:
     """What became of a shard.
 
-    file: that it wrote; images, skipped: of the shard, and of all shards from the last one; missing: the
-    shards that are still to come. embeddings: written by this process, or found when it had nothing else to
-    do; None when others are missing, or have joined them. digest: of their images.
+    folder: of the shards.
+    images, skipped: of the shard; of all of them where the embeddings are whole.
+    missing: the shards that are still to come.
+    embeddings: as this process wrote them, or found them on resume; None when shards are missing, or another
+        process joined them.
     """
 
-    file: Path
+    folder: Path
     shard: Shard
     images: int
     skipped: list[tuple[str, str]]
     missing: list[int]
     embeddings: Embeddings | None = None
-    digest: str = ""
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def archive_of_source(source: ImageSource, batch_size: int, missing: str = "erro
     )
 
 
-def _load_picture(picture: SourcePicture, place: str, missing: str) -> tuple[np.ndarray | None, Picture]:
+def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.ndarray | None, Picture]:
     name = picture.name if picture.name.startswith(place) else f"{place}/{picture.name}"
     try:
         pixels = decode_image(picture.read(), name)
@@ -125,23 +125,21 @@ def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, 
 
 
 def archive_of_dataset(dataset: Dataset, batch_size: int) -> Archive:
-    """The images of a data set; of pictures known to be equal the first alone."""
+    """The images of a data set; of equal pictures the first alone."""
     catalogue, rows = dataset.catalogue, PIECE_BATCHES * batch_size
     count = len(catalogue.filename)
     digests = dataset.digests(np.arange(count))
-    loaded = np.arange(count) if digests is None else first_of_each(digests)
+    loaded = first_of_each(digests)
     starts = range(0, count, rows)
     parts = np.split(loaded, np.searchsorted(loaded, starts[1:]))
 
     def load_row(row: int) -> tuple[np.ndarray, Picture]:
-        pixels = dataset.image(row)
-        digest = pixel_digest(pixels) if digests is None else digests[row]
-        return pixels, Picture(catalogue.filename[row], catalogue.scene[row], digest)
+        return dataset.image(row), Picture(catalogue.filename[row], catalogue.scene[row], digests[row])
 
     return Archive(
         dataset.name,
         str(dataset.path),
-        _dataset_identity(dataset, digests),
+        dataset.digest,
         [[start, min(start + rows, count)] for start in starts],
         [len(part) for part in parts],
         lambda number: (partial(load_row, int(row)) for row in parts[number]),
@@ -149,20 +147,17 @@ def archive_of_dataset(dataset: Dataset, batch_size: int) -> Archive:
     )
 
 
-def _dataset_identity(dataset: Dataset, digests: np.ndarray | None) -> str:
-    """Of images and captions in their order; where the file has no digests of pixels, also of the file."""
-    catalogue = dataset.catalogue
-    if digests is None:
-        found = dataset.path.stat()
-        digests = [f"{found.st_size} {found.st_mtime_ns}"] * len(catalogue.filename)
-    images = zip(catalogue.filename, catalogue.scene, catalogue.split, digests, strict=True)
-    captions = zip(catalogue.image.tolist(), catalogue.text, strict=True)
-    rows = ["\0".join(map(str, row)) for columns in (images, captions) for row in columns]
-    return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
-
-
 # ---------------------------------------------------------------------------------------------------------
 # a shard of it
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What of a shard is done. left: numbers of the pieces still to come; images, skipped: of the others."""
+
+    left: list[int]
+    images: int
+    skipped: list[tuple[str, str]]
 
 
 def embed_archive(
@@ -177,11 +172,12 @@ def embed_archive(
     """Embeds a shard of an archive, and writes the embeddings when it is the last one.
 
     Args:
-        output: the embeddings file. resume: keep what was done of the shard before.
+        output: the embeddings file.
+        resume: keep what was done before; where the embeddings exist already, encode nothing.
 
     Raises:
-        SwanError: a file of another kind stands there; another process has this shard; another archive was
-            begun there; no image can be read.
+        SwanError: a file of another kind is there; another process has this shard; another archive was begun
+            there; no image can be read.
         ImageError: one cannot be read, unless the archive leaves it out.
     """
     output = Path(output)
@@ -196,60 +192,68 @@ def embed_archive(
         "shards": shard.count,
         "pieces": archive.borders,
     }
+    identity = archive_identity(manifest)
     with folder.alone_in_shard():
-        identity = folder.agree(manifest, not resume, lambda other: bool(find_embeddings(output, other)))
-        try:
-            if not resume:
-                folder.remove_pieces()
-            stood = resume and folder.finished()
-            unbegun = resume and shard.whole and not folder.begun()
-            standing = find_embeddings(output, identity) if unbegun else None
-            if not (stood or standing):
-                _embed_pieces(encoder, archive, folder, identity, progress)
-            finish = partial(_put_together, encoder, archive, progress=progress)
-            if standing:
-                outcome = _found(output, shard, standing)
-            elif shard.whole:
-                outcome = _write_whole(folder, identity, output, finish)
-                folder.remove_pieces()
-                folder.remove_shards()
-            else:
-                pieces, width = len(shard.share(len(archive.borders))), encoder.dimensions
-                outcome = _write_shard(folder, identity, pieces, width)
-                # After a restart all may have stood, and one goes on with what comes after the joining.
-                if not outcome.missing and not (stood and shard.follows):
-                    outcome = _join(folder, identity, output, outcome, finish, stood)
-        finally:
-            if shard.whole and not folder.begun():
-                folder.remove_all()
+        with folder.alone_in_archive():
+            found = _find_joined(folder, output, identity) if resume else None
+            begun = None if found else _begin(folder, manifest, identity, resume)
+        if found:
+            outcome = _whole(folder, found)
+            outcome = replace(outcome, embeddings=None) if shard.follows else outcome
+        else:
+            try:
+                done = _embed_pieces(encoder, archive, folder, identity, begun, progress)
+                finish = partial(_put_together, encoder, archive, progress=progress)
+                outcome = _join(folder, manifest, output, done, finish)
+            except BaseException:
+                folder.remove_unbegun()
+                raise
     folder.remove_empty()
     return outcome
 
 
+def _find_joined(folder: ShardFolder, output: Path, identity: str) -> Embeddings | None:
+    """The embeddings of an archive whose shards are joined, opened."""
+    found = None if folder.read_manifest() else find_embeddings(output, identity)
+    if found:
+        folder.remove_all()  # what a process left that was killed after it had joined them
+    return found
+
+
+def _begin(folder: ShardFolder, manifest: dict[str, Any], identity: str, resume: bool) -> _Done:
+    """Takes up a shard, or on `resume` what is done of it."""
+    folder.agree(manifest, replace=not resume)
+    if not resume:
+        folder.remove_own()
+    paths = folder.pieces(folder.shard, len(manifest["pieces"]))
+    parts = [read_part(path, identity) for path in paths.values() if path.exists()]
+    left = [number for number, path in paths.items() if not path.exists()]
+    return _Done(left, sum(len(part.pixel_digest) for part in parts), _skipped(parts))
+
+
 def _embed_pieces(
-    encoder: Encoder, archive: Archive, folder: ShardFolder, identity: str, progress: Progress
-) -> None:
-    """Writes the pieces of a shard that do not stand."""
-    share = folder.shard.share(len(archive.borders))
-    standing = [read_part(path, identity) for number in share if (path := folder.piece(number)).exists()]
-    images, skipped = sum(len(part.image) for part in standing), sum(len(part.skipped) for part in standing)
-    done, left = len(standing), [number for number in share if not folder.piece(number).exists()]
-    before = images + skipped
+    encoder: Encoder, archive: Archive, folder: ShardFolder, identity: str, begun: _Done, progress: Progress
+) -> _Done:
+    """Writes the pieces of a shard that are still to come."""
+    paths = folder.pieces(folder.shard, len(archive.borders))
+    images, skipped, done = begun.images, list(begun.skipped), len(paths) - len(begun.left)
+    before = images + len(skipped)
 
     def show(loaded: int) -> None:
         if archive.sizes:
-            progress("images", before + loaded, sum(archive.sizes[number] for number in share))
+            progress("images", before + loaded, sum(archive.sizes[number] for number in paths))
         else:
-            progress("tars", done, len(share))
+            progress("tars", done, len(paths))
 
-    del standing
-    folder.write_state(len(share), done, images, skipped)
-    with closing(encoder.pieces((archive.load(number) for number in left), show)) as encoded:
-        for number, piece in zip(left, encoded, strict=True):
-            write_part(folder.piece(number), _part_of(piece), identity)
-            kept = len(piece.image)
-            done, images, skipped = done + 1, images + kept, skipped + len(piece.pictures) - kept
-            folder.write_state(len(share), done, images, skipped)
+    folder.write_state(len(paths), done, images, len(skipped))
+    with closing(encoder.pieces((archive.load(number) for number in begun.left), show)) as encoded:
+        for number, piece in zip(begun.left, encoded, strict=True):
+            part = _part_of(piece)
+            write_part(paths[number], part, piece.image, identity)
+            images, done = images + len(piece.image), done + 1
+            skipped += part.skipped
+            folder.write_state(len(paths), done, images, len(skipped))
+    return _Done([], images, skipped)
 
 
 def _part_of(piece: EncodedPiece) -> Part:
@@ -258,118 +262,73 @@ def _part_of(piece: EncodedPiece) -> Part:
         [picture.name for picture in kept], [picture.scene for picture in kept], [None] * len(kept)
     )
     skipped = [(picture.name, picture.reason) for picture in piece.pictures if picture.reason]
-    return Part(piece.image, catalogue, np.array([picture.digest for picture in kept], object), skipped)
+    return Part(catalogue, np.array([picture.digest for picture in kept], object), skipped)
 
 
 # ---------------------------------------------------------------------------------------------------------
 # putting together
 
 
-def _write_whole(
-    folder: ShardFolder, identity: str, output: Path, finish: Callable[..., tuple[Embeddings, np.ndarray]]
-) -> Outcome:
-    """The embeddings of one process, from its pieces."""
-    paths, parts = _begun_parts(folder, identity)
-    embeddings, digests = finish(paths, parts)
-    skipped = _skipped(parts)
-    digest = write_embeddings(output, embeddings, digests, identity=identity, skipped=skipped)
-    return Outcome(output, folder.shard, len(embeddings.image), skipped, [], embeddings, digest)
-
-
-def _begun_parts(folder: ShardFolder, identity: str) -> tuple[list[Path], list[Part]]:
-    """The pieces that stand, whose vectors are those that were written."""
-    paths = folder.begun()
-    parts = [read_part(path, identity) for path in paths]
-    _check_parts(paths, parts)
-    return paths, parts
-
-
-def _check_parts(paths: Sequence[Path], parts: Sequence[Part]) -> None:
-    for path, part in zip(paths, parts, strict=True):
-        check_part(path, part)
-
-
-def _write_shard(folder: ShardFolder, identity: str, pieces: int, width: int) -> Outcome:
-    """The file of a shard, from its pieces, of width D."""
-    if not folder.finished():
-        paths, parts = _begun_parts(folder, identity)
-        vectors = joined_parts(paths, parts, width)
-        part = Part(vectors, _catalogue(parts), _pixel_digests(parts), _skipped(parts))
-        write_part(folder.file, part, identity)
-        folder.remove_pieces()
-    own = read_part(folder.file, identity)
-    folder.write_state(pieces, pieces, len(own.image), len(own.skipped), finished=True)
-    return Outcome(folder.file, folder.shard, len(own.image), own.skipped, folder.missing())
-
-
 def _join(
     folder: ShardFolder,
-    identity: str,
+    manifest: dict[str, Any],
     output: Path,
-    outcome: Outcome,
-    finish: Callable[..., tuple[Embeddings, np.ndarray]],
-    stood: bool,
+    done: _Done,
+    finish: Callable[[list[Path], list[Part]], tuple[Embeddings, np.ndarray]],
 ) -> Outcome:
-    """The embeddings of all shards, by the last one of them.
-
-    Args:
-        outcome: of the shard. stood: it was finished before, and what comes after the joining may not be.
-    """
+    """Writes the embeddings when no shard is missing, and removes the shards."""
+    outcome = Outcome(folder.folder, folder.shard, done.images, done.skipped, [])
+    identity, count = archive_identity(manifest), len(manifest["pieces"])
     with folder.alone_in_archive():
-        paths = folder.others()
+        if archive_identity(folder.read_manifest()) != identity:  # another shard has joined them
+            folder.remove_own()
+            return outcome
+        pieces = {shard.number: list(folder.pieces(shard, count).values()) for shard in folder.shards()}
+        missing = [number for number, paths in pieces.items() if not all(map(Path.exists, paths))]
+        if missing:
+            return replace(outcome, missing=missing)
+        paths = [path for own in pieces.values() for path in own]
         parts = [read_part(path, identity) for path in paths]
-        joined = find_embeddings(output, identity)
-        if joined:
-            # Not to be told of where another shard ended at the same time.
-            return _found(output, folder.shard, joined) if stood else outcome
-        _check_parts(paths, parts)
         embeddings, digests = finish(paths, parts)
-        shards, skipped = list(zip(paths, parts, strict=True)), _skipped(parts)
-        digest = write_embeddings(output, embeddings, digests, shards, identity, skipped)
-    images = len(embeddings.image)
-    return replace(outcome, images=images, skipped=skipped, embeddings=embeddings, digest=digest)
+        write_embeddings(output, embeddings, digests, identity, _skipped(parts))
+        folder.remove_all()
+    return _whole(folder, open_embeddings(output))
 
 
-def _found(output: Path, shard: Shard, embeddings: Embeddings) -> Outcome:
-    """Of embeddings that stood already."""
+def _whole(folder: ShardFolder, embeddings: Embeddings) -> Outcome:
+    """The outcome where the embeddings are whole."""
     skipped = read_skipped(embeddings.image.file)
-    return Outcome(output, shard, len(embeddings.image), skipped, [], embeddings, embeddings.digest)
+    return Outcome(folder.folder, folder.shard, len(embeddings.image), skipped, [], embeddings)
 
 
 def _put_together(
-    encoder: Encoder, archive: Archive, paths: Sequence[Path], parts: Sequence[Part], *, progress: Progress
+    encoder: Encoder, archive: Archive, paths: list[Path], parts: list[Part], *, progress: Progress
 ) -> tuple[Embeddings, np.ndarray]:
-    """The embeddings of all parts, whose vectors stay where they are, and the digest of each row's pixels.
+    """The embeddings of all pieces, whose vectors are still in these, and the digest of each row's pixels.
 
     A picture that a data set has several times has everywhere the vector of its first row.
     """
-    digests, dataset = _pixel_digests(parts), archive.dataset
+    digests = np.concatenate([np.empty(0, object), *(part.pixel_digest for part in parts)])
     if not len(digests):
-        count = sum(len(part.skipped) for part in parts)
-        raise SwanError(f"{archive.pictures}: none of its {count} images can be read")
-    width, of = encoder.dimensions, (archive.name, encoder.made_by, archive.pictures)
+        raise SwanError(f"{archive.pictures}: none of its {len(_skipped(parts))} images can be read")
+    width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:
-        image = joined_parts(paths, parts, width)
-        caption = np.empty((0, width), np.float32)
-        return Embeddings(image, caption, _catalogue(parts), *of), digests
-    number = {digest: row for row, digest in reversed(list(enumerate(digests)))}
-    catalogue, _ = dataset.catalogue.select(dataset.catalogue.image_rows(None))
-    known = dataset.digests(np.arange(len(catalogue.filename)))
-    digests = digests if known is None else known
-    place = np.array([number[digest] for digest in digests], np.int64)
-    image = joined_parts(paths, parts, width, place)
-    caption = encoder.captions_of(catalogue, progress)
-    return Embeddings(image, caption, catalogue, *of, dataset_digest=dataset.digest), digests
+        catalogue, caption = _catalogue(parts), np.empty((0, width), np.float32)
+    else:
+        number = dict(zip(digests, place, strict=True))
+        catalogue, _ = dataset.catalogue.select(dataset.catalogue.image_rows(None))
+        digests = dataset.digests(dataset.catalogue.image_rows(None))
+        place = np.array([number[digest] for digest in digests], np.int64)
+        caption = encoder.captions_of(catalogue, progress)
+    image = GatheredRows(paths, [len(part.pixel_digest) for part in parts], place, width)
+    of, digest = (archive.name, encoder.made_by, archive.pictures), dataset.digest if dataset else ""
+    return Embeddings(image, caption, catalogue, *of, dataset_digest=digest), digests
 
 
 def _catalogue(parts: Sequence[Part]) -> Catalogue:
     names = [name for part in parts for name in part.catalogue.filename]
     scenes = [scene for part in parts for scene in part.catalogue.scene]
     return Catalogue.of(names, scenes, [None] * len(names))
-
-
-def _pixel_digests(parts: Sequence[Part]) -> np.ndarray:
-    return np.concatenate([np.empty(0, object), *(part.pixel_digest for part in parts)])
 
 
 def _skipped(parts: Sequence[Part]) -> list[tuple[str, str]]:

@@ -1,20 +1,18 @@
-"""What one process, or one job of an array, has of a long embedding, and what stands of it on the disk.
+"""Which part of a long embedding a process, or a job of an array, has, and its files until all are joined.
 
 swan embed --shard 3/8
 torchrun --nproc-per-node 8 -m swancli embed
 
 <output>.shards/manifest.json            what is embedded with what, in which pieces, in how many shards
 <output>.shards/3-of-8/piece-000017.h5   a finished piece of shard 3
-<output>.shards/3-of-8.h5                shard 3, when all its pieces stand, in their place
 <output>.shards/3-of-8.json              how far shard 3 is
+
+The folder is gone once the embeddings file is whole.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +20,13 @@ from typing import Any
 
 from swancli.errors import SwanError
 from swancli.machine.processes import Processes, launched
-from swancli.store.atomic import atomic_path, only_writer
+from swancli.store.atomic import only_writer
+from swancli.store.digest import content_digest
 from swancli.store.hdf5 import CREATED_BY
-from swancli.store.text import read_json
+from swancli.store.text import read_json, write_json
 
 FORMAT, VERSION = "swan-manifest", 1
-# What all shards of an archive agree on, and how it is told that another shard was begun with something else.
+# What all shards of an archive agree on, and what the error says where another one was begun.
 AGREED = {
     "images": "other images",
     "checkpoint_sha256": "another checkpoint",
@@ -91,8 +90,11 @@ def chosen_shard(given: str | None, resume: bool) -> tuple[Shard, bool]:
 class ShardFolder:
     """The files of one shard, and those that the shards of its archive share.
 
+    A folder without a manifest is one where nothing is begun: all is in the embeddings file, or nothing is.
+
     Args:
         output: the embeddings file that the shards are for.
+        shard: this process's.
     """
 
     def __init__(self, output: Path, shard: Shard) -> None:
@@ -102,7 +104,6 @@ class ShardFolder:
         self.shard = shard
         self.manifest = self.folder / "manifest.json"
         self.own = self.folder / shard.name
-        self.file = self.folder / f"{shard.name}.h5"
         self.state = self.folder / f"{shard.name}.json"
 
     def alone_in_shard(self) -> AbstractContextManager[None]:
@@ -110,120 +111,115 @@ class ShardFolder:
         return only_writer(self.own)
 
     def alone_in_archive(self) -> AbstractContextManager[None]:
-        """Waits for the other shards to let go of what they share."""
+        """Waits for the other shards to release what they share."""
         return only_writer(self.folder, wait=True)
 
-    def agree(
-        self, manifest: dict[str, Any], anew: bool, joined: Callable[[str], bool] = lambda identity: False
-    ) -> str:
-        """Writes the manifest, when no shard has; identity of the archive.
+    def agree(self, manifest: dict[str, Any], replace: bool) -> None:
+        """Writes the manifest, unless another shard has; to be called alone in the archive.
 
         Args:
-            manifest: a value for each of `AGREED`, and more. anew: begin anew where no other shard is, or
-                where all are joined. joined: whether the embeddings of an archive of this identity stand.
+            manifest: a value for each of `AGREED`, and more.
+            replace: another archive's, where this shard is all of it and that one had one shard too.
 
         Raises:
-            SwanError: another archive was begun here; says what differs.
+            SwanError: another archive was begun here; names what differs.
         """
-        with self.alone_in_archive():
-            standing = self._standing()
-            differing = [
-                said.format(str(standing.get(key))[:40])
-                for key, said in AGREED.items()
-                if standing.get(key) != manifest[key]
-            ]
-            if standing and differing:
-                done = standing.get("shards") != 1 and joined(_identity(standing))
-                if not (anew and self.shard.whole and (standing.get("shards") == 1 or done)):
-                    raise SwanError(
-                        f"{self.folder}: begun with {', '.join(differing)}", self._way_on(standing, done)
-                    )
-            if differing:
-                self.remove_pieces()
-                head = {"format": FORMAT, "version": VERSION, "created_by": CREATED_BY}
-                _write_json(self.manifest, head | manifest)
-        return _identity(manifest)
-
-    def _way_on(self, standing: dict[str, Any], done: bool) -> str:
-        """What to do where another archive was begun, and perhaps done."""
-        if standing.get("shards") == 1:
-            return (
-                "finish that one: the same command, without --shard, and --resume; or give another --output"
+        found = self.read_manifest()
+        differing = [
+            said.format(str(found.get(key))[:40])
+            for key, said in AGREED.items()
+            if found.get(key) != manifest[key]
+        ]
+        if found and differing and not (replace and self.shard.whole and found.get("shards") == 1):
+            same = "the same command, without --shard, and --resume"
+            raise SwanError(
+                f"{self.folder}: begun with {', '.join(differing)}",
+                f"finish that one: {same}; or give another --output"
+                if found.get("shards") == 1
+                else f"give what it was begun with; or another --output; or remove {self.folder}",
             )
-        if done:
-            return (
-                f"its embeddings stand in {self.output}; to make others: swan embed without --shard and "
-                "--resume replaces them, or remove both first; or give another --output"
-            )
-        return f"give what it was begun with; or another --output; or remove {self.folder}"
+        if differing:
+            self.remove_all()
+            head = {"format": FORMAT, "version": VERSION, "created_by": CREATED_BY}
+            write_json(self.manifest, head | manifest)
 
-    def _standing(self) -> dict[str, Any]:
-        """The manifest; empty when there is none."""
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest; empty when there is none.
+
+        Raises:
+            SwanError: it is damaged, or of another version.
+        """
         if not self.manifest.exists():
             return {}
-        mend = "give another --output, or remove the folder"
-        content = read_json(self.manifest, mend)
+        hint = "give another --output, or remove the folder"
+        content = read_json(self.manifest, hint)
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT or content.get("version") != VERSION:
-            raise SwanError(f"{self.manifest}: no manifest that this swan reads", mend)
+            raise SwanError(f"{self.manifest}: no manifest that this swan reads", hint)
         return content
 
-    def piece(self, number: int) -> Path:
-        """The file of a piece."""
-        return self.own / f"piece-{number:06}.h5"
+    def shards(self) -> list[Shard]:
+        """All shards of the archive."""
+        return [Shard(number, self.shard.count) for number in range(1, self.shard.count + 1)]
 
-    def begun(self) -> list[Path]:
-        """The pieces that stand, in order."""
-        return sorted(self.own.glob("piece-*.h5"), key=lambda path: (len(path.name), path.name))
+    def pieces(self, shard: Shard, count: int) -> dict[int, Path]:
+        """The files of a shard's pieces by their numbers, whether or not they exist.
 
-    def finished(self) -> bool:
-        """Whether the shard stands, and nothing newer was begun."""
-        return self.file.exists() and not self.begun()
+        Args:
+            shard: one of the archive.
+            count: pieces of the archive.
+        """
+        return {piece: self.folder / shard.name / f"piece-{piece:06}.h5" for piece in shard.share(count)}
 
-    def write_state(self, pieces: int, done: int, images: int, skipped: int, finished: bool = False) -> None:
+    def begun(self) -> bool:
+        """Whether this shard has a piece."""
+        return any(self.own.glob("piece-*.h5"))
+
+    def write_state(self, pieces: int, done: int, images: int, skipped: int) -> None:
         """Writes how far the shard is: of how many pieces how many are done, with how many images."""
-        counts = {"images": images, "skipped": skipped, "finished": finished}
-        _write_json(self.state, {"pieces": pieces, "done": done, **counts})
+        write_json(self.state, {"pieces": pieces, "done": done, "images": images, "skipped": skipped})
 
-    def others(self) -> list[Path]:
-        """The files of all shards, in order, whether or not they stand."""
-        count = self.shard.count
-        return [self.folder / f"{Shard(number, count).name}.h5" for number in range(1, count + 1)]
-
-    def missing(self) -> list[int]:
-        """The shards that do not stand."""
-        return [number for number, path in enumerate(self.others(), start=1) if not path.exists()]
-
-    def remove_pieces(self) -> None:
-        """Takes away its pieces, and what a killed process left of one."""
-        for pattern in ("piece-*.h5", ".piece-*.tmp"):
-            for path in self.own.glob(pattern):
-                path.unlink()
+    def remove_own(self) -> None:
+        """Removes what there is of this shard; to be called alone in it."""
+        _remove(self.own, "piece-*.h5", ".piece-*.tmp")
+        _remove(self.folder, f"{self.shard.name}.json", f".{self.shard.name}.json.*.tmp")
 
     def remove_all(self) -> None:
-        """Takes away what an archive of one shard has no more use for."""
-        self.remove_pieces()
-        for path in (self.manifest, self.state):
-            path.unlink(missing_ok=True)
+        """Removes what there is of all shards; to be called alone in the archive.
 
-    def remove_shards(self) -> None:
-        """Takes away the shards that earlier embeddings lay in, and what is told of them."""
-        for pattern in ("*-of-*.h5", "*-of-*.json"):
-            for path in self.folder.glob(pattern):
-                path.unlink()
+        The manifest goes first, so that nothing that a kill leaves is resumed. A shard whose process is still
+        there is left to it.
+        """
+        self.manifest.unlink(missing_ok=True)
+        _remove(self.folder, ".manifest.json.*.tmp")
+        self.remove_own()
+        for name in {path.name.removesuffix(".json") for path in self.folder.glob("*-of-*")}:
+            other = ShardFolder(self.output, Shard(*map(int, name.split("-of-"))))
+            if other.shard != self.shard:
+                with suppress(SwanError):  # another process is in it
+                    with other.alone_in_shard():
+                        other.remove_own()
+                    other.remove_empty()
+
+    def remove_unbegun(self) -> None:
+        """Removes what one process for all of an archive has left when it ends before its first piece."""
+        if self.shard.whole and not self.begun():
+            with self.alone_in_archive():
+                self.remove_all()
 
     def remove_empty(self) -> None:
-        """Takes away the folders that nothing is in."""
-        with suppress(OSError):  # which a folder raises that something is in
-            self.own.rmdir()
-            self.folder.rmdir()
+        """Removes the folders that nothing is in."""
+        for folder in (self.own, self.folder):
+            with suppress(OSError):  # which a folder raises that something is in
+                folder.rmdir()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def _remove(folder: Path, *patterns: str) -> None:
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
-def _identity(manifest: dict[str, Any]) -> str:
-    agreed = json.dumps({key: manifest.get(key) for key in AGREED})
-    return hashlib.blake2b(agreed.encode(), digest_size=16).hexdigest()
+def archive_identity(manifest: dict[str, Any]) -> str:
+    """A digest of what the embeddings of an archive depend on: all that is agreed on but the shards."""
+    return content_digest([key, manifest.get(key)] for key in AGREED if key != "shards")

@@ -10,7 +10,6 @@ a stream. Nothing is unpacked.
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
 import tarfile
@@ -25,6 +24,7 @@ from swancli.errors import ImageError, SwanError
 from swancli.images import SUFFIXES, read_inside
 from swancli.prepare.entries import check_filename, natural_order
 from swancli.prepare.sources import read_source, scene_in_name
+from swancli.store.digest import content_digest
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -37,7 +37,7 @@ STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "
 
 
 @dataclass(frozen=True)
-class Picture:
+class SourceFile:
     """One image file. read: its bytes; raises ImageError where it is absent, damaged or too large."""
 
     name: str
@@ -54,25 +54,27 @@ class Piece:
     """
 
     name: str
-    pictures: Callable[[], Iterator[Picture]]
+    pictures: Callable[[], Iterator[SourceFile]]
 
 
 @dataclass(frozen=True)
 class ImageSource:
     """Images in a fixed order.
 
-    name: the last part of its address. pictures: the folder, or the address. listed: a line for each file or
-    tar, with its size and its time. pieces: from how many files a piece is to have; tars are one each.
+    name: the last part of its address.
+    pictures: the folder, or the address.
+    listed: a row of plain values for each file or tar, such as its name, size and time.
+    pieces: from the number of files in a piece; tars are one each.
     """
 
     name: str
     pictures: str
-    listed: tuple[str, ...]
+    listed: tuple[tuple[Any, ...], ...]
     pieces: Callable[[int], list[Piece]]
 
     def identity(self) -> str:
-        """A digest of what is listed: another one where a file was added, taken out or written anew."""
-        return hashlib.blake2b("\n".join(self.listed).encode(), digest_size=16).hexdigest()
+        """A digest of what is listed: another one once a file was added, removed or written again."""
+        return content_digest(self.listed)
 
 
 def open_source(images: str) -> ImageSource:
@@ -125,7 +127,7 @@ def _local_source(folder: Path) -> ImageSource:
         return _tar_source(str(folder), sorted(tars, key=natural_order))
     source = read_source(folder, "folder")
     pictures = [
-        Picture(
+        SourceFile(
             entry.filename, entry.scene, partial(read_inside, source.images / entry.filename, source.images)
         )
         for entry in source.entries
@@ -133,7 +135,7 @@ def _local_source(folder: Path) -> ImageSource:
     listed = []
     for picture in pictures:
         found = (source.images / picture.name).stat()
-        listed.append(f"{picture.name}\0{found.st_size}\0{found.st_mtime_ns}")
+        listed.append((picture.name, found.st_size, found.st_mtime_ns))
     name = folder.resolve().name
     return ImageSource(name, str(source.images), tuple(listed), partial(_ranges, pictures))
 
@@ -146,10 +148,10 @@ def _refuse_both(images: str, pictures: bool, tars: bool) -> None:
         )
 
 
-def _ranges(pictures: list[Picture], rows: int) -> list[Piece]:
+def _ranges(pictures: list[SourceFile], rows: int) -> list[Piece]:
     """Pieces of so many pictures of a list."""
 
-    def some(start: int) -> Iterator[Picture]:
+    def some(start: int) -> Iterator[SourceFile]:
         return iter(pictures[start : start + rows])
 
     return [Piece("", partial(some, start)) for start in range(0, len(pictures), rows)]
@@ -204,10 +206,10 @@ def _remote_source(address: str, files: dict[str, dict[str, Any]], root: str) ->
     known = {check_filename(posixpath.relpath(path, root), f"{address}: file name"): path for path in files}
     names = sorted(known, key=natural_order)
     pictures = [
-        Picture(name, scene_in_name(name), partial(_read_remote, system, known[name], files[known[name]]))
+        SourceFile(name, scene_in_name(name), partial(_read_remote, system, known[name], files[known[name]]))
         for name in names
     ]
-    listed = tuple(f"{name}\0{_stamp(files[known[name]])}" for name in names)
+    listed = tuple((name, *_stamp(files[known[name]])) for name in names)
     return ImageSource(_last_part(address), address, listed, partial(_ranges, pictures))
 
 
@@ -231,10 +233,10 @@ def _check_size(size: int, name: str) -> None:
         raise ImageError(f"{name}: {size / 1e9:.1f} GB are too large for an image", "cut it into tiles")
 
 
-def _stamp(known: dict[str, Any]) -> str:
-    """Size and time, or mark, of a file, as far as a file system tells them."""
+def _stamp(known: dict[str, Any]) -> tuple[int | None, str]:
+    """Size and time, or mark, of a file, as far as a file system knows them."""
     marks = [str(known[name]) for name in STAMPS if known.get(name)]
-    return f"{known.get('size')}\0{marks[0] if marks else ''}"
+    return known.get("size"), marks[0] if marks else ""
 
 
 def _last_part(address: str) -> str:
@@ -282,15 +284,15 @@ def _tar_source(address: str, tars: list[str]) -> ImageSource:
     for tar in tars:
         system, path = _file_system(tar)
         try:
-            listed.append(f"{tar}\0{_stamp(system.info(path))}")
+            listed.append((tar, *_stamp(system.info(path))))
         except FileNotFoundError:
-            listed.append(tar)  # its piece tells
+            listed.append((tar,))  # its piece raises an error
         except Exception as error:
             raise _no_answer(tar, error) from error
     return ImageSource(_last_part(address), address, tuple(listed), lambda rows: pieces)
 
 
-def _tar_pictures(tar: str, name: str) -> Iterator[Picture]:
+def _tar_pictures(tar: str, name: str) -> Iterator[SourceFile]:
     """The images of a tar, in order, whatever else is in it; raises ImageError as of `Piece`."""
     system, path = _file_system(tar)
     count = 0
@@ -315,7 +317,7 @@ def _tar_pictures(tar: str, name: str) -> Iterator[Picture]:
         raise _no_answer(tar, error) from error
 
 
-def _tar_picture(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: str) -> Picture:
+def _tar_picture(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: str) -> SourceFile:
     """An image of a tar that is being read: its bytes are taken now, while the stream stands at them."""
     place = f"{tar}, member {member.name!r}"
     try:
@@ -323,8 +325,10 @@ def _tar_picture(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: str) ->
         _check_size(member.size, place)
         data = archive.extractfile(member).read()
     except SwanError as error:
-        return Picture(f"{tar}/{member.name}", None, partial(_raise, ImageError(error.problem, error.mend)))
-    return Picture(name, scene_in_name(name), lambda: data)
+        return SourceFile(
+            f"{tar}/{member.name}", None, partial(_raise, ImageError(error.problem, error.mend))
+        )
+    return SourceFile(name, scene_in_name(name), lambda: data)
 
 
 def _raise(error: ImageError) -> bytes:

@@ -31,7 +31,7 @@ from swancli.model.encoder import Encoder
 from swancli.prepare.misplaced import described_images, misplaced_captions
 from swancli.prepare.splits import overlap
 from swancli.store.catalogue import Catalogue, names_in
-from swancli.store.dataset import Dataset, digests_differ
+from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
 from swancli.store.text import read_json, read_text
 from swancli.workspace import Group, Run, Workspace, standing_checkpoint
@@ -375,15 +375,13 @@ def _unfinished(run: Run) -> str:
 
 def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
     """A warning where a data set was prepared again since: its test images may have been trained on."""
-    trained_on = checkpoint.origin.get("fingerprint")
-    if not trained_on or dataset.name != checkpoint.origin["dataset"]:
+    trained_on = checkpoint.origin.get("dataset_digest")
+    if not trained_on or dataset.name != checkpoint.origin["dataset"] or dataset.digest == trained_on:
         return ""
-    again = f"{dataset.path} was prepared again after the training"
-    if dataset.catalogue.fingerprint() != trained_on:
-        return f"{again}; its splits may overlap what was trained on"
-    if digests_differ(dataset.digest, checkpoint.origin.get("dataset_digest", "")):
-        return f"{again}; its images are others now"
-    return ""
+    return (
+        f"{dataset.path} was prepared again after the training; its images, captions or splits have changed, "
+        "so test images may be among those trained on"
+    )
 
 
 def evaluate_file(

@@ -9,7 +9,6 @@ vector; a cluster's is the one that it chooses (AUTOINDEX). Letters in shapes: N
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from swancli.errors import SwanError
@@ -33,6 +31,7 @@ from swancli.milvus.collection import (
     read_card,
     reason_of,
 )
+from swancli.store.digest import content_digest
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.hdf5 import EMBEDDINGS, damage_named, texts_in
 from swancli.store.made_by import MadeBy
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
 BATCH = 1024  # images a request: 2 MB of 512 dimensions. From 500 to 2,000 Lite takes as many a second
 TEXT_BYTES = 65_535  # of a text in a column, as many as Milvus allows
 FACTS = ("filename", "scene", "split", "dataset", "checkpoint")  # columns beside `id` and `embedding`
-
-
-# ---------------------------------------------------------------------------------------------------------
-# addresses
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -90,30 +85,25 @@ def _open_for_upload(client: MilvusClient, address: Address, made_by: MadeBy) ->
 
 @dataclass(frozen=True)
 class Upload:
-    """What came of an upload, in images. changed: stood there with another scene or split.
+    """What came of an upload, in images. changed: were there with another scene or split.
 
-    stood: were there as they are, or came twice. total: in the collection now. by_vector: their keys are of
-    their vectors, since the file, of an earlier swan, has no digests of their pictures.
+    stood: were there as they are, or came twice. total: in the collection now.
     """
 
     new: int
     changed: int
     stood: int
     total: int
-    by_vector: bool = False
 
 
-def content_key(dataset: str, filename: str, content: bytes) -> str:
+def content_key(dataset: str, filename: str, pixels: str) -> str:
     """32 hexadecimal characters that stand for an image: equal for the same data set, name and picture.
 
     Args:
-        content: the digest of its pixels where it is known, else the bytes of its vector. The digest is
-            better: embedding again with another batch size, or on another machine, moves the last bits of a
-            vector, and the image would be there twice; a digest stays.
+        pixels: the digest of its pixels. Its vector would not do: embedding again with another batch size, or
+            on another machine, changes the last bits of it.
     """
-    digest = hashlib.blake2b(f"{dataset}\0{filename}".encode(), digest_size=16)
-    digest.update(b"\0" + content)
-    return digest.hexdigest()
+    return content_digest([dataset, filename, pixels])
 
 
 def upload(path: str | PathLike[str], address: Address, progress: Progress = quiet) -> Upload:
@@ -131,7 +121,8 @@ def upload(path: str | PathLike[str], address: Address, progress: Progress = qui
         count = len(embeddings.image)
         if not count:
             raise SwanError(f"{path}: holds no images", "embed some: swan embed --images DIR")
-        digests = _digests(file, count)
+        with damage_named(path, EMBEDDINGS):
+            digests = texts_in(file, "images/digest", count)
         _open_for_upload(client, address, embeddings.made_by)
         done, new, changed = 0, 0, 0
         progress("upload", 0, count)
@@ -148,25 +139,16 @@ def upload(path: str | PathLike[str], address: Address, progress: Progress = qui
             if address.is_lite:
                 client.flush(address.collection)  # what is not written out yet is searched much slower
             total = count_images(client, address)
-    return Upload(new, changed, count - new - changed, total, by_vector=digests is None)
-
-
-def _digests(file: h5py.File, count: int) -> np.ndarray | None:
-    """object (N,) of str: a hash of each image's pixels; None where the file has none."""
-    if "images/digest" not in file:
-        return None
-    with damage_named(file.filename, EMBEDDINGS):
-        return texts_in(file, "images/digest", count)
+    return Upload(new, changed, count - new - changed, total)
 
 
 def _records(
-    embeddings: Embeddings, digests: np.ndarray | None, start: int, vectors: np.ndarray
+    embeddings: Embeddings, digests: np.ndarray, start: int, vectors: np.ndarray
 ) -> dict[str, dict[str, Any]]:
     """The rows of a collection by their keys, each key once: of the images from `start` on."""
     catalogue, records = embeddings.catalogue, {}
     for row, vector in enumerate(vectors, start=start):
-        content = vector.tobytes() if digests is None else digests[row].encode()
-        key = content_key(embeddings.dataset, catalogue.filename[row], content)
+        key = content_key(embeddings.dataset, catalogue.filename[row], digests[row])
         facts = (catalogue.filename[row], catalogue.scene[row], catalogue.split[row])
         facts += (embeddings.dataset, embeddings.made_by.sha256)
         records.setdefault(key, {"id": key, "embedding": vector, **dict(zip(FACTS, facts, strict=True))})

@@ -115,16 +115,11 @@ def build_index(path: str | PathLike[str], kind: str, progress: Progress = quiet
         kind: a key of `PROPOSED`.
 
     Raises:
-        SwanError: no faiss, no images, too few of them for ivf-pq, or embeddings without a digest.
+        SwanError: no faiss, no images, or too few of them for ivf-pq.
     """
     faiss = load_faiss()
     embeddings = open_embeddings(path)
     with embeddings.image.file:
-        if not embeddings.digest:
-            raise SwanError(
-                f"{path}: made by an earlier swan, without the digest that an index is known by",
-                "make it again: swan embed",
-            )
         if not len(embeddings.image):
             raise SwanError(f"{path}: holds no images to index", "embed some: swan embed --images DIR")
         begun = time.monotonic()
@@ -351,7 +346,7 @@ def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -
             _check_rows(rows, starts, memory, card)
     except StoreError as error:
         raise StoreError(error.problem, again.format("hnsw")) from error
-    if not card.digest or card.digest != embeddings.digest:
+    if card.digest != embeddings.digest:
         raise SwanError(f"{place}: made for other embeddings than {path}", again.format(card.kind))
     faiss = load_faiss()
     if tuple(map(int, re.findall(r"\d+", faiss.__version__)[:3])) < CHECKING_FAISS:

@@ -5,7 +5,6 @@ Letters in shapes: N images, M captions.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -49,16 +48,6 @@ class Catalogue:
     def image_rows(self, split: str | None) -> np.ndarray:
         """int64 (n,): the rows of a split's images; of all images for None."""
         return np.arange(len(self.filename)) if split is None else np.flatnonzero(self.split == split)
-
-    def fingerprint(self) -> str:
-        """A hash of file names, splits and captions: equal when the same is trained and tested on.
-
-        The order of the rows does not count.
-        """
-        images = [f"{name}\0{split}" for name, split in zip(self.filename, self.split, strict=True)]
-        captions = [f"{images[row]}\0{text}" for row, text in zip(self.image, self.text, strict=True)]
-        rows = "\n".join([*sorted(images), *sorted(captions)])
-        return hashlib.sha256(rows.encode()).hexdigest()
 
     def select(self, images: np.ndarray) -> tuple[Catalogue, np.ndarray]:
         """The catalogue of some images and their captions alone, and the rows of those captions here.
@@ -141,13 +130,11 @@ def write_skipped(file: h5py.File, skipped: Sequence[tuple[str, str]]) -> None:
 
 
 def read_skipped(file: h5py.File) -> list[tuple[str, str]]:
-    """File name and reason of each image that was left out; none in embeddings of an earlier swan.
+    """File name and reason of each image that was left out.
 
     Raises:
         StoreError: a column is missing or damaged.
     """
     with damage_named(file.filename, text_attribute(file, "format")):
-        if "skipped" not in file:
-            return []
         names = texts_in(file, "skipped/filename")
         return list(zip(names, texts_in(file, "skipped/reason", len(names)), strict=True))

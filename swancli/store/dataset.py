@@ -5,9 +5,9 @@ Letters in shapes: N images, H x W pixels.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
 from swancli.store.catalogue import Catalogue, names_in, read_catalogue, write_catalogue, write_skipped
+from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
     DATASET,
     TEXT,
@@ -57,7 +58,7 @@ class DatasetWriter:
         """Writes the columns; `skipped` holds a file name and a reason for each image left out."""
         write_catalogue(self._file, catalogue)
         self._file.create_dataset("images/digest", data=objects(self._digests), dtype=TEXT)
-        self._file.attrs["digest"] = content_digest(catalogue, self._digests)
+        self._file.attrs["digest"] = _digest_of(catalogue, self._digests)
         write_skipped(self._file, skipped)
 
 
@@ -71,32 +72,21 @@ def create_dataset(
         yield DatasetWriter(file, shape)
 
 
-def content_digest(catalogue: Catalogue, digests: Sequence[str]) -> str:
-    """A hash of names, captions and pixels, whatever the splits and the order of the rows.
-
-    Args:
-        digests: of each image's pixels.
-    """
-    images = [f"{name}\0{digest}" for name, digest in zip(catalogue.filename, digests, strict=True)]
-    captions = [
-        f"{catalogue.filename[row]}\0{text}"
-        for row, text in zip(catalogue.image, catalogue.text, strict=True)
-    ]
-    rows = "\n".join([*sorted(images), *sorted(captions)])
-    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
-
-
-def digests_differ(digest: str, earlier: str) -> bool:
-    """Whether two digests of data sets are known and differ; an earlier swan stored none."""
-    return bool(digest and earlier and digest != earlier)
+def _digest_of(catalogue: Catalogue, digests: Sequence[str]) -> str:
+    """The digest of a data set: of file names, scenes, splits, pixels and captions, in their order."""
+    images = zip(catalogue.filename, catalogue.scene, catalogue.split, digests, strict=True)
+    captions = zip(catalogue.image.tolist(), catalogue.text, strict=True)
+    return content_digest(chain(images, captions))
 
 
 class Dataset:
     """A `dataset.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        name: the data set's name. catalogue: its rows. digest: see `content_digest`; "" in files of an
-        earlier swan.
+        name: the data set's name.
+        catalogue: its rows.
+        digest: of its rows, pixels included, as `swan prepare` wrote them; another one once any of them
+            has changed.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -105,7 +95,7 @@ class Dataset:
         try:
             with damage_named(path, DATASET):
                 self.name = text_attribute(self._file, "dataset")
-                self.digest = text_attribute(self._file, "digest", "")
+                self.digest = text_attribute(self._file, "digest")
                 self.catalogue = read_catalogue(self._file)
                 self._pixels, self._encoded = self._find_images(len(self.catalogue.filename))
         except StoreError:
@@ -114,8 +104,7 @@ class Dataset:
 
     def _find_images(self, count: int) -> tuple[h5py.Dataset | None, h5py.Dataset | None]:
         """`/images/pixels` and `/images/encoded`, of which a file has one: a row for each file name."""
-        if "images/digest" in self._file:
-            array_in(self._file, "images/digest", "OS", count)
+        array_in(self._file, "images/digest", "OS", count)
         if "images/pixels" not in self._file:
             return None, array_in(self._file, "images/encoded", "O", count)
         pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
@@ -136,15 +125,13 @@ class Dataset:
             encoded = np.asarray(self._encoded[row], np.uint8).tobytes()
         return decode_image(encoded, name)
 
-    def digests(self, rows: np.ndarray) -> np.ndarray | None:
-        """object (n,) of str: a hash of the pixels of some images; None when the file has none.
+    def digests(self, rows: np.ndarray) -> np.ndarray:
+        """object (n,) of str: a hash of the pixels of some images.
 
         Raises:
             StoreError: the file is damaged there.
         """
         with damage_named(self.path, DATASET):
-            if "images/digest" not in self._file:
-                return None
             return texts_in(self._file, "images/digest", len(self.catalogue.filename))[rows]
 
     def rows_of(self, split: str) -> np.ndarray:

@@ -17,7 +17,6 @@ import numpy as np
 
 from swancli.errors import StoreError
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, write_skipped
-from swancli.store.dataset import digests_differ
 from swancli.store.hdf5 import (
     DATASET,
     EMBEDDINGS,
@@ -31,10 +30,8 @@ from swancli.store.hdf5 import (
     text_attribute,
     to_relative,
 )
-from swancli.store.joined_rows import JoinedRows
 from swancli.store.made_by import MadeBy
-from swancli.store.parts import Part, check_shards, rows_in_shards, write_shards
-from swancli.store.vectors import IMAGE_VECTORS, read_rows, write_vectors
+from swancli.store.vectors import IMAGE_VECTORS, Rows, read_rows, write_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,11 +45,11 @@ class Embeddings:
     dataset: name of the data set or folder; made_by: the checkpoint that made them.
     pictures: path of the `dataset.h5` or the folder that the images came from, stored relative to the file so
     that both can move together; "" where there is none.
-    digest: of `image`, as `write_embeddings` stored it; "" before that, and in files of an earlier swan.
-    dataset_digest: of the data set that was embedded, see `content_digest`; "" of folders and lines of text.
+    digest: of `image`, as `write_embeddings` stored it; "" before that.
+    dataset_digest: `Dataset.digest` of the data set that was embedded; "" of folders and lines of text.
     """
 
-    image: np.ndarray | h5py.Dataset | JoinedRows
+    image: np.ndarray | h5py.Dataset | Rows
     caption: np.ndarray | h5py.Dataset
     catalogue: Catalogue
     dataset: str
@@ -73,17 +70,15 @@ class Embeddings:
 def write_embeddings(
     path: str | PathLike[str],
     embeddings: Embeddings,
-    digests: Sequence[str] | None = None,
-    shards: Sequence[tuple[Path, Part]] = (),
+    digests: Sequence[str],
     identity: str = "",
     skipped: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Writes an `embeddings.h5`.
+    """Writes an `embeddings.h5`; of its image embeddings a block is in memory at a time.
 
     Args:
-        digests: of each image's pixels, where they are known.
-        shards: the files in the folder beside it that hold the image embeddings, which are then not copied.
-        identity: of the archive that they are of, see `archive`; "" where there is none.
+        digests: of each image's pixels.
+        identity: of the archive that they are of, see `embed.archive`; "" where there is none.
         skipped: file name and reason of each image left out.
 
     Returns:
@@ -93,11 +88,8 @@ def write_embeddings(
     with create_store(path, EMBEDDINGS) as file:
         write_catalogue(file, embeddings.catalogue)
         file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32, copy=False))
-        if digests is not None:
-            file.create_dataset("images/digest", data=objects(digests), dtype=TEXT)
-        if shards:
-            write_shards(file, embeddings.image, shards)
-        digest = write_vectors(file, embeddings.image, stored=not shards)
+        file.create_dataset("images/digest", data=objects(digests), dtype=TEXT)
+        digest = write_vectors(file, embeddings.image)
         write_skipped(file, skipped)
         file.attrs["identity"] = identity
         file.attrs["dataset"] = embeddings.dataset
@@ -108,11 +100,11 @@ def write_embeddings(
 
 
 def find_embeddings(path: Path, identity: str) -> Embeddings | None:
-    """The embeddings of an archive, opened, when they stand at a path, with all their shards."""
+    """The embeddings of an archive, opened, when they are at a path."""
     try:
         embeddings = open_embeddings(path)
         with damage_named(path, EMBEDDINGS):
-            found = text_attribute(embeddings.image.file, "identity", "")
+            found = text_attribute(embeddings.image.file, "identity")
     except StoreError:
         return None
     if found == identity:
@@ -121,42 +113,29 @@ def find_embeddings(path: Path, identity: str) -> Embeddings | None:
     return None
 
 
-def _open(path: Path) -> h5py.File:
-    file = open_store(path, EMBEDDINGS, joined=IMAGE_VECTORS)
-    try:
-        if "shards/file" in file:
-            check_shards(path, file)
-    except StoreError:
-        file.close()
-        raise
-    return file
-
-
 def open_embeddings(path: str | PathLike[str]) -> Embeddings:
     """An `embeddings.h5` whose vectors stay in the file until slices of them are read.
 
     It stays open as long as they are held; `with embeddings.image.file:` closes it.
 
     Raises:
-        StoreError: see `open_store`; also when rows and embeddings differ in number or in width, and when a
-            shard that they lie in is gone, or is another one than was joined.
+        StoreError: see `open_store`; also when rows and embeddings differ in number or in width.
     """
     path = Path(path)
-    file = _open(path)
+    file = open_store(path, EMBEDDINGS)
     try:
         with damage_named(path, EMBEDDINGS):
             catalogue = read_catalogue(file)
-            image = array_in(file, "images/embedding", "f", len(catalogue.filename), None)
+            image = array_in(file, IMAGE_VECTORS, "f", len(catalogue.filename), None)
             caption = array_in(file, "captions/embedding", "f", len(catalogue.text), image.shape[1])
             for values in (image, caption):
                 if values.dtype != np.float32:
                     raise TypeError(f"{values.name} holds {values.dtype}, not float32")
+            array_in(file, "images/digest", "OS", len(image))
             names = ("dataset", "dataset_digest", "digest", "pictures")
-            attributes = {name: text_attribute(file, name, "") for name in names}
+            attributes = {name: text_attribute(file, name) for name in names}
             attributes["pictures"] = from_relative(attributes["pictures"], path.parent)
             made_by = MadeBy.read(file, path.parent, image.shape[1])
-            if "shards/file" in file:
-                image = rows_in_shards(image)
     except StoreError:
         file.close()
         raise
@@ -176,13 +155,17 @@ def read_embeddings(path: str | PathLike[str]) -> Embeddings:
 
 
 def changed_since(embeddings: Embeddings) -> str:
-    """In words, that the data set was prepared anew since it was embedded; "" when not, or not to be told."""
-    path, digest = Path(embeddings.pictures), ""
-    if not (embeddings.dataset_digest and path.is_file()):
+    """A warning when the data set has changed since it was embedded; "" when it has not, or is gone."""
+    path = Path(embeddings.pictures)
+    digest = embeddings.dataset_digest
+    if not (digest and path.is_file()):
         return ""
-    # A damaged one is told when it is read.
+    # A damaged one is reported when it is read.
     with suppress(StoreError), open_store(path, DATASET) as file, damage_named(path, DATASET):
-        digest = text_attribute(file, "digest", "")
-    changed = digests_differ(digest, embeddings.dataset_digest)
-    again = "its images or captions are others now; make the embeddings again: swan embed"
-    return f"{path} was prepared again after it was embedded; {again}" if changed else ""
+        digest = text_attribute(file, "digest")
+    if digest == embeddings.dataset_digest:
+        return ""
+    return (
+        f"{path} was prepared again after it was embedded; its images, captions or splits have changed; "
+        "make the embeddings again: swan embed"
+    )

@@ -29,7 +29,7 @@ DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings
 FEATURES = "swan-features"  # see `features`
 INDEX = "swan-index"  # see `query.index`
 TILES = "swan-tiles"  # see `query.tiles`
-PART = "swan-embeddings-part"  # a piece or a shard of embeddings, see `archive`
+PART = "swan-embeddings-part"  # a piece of embeddings, see `embed.archive`
 MADE_BY = {
     DATASET: "swan prepare",
     VOCABULARY: "swan vocab",
@@ -37,7 +37,7 @@ MADE_BY = {
     FEATURES: "swan prepare --features",
     INDEX: "swan embed --index",
     TILES: "swan embed --scene-image",
-    PART: "swan embed --shard",
+    PART: "swan embed",
 }
 TEXT = h5py.string_dtype(encoding="utf-8")
 # What h5py and numpy raise where a file holds something else than it should, or where its bytes are damaged.
@@ -68,12 +68,8 @@ def refuse_other_kind(path: Path, kind: str) -> None:
         raise SwanError(f"{path}: holds a {found} file, of `{MADE_BY[found]}`", "give another --output")
 
 
-def open_store(path: str | PathLike[str], kind: str, joined: str = "") -> h5py.File:
+def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
     """Opens a store for reading.
-
-    Args:
-        joined: an array that may lie in other files where `/shards/file` names them. Who allows that checks
-            them.
 
     Raises:
         StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
@@ -98,7 +94,7 @@ def open_store(path: str | PathLike[str], kind: str, joined: str = "") -> h5py.F
         if not complete:
             raise StoreError(f"{path}: not complete, the command that wrote it was interrupted", again)
         with damage_named(path, kind):
-            elsewhere = _leading_elsewhere(file, joined if "shards/file" in file else "")
+            elsewhere = _leading_elsewhere(file)
         if elsewhere:
             problem = f"{path}: its /{elsewhere} lies in another file, which no swan writes and none reads"
             raise StoreError(problem, again)
@@ -131,18 +127,13 @@ def damage_named(name: Path | str, kind: str) -> Iterator[None]:
         raise StoreError(f"{name}: damaged ({reason})", f"make it again: {MADE_BY[kind]}") from error
 
 
-def _leading_elsewhere(file: h5py.File, virtual: str) -> str:
-    """Name of a link or an array in a file whose content lies in another file; "" when there is none.
-
-    Args:
-        virtual: an array that may be virtual.
-    """
+def _leading_elsewhere(file: h5py.File) -> str:
+    """Name of a link or an array in a file whose content lies in another file; "" when there is none."""
 
     def check(name: bytes, link: h5py.h5l.LinkInfo) -> str | None:
         if link.type == h5py.h5l.TYPE_HARD:
             found = file[name]
             outside = isinstance(found, h5py.Dataset) and bool(found.is_virtual or found.external)
-            outside = outside and not (found.is_virtual and name.decode(errors="replace") == virtual)
         else:
             outside = link.type != h5py.h5l.TYPE_SOFT
         return name.decode(errors="replace") if outside else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swancli.errors import SwanError
+from swancli.store.atomic import atomic_path
 
 
 def is_text(value: str) -> bool:
@@ -50,3 +51,10 @@ def read_json(path: str | PathLike[str], mend: str) -> Any:
         raise SwanError(f"{path}: JSON nested too deeply", mend) from error
     except ValueError as error:  # a number of more digits than Python reads
         raise SwanError(f"{path}: not valid JSON (a number of too many digits)", mend) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all; a file name that is no UTF-8 becomes an escape in it."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

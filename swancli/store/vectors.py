@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import h5py
 import numpy as np
 
 from swancli.errors import StoreError
 from swancli.store.hdf5 import EMBEDDINGS, damage_named, text_attribute
-from swancli.store.joined_rows import JoinedRows
 from swancli.store.unfailing_file import StoreFile
 
 IMAGE_VECTORS = "images/embedding"
@@ -22,22 +22,29 @@ BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dime
 LENGTH_ERROR = 1e-2  # of an L2-normalised vector at most; what swan writes is off by 1e-6
 
 
-def write_vectors(file: StoreFile, vectors: np.ndarray | JoinedRows, stored: bool = True) -> str:
-    """Writes `/images/embedding` and its digest, which it returns; the digest alone where that is virtual."""
-    image = file.create_dataset(IMAGE_VECTORS, vectors.shape, np.float32) if stored else None
+class Rows(Protocol):
+    """float32 (N, D), in memory or read where it is sliced."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
+def write_vectors(file: StoreFile, vectors: Rows) -> str:
+    """Writes `/images/embedding`, a block at a time, and its digest, which it returns."""
+    image = file.create_dataset(IMAGE_VECTORS, vectors.shape, np.float32)
 
     def write(start: int, block: np.ndarray) -> None:
-        if image is not None:
-            image[start : start + BLOCK] = block
+        image[start : start + BLOCK] = block
         file.check()
 
     file.attrs["digest"] = digest = digest_of(vectors, write)
     return digest
 
 
-def digest_of(
-    vectors: np.ndarray | JoinedRows, take: Callable[[int, np.ndarray], None] = lambda start, block: None
-) -> str:
+def digest_of(vectors: Rows, take: Callable[[int, np.ndarray], None] = lambda start, block: None) -> str:
     """A hash of vectors, float32 (N, D), read in blocks; each is handed to `take` with its first row."""
     digest = hashlib.blake2b(f"{vectors.shape}".encode(), digest_size=16)
     for start in range(0, len(vectors), BLOCK):
@@ -47,11 +54,11 @@ def digest_of(
     return digest.hexdigest()
 
 
-def read_rows(embedding: h5py.Dataset | JoinedRows, start: int, stop: int) -> np.ndarray:
+def read_rows(embedding: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     """float32 (stop - start, D): some of the vectors in a store, each L2-normalised.
 
     Raises:
-        StoreError: they cannot be read, or one is not normalised or no number; names its row.
+        StoreError: they cannot be read, or one is not normalised or contains NaN or infinity; names its row.
     """
     path = Path(embedding.file.filename)
     with damage_named(path, text_attribute(embedding.file, "format", EMBEDDINGS)):
@@ -64,11 +71,12 @@ def check_normalised(vectors: np.ndarray, name: str, rows: int | np.ndarray = 0)
     """Refuses vectors whose scores would not be cosine similarities.
 
     Args:
-        vectors: float32 (n, D). name: of the file and the array they come from. rows: the row of the first
-            of them there, or int64 (n,) of each.
+        vectors: float32 (n, D).
+        name: of the file and the array they come from.
+        rows: the row of the first of them there, or int64 (n,) of each.
 
     Raises:
-        StoreError: one is not of length 1, or holds what is no number; names its row.
+        StoreError: one is not of length 1, or contains NaN or infinity; names its row.
     """
     length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     odd = np.flatnonzero(~(np.abs(length - 1) <= LENGTH_ERROR))  # also of NaN
@@ -79,15 +87,12 @@ def check_normalised(vectors: np.ndarray, name: str, rows: int | np.ndarray = 0)
         raise StoreError(f"{name}[{row}] {problem}", "make the file again, with a checkpoint that is sound")
 
 
-def mapped(array: h5py.Dataset | JoinedRows) -> np.ndarray | JoinedRows:
+def mapped(array: h5py.Dataset) -> np.ndarray:
     """A column of a store as an array whose values the system fetches from the file where they are touched.
 
-    So a few rows of many cost nothing else. A column that does not lie in the file in one piece, as no swan
-    writes it, is read; so is one of texts or other objects, whose bytes in the file are no values.
-    Joined rows are such an array.
+    So a few rows of many cost nothing else. A column that is not in one piece in the file, as no swan writes
+    it, is read; so is one of texts or other objects, whose bytes in the file are no values.
     """
-    if isinstance(array, JoinedRows):
-        return array
     start = array.id.get_offset()
     if start is None or not array.size or array.dtype.hasobject:
         return array[:]

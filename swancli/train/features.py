@@ -9,8 +9,6 @@ precision, and the view's pixels, from which the shallow map is computed again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -31,6 +29,7 @@ from swancli.model.inputs import normalise, stack_images
 from swancli.model.settings import CHANNELS
 from swancli.model.swan import Swan
 from swancli.store.dataset import Dataset
+from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
     FEATURES,
     MADE_BY,
@@ -133,9 +132,7 @@ def write_features(
     varied = np.arange(len(rows)) < settings.views * len(dataset.rows_of("train"))
     with create_store(path, FEATURES) as file:
         file.attrs.update(asdict(settings))
-        file.attrs.update(
-            dataset=dataset.name, pictures=pictures_fingerprint(dataset), backbone_digest=digest
-        )
+        file.attrs.update(dataset=dataset.name, dataset_digest=dataset.digest, backbone_digest=digest)
         file.create_dataset("views/image", data=rows)
         file.create_dataset("views/varied", data=varied)
         progress("views", 0, len(rows))
@@ -154,15 +151,6 @@ def write_features(
                 _append(file, depth, halved, len(rows), start)
             file.check()
             progress("views", stop, len(rows))
-
-
-def pictures_fingerprint(dataset: Dataset) -> str:
-    """A hash of the images in their order, with their splits and pixels: what features belong to."""
-    catalogue = dataset.catalogue
-    digests = dataset.digests(catalogue.image_rows(None))
-    columns = [catalogue.filename, catalogue.split, *([] if digests is None else [digests])]
-    rows = "\n".join("\0".join(map(str, row)) for row in zip(*columns, strict=True))
-    return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def _view_pixels(
@@ -193,7 +181,7 @@ class Features:
     """A `features.h5` opened for reading; use it as a context manager.
 
     Attributes:
-        settings: what it is made of. identity: a hash of that, of the images and of the backbone's weights.
+        settings: what it is made of. identity: a hash of that, of the data set and of the backbone's weights.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -214,11 +202,10 @@ class Features:
         )
         if self.settings.backbone not in CHANNELS:
             raise ValueError(f"its backbone is {self.settings.backbone!r}")
-        self._pictures, self._backbone_digest = (
-            text_attribute(self._file, name) for name in ("pictures", "backbone_digest")
+        self._dataset_digest, self._backbone_digest = (
+            text_attribute(self._file, name) for name in ("dataset_digest", "backbone_digest")
         )
-        made_of = [asdict(self.settings), self._pictures, self._backbone_digest]
-        self.identity = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        self.identity = content_digest([asdict(self.settings), self._dataset_digest, self._backbone_digest])
         self._image = array_in(self._file, "views/image", "iu", None)[:]
         count, size = len(self._image), self.settings.image_size
         varied = array_in(self._file, "views/varied", "b", count)[:]
@@ -253,7 +240,7 @@ class Features:
                 "--features: the published backbone's maps depend on the batch they are in (its item 6)",
                 "train without --features, or --variant repaired",
             )
-        if self._pictures != pictures_fingerprint(dataset):
+        if self._dataset_digest != dataset.digest:
             raise SwanError(
                 f"{self.path}: made from another data set, or before it was prepared again", again
             )

@@ -27,7 +27,7 @@ from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
 from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue
-from swancli.store.dataset import Dataset, digests_differ
+from swancli.store.dataset import Dataset
 from swancli.train.batches import (
     Batch,
     draw_views,
@@ -203,7 +203,6 @@ def train(
     model.to(device, memory_format=torch.channels_last)
     optimizer = _optimizer(model, settings)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
-    fingerprint = dataset.catalogue.fingerprint()
     encoders = pair_encoder(model, processes)
     events = _tensorboard(run, len(history) + 1) if processes.first else None
     if history and processes.first:
@@ -251,7 +250,6 @@ def train(
         if processes.first:
             origin = {
                 "dataset": dataset.name,
-                "fingerprint": fingerprint,
                 "dataset_digest": dataset.digest,
                 "run": run.name,
                 "fold": asdict(fold) if fold else None,
@@ -421,20 +419,10 @@ def _restore(
     last = load_checkpoint(run.last)
     if not last.training:
         raise SwanError(f"{run.last}: cannot be resumed, it holds no optimiser state")
-    if last.origin.get("fingerprint") != dataset.catalogue.fingerprint():
+    if last.origin.get("dataset_digest") != dataset.digest:
         raise SwanError(
-            f"{dataset.path}: prepared again since the run began; its splits or captions have changed",
+            f"{dataset.path}: prepared again since the run began; images, captions or splits have changed",
             "start a new run",
-        )
-    if digests_differ(dataset.digest, last.origin.get("dataset_digest", "")):
-        raise SwanError(
-            f"{dataset.path}: prepared again since the run began; its images are others now",
-            "start a new run",
-        )
-    if not all("highest" in group for group in last.training["optimizer"]["param_groups"]):
-        raise SwanError(
-            f"{run.last}: begun by an earlier swan, whose recipe was another",
-            f"start a new run from it: --init-from {run.name}",
         )
     model.load_state_dict(last.model.state_dict())
     optimizer.load_state_dict(last.training["optimizer"])

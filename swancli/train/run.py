@@ -137,8 +137,7 @@ def config_from(content: dict[str, Any]) -> RunConfig:
     config = RunConfig(
         **content
         | {
-            # Settings of an earlier swan, which hid no words, lack the key.
-            "training": TrainSettings(**{"hide_rare_words": False} | content["training"]),
+            "training": TrainSettings(**content["training"]),
             "without": tuple(content.get("without", ())),
             "fold": Fold(**fold) if fold else None,
         }

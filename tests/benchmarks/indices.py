@@ -77,7 +77,8 @@ def make_material(files: list[Path], rows: int, path: Path) -> None:
         np.full(len(asked), -1),
     )
     made_by = MadeBy("", "", made.shape[1], "")
-    write_embeddings(path, Embeddings(made, caption[asked] @ turn.T, catalogue, "material", made_by))
+    embeddings = Embeddings(made, caption[asked] @ turn.T, catalogue, "material", made_by)
+    write_embeddings(path, embeddings, catalogue.filename)
 
 
 # ---------------------------------------------------------------------------------------------------------

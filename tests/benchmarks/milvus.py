@@ -56,7 +56,7 @@ def make_material(path: Path, rows: int) -> None:
     catalogue = Catalogue.of(names, [f"scene {number}" for number in cluster], splits)
     no_captions = np.empty((0, DIMENSIONS), np.float32)
     made_by = MadeBy("", "0" * 64, vectors.shape[1], "repaired")
-    write_embeddings(path, Embeddings(vectors, no_captions, catalogue, "made", made_by))
+    write_embeddings(path, Embeddings(vectors, no_captions, catalogue, "made", made_by), names)
 
 
 def questions() -> np.ndarray:

@@ -339,7 +339,7 @@ def _searched(root: Path, checkpoint: Path, count: int) -> Path:
         dataset="random",
         made_by=loaded.made_by,
     )
-    write_embeddings(path, embeddings)
+    write_embeddings(path, embeddings, catalogue.filename)
     return path
 
 

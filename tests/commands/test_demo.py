@@ -40,7 +40,8 @@ def embeddings(tmp_path_factory):
     train_run(workspace, run, config, "cpu", resume=False, watch=Watch())
     checkpoint = load_checkpoint(run.best)
     with Dataset(workspace.dataset("demo")) as dataset:
-        write_embeddings(run.embeddings, embed_dataset(Encoder(checkpoint, "cpu"), dataset))
+        embeddings = embed_dataset(Encoder(checkpoint, "cpu"), dataset)
+        write_embeddings(run.embeddings, embeddings, embeddings.catalogue.filename)
     return run.embeddings
 
 

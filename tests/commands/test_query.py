@@ -147,7 +147,7 @@ def test_thousands_of_results_are_as_many_as_there_are(finished):
 
 
 def test_threshold_of_a_checkpoint_without_one_is_set_on_the_validation_split_at_hand(finished, tmp_path):
-    """As the checkpoints of an earlier swan and of the published code are."""
+    """As the checkpoints of the published code are."""
     root = shutil.copytree(finished.root, tmp_path / "root")
     best = root / "small/runs/first/best.pt"
     content = torch.load(best, weights_only=True)

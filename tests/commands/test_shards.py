@@ -44,7 +44,7 @@ def content(path):
     found = {}
     with h5py.File(path) as file:
         file.visititems(lambda name, item: found.update({name: item[()]} if hasattr(item, "shape") else {}))
-        return {name: value for name, value in found.items() if "shards/" not in name}, file.attrs["digest"]
+        return found, file.attrs["digest"]
 
 
 def assert_same(one, other):
@@ -57,7 +57,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def sharded(finished, tmp_path_factory):
-    """The data set in four shards, the second killed and resumed; what each printed."""
+    """The data set in four shards, the second killed and resumed; what each printed, and a state between."""
     folder = tmp_path_factory.mktemp("sharded")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(archive, "PIECE_BATCHES", 2)
@@ -72,23 +72,45 @@ def sharded(finished, tmp_path_factory):
         assert left == ["piece-000002.h5"]
         printed[3] = embed(finished, output, "--shard", "3/4")
         assert not output.exists()
+        state = json.loads((folder / "four.shards" / "3-of-4.json").read_text())
+        other = [
+            "--output",
+            output,
+            "--shard",
+            "2/4",
+            "--resume",
+            "--dataset",
+            "small",
+            "--checkpoint",
+            "shipped",
+        ]
+        refused = invoke("embed", *BATCH, *other, root=finished.root)
         printed[2] = embed(finished, output, "--shard", "2/4", "--resume")
-    return folder, printed
+    return folder, printed, state, refused
 
 
 def test_four_shards_of_which_one_was_killed_give_what_one_process_gives(sharded):
-    folder, _ = sharded
+    folder, _, state, _ = sharded
     assert_same(folder / "one.h5", folder / "four.h5")
     with h5py.File(folder / "four.h5") as file:
-        assert file["images/embedding"].is_virtual
+        assert not file["images/embedding"].is_virtual
         assert file["images/embedding"].shape == (60, 32)
-    assert not (folder / "one.shards").exists()
-    state = json.loads((folder / "four.shards" / "2-of-4.json").read_text())
-    assert state == {"pieces": 2, "done": 2, "images": 16, "skipped": 0, "finished": True}
+    assert {path.name for path in folder.glob("*")} >= {"four.h5", "one.h5"}
+    assert not list(folder.glob("*.shards"))
+    assert state == {"pieces": 2, "done": 2, "images": 16, "skipped": 0}
+
+
+def test_shard_that_is_resumed_when_all_is_done_shows_the_embeddings_and_leaves_them(finished, sharded):
+    output = sharded[0] / "four.h5"
+    before = output.stat().st_mtime_ns
+    printed = embed(finished, output, "--shard", "3/4", "--resume")
+    assert "embeddings of small" in printed.stdout
+    assert output.stat().st_mtime_ns == before
+    assert not list(output.parent.glob("*.shards"))
 
 
 def test_each_shard_says_which_others_are_missing_and_the_last_one_shows_the_embeddings(sharded):
-    _, printed = sharded
+    printed = sharded[1]
     assert "shard 1 of 4 of small" in printed[1].stdout
     assert "still missing: 2 to 4 of 4" in printed[1].stdout
     assert "still missing: 2 to 3 of 4" in printed[4].stdout
@@ -99,7 +121,7 @@ def test_each_shard_says_which_others_are_missing_and_the_last_one_shows_the_emb
 
 
 def test_joined_embeddings_are_evaluated_searched_and_indexed_like_others(finished, sharded, tmp_path):
-    folder, _ = sharded
+    folder = sharded[0]
     for name in ("one.h5", "four.h5"):
         printed = invoke("embed", "--index", "flat", "--embeddings", folder / name, root=finished.root)
         assert printed.returncode == 0, printed.stderr
@@ -147,9 +169,8 @@ def test_processes_of_a_launch_take_a_shard_each_and_the_last_one_prints(
         printed.append(embed(finished, tmp_path / "two.h5", "--images", folder, "--missing", "skip"))
     assert (printed[0].stdout, printed[0].stderr) == ("", "")
     assert "embeddings of images" in printed[1].stdout
-    with h5py.File(tmp_path / "two.h5") as file:
-        assert file["shards/file"].asstr()[:].tolist() == ["two.shards/1-of-2.h5", "two.shards/2-of-2.h5"]
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # all shards stand: the first process goes on alone
+    assert not (tmp_path / "two.shards").exists()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # all is done: the first process continues alone
     again = ["--images", folder, "--missing", "skip", "--index", "flat"]
     for rank, said in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
@@ -175,11 +196,8 @@ def test_shards_of_what_has_none_are_refused(finished, options, said):
     assert said in printed.stderr
 
 
-def test_shard_that_another_checkpoint_began_is_not_gone_on_with(finished, sharded):
-    options = ["--output", sharded[0] / "four.h5", "--shard", "2/4", "--resume", "--dataset", "small"]
-    before = (sharded[0] / "four.shards" / "2-of-4.h5").stat().st_mtime_ns
-    printed = invoke("embed", *BATCH, *options, "--checkpoint", "shipped", root=finished.root)
-    assert printed.returncode == 2
-    assert "four.shards: begun with another checkpoint" in printed.stderr
-    assert "another --output" in printed.stderr
-    assert (sharded[0] / "four.shards" / "2-of-4.h5").stat().st_mtime_ns == before
+def test_shard_that_another_checkpoint_began_is_not_resumed(sharded):
+    refused = sharded[3]
+    assert refused.returncode == 2
+    assert "four.shards: begun with another checkpoint" in refused.stderr
+    assert "another --output" in refused.stderr

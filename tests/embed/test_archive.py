@@ -2,6 +2,8 @@
 
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,7 +19,7 @@ from swancli.embed import archive as module
 from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
 from swancli.embed.embed import embed_dataset
 from swancli.embed.shards import WHOLE, Shard, ShardFolder
-from swancli.embed.sources import ImageSource, Picture, Piece, open_source
+from swancli.embed.sources import ImageSource, Piece, SourceFile, open_source
 from swancli.errors import ImageError, StoreError, SwanError
 from swancli.images import pixel_digest
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
@@ -27,7 +29,7 @@ from swancli.model.swan import Swan
 from swancli.store import atomic as files
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
-from swancli.store.embeddings import read_embeddings
+from swancli.store.embeddings import read_embeddings, write_embeddings
 from swancli.vocab.vocabulary import count_words
 
 SIDE = 32
@@ -69,12 +71,12 @@ def png(value):
 
 
 def content(path):
-    """All that an embeddings file shows to who reads it with h5py, and its digest."""
+    """All that is in an embeddings file, and its digest."""
     found = {}
     with h5py.File(path) as file:
         file.visititems(lambda name, item: found.update({name: item[()]} if hasattr(item, "shape") else {}))
         digest = file.attrs["digest"]
-    return {name: values for name, values in found.items() if not name.startswith("shards/")}, digest
+    return found, digest
 
 
 def assert_same(one, other):
@@ -85,7 +87,7 @@ def assert_same(one, other):
     assert digest == other_digest
 
 
-def write_dataset(path, values, digests=True):
+def write_dataset(path, values):
     """A data set with a picture for each value, equal ones for equal values, and a caption of each."""
     with create_dataset(path, "d", (SIDE, SIDE)) as writer:
         for value in values:
@@ -94,9 +96,6 @@ def write_dataset(path, values, digests=True):
         names = [f"{row}.png" for row in range(count)]
         captions = [("road", "pond", "road pond")[row % 3] for row in range(count)]
         writer.finish(Catalogue.of(names, ["road"] * count, ["train"] * count, captions, range(count)))
-    if not digests:
-        with h5py.File(path, "a") as file:
-            del file["images/digest"]
     return path
 
 
@@ -121,9 +120,9 @@ def test_data_set_in_shards_has_equal_pictures_of_several_pieces_equal(checkpoin
     np.testing.assert_allclose(image, alone.image, atol=1e-6)
     np.testing.assert_array_equal(read_embeddings(tmp_path / "three.h5").caption, alone.caption)
     with h5py.File(tmp_path / "three.h5") as file:
-        assert file["images/embedding"].is_virtual
+        assert not file["images/embedding"].is_virtual
         assert file["images/digest"].asstr()[:].tolist() == [pixel_digest(picture_of(v)) for v in values]
-    assert not (tmp_path / "one.shards").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.h5", "one.h5", "three.h5"]
 
 
 def test_pictures_known_to_be_equal_are_read_once(checkpoint, tmp_path, monkeypatch):
@@ -142,12 +141,12 @@ def made_source(lengths, broken=()):
         for row in range(lengths[number]):
             name = f"{number}.tar/{row}.png"
             data = b"nothing" if (number, row) in broken else png(100 * number + row)
-            yield Picture(name, None, partial(bytes, data))
+            yield SourceFile(name, None, partial(bytes, data))
         if number in broken:
             raise ImageError(f"{number}.tar: cut short")
 
     pieces = [Piece(f"{number}.tar", partial(pictures, number)) for number in range(len(lengths))]
-    listed = tuple(f"{number}.tar {length}" for number, length in enumerate(lengths))
+    listed = tuple((f"{number}.tar", length) for number, length in enumerate(lengths))
     return ImageSource("tars", "tars", listed, lambda rows: pieces)
 
 
@@ -187,13 +186,15 @@ def test_what_cannot_be_read_is_left_out_and_listed_by_its_shard_and_by_the_last
     assert not any(tmp_path.iterdir())
     archive = archive_of_source(source, 2, missing="skip")
     whole = embed(checkpoint, archive, tmp_path / "one.h5")
-    shards = embed_in_shards(checkpoint, archive, tmp_path / "three.h5", 3)
+    first = embed(checkpoint, archive, tmp_path / "three.h5", Shard(1, 3))
+    state = json.loads((tmp_path / "three.shards" / "1-of-3.json").read_text())
+    assert state == {"pieces": 1, "done": 1, "images": 2, "skipped": 1}
+    second, third = (embed(checkpoint, archive, tmp_path / "three.h5", Shard(n, 3)) for n in (2, 3))
     assert_same(tmp_path / "one.h5", tmp_path / "three.h5")
     assert [name for name, _ in whole.skipped] == ["0.tar/1.png", "1.tar"]
-    assert [[name for name, _ in shard.skipped] for shard in shards[:2]] == [["0.tar/1.png"], ["1.tar"]]
-    assert shards[2].skipped == whole.skipped
-    state = json.loads((tmp_path / "three.shards" / "1-of-3.json").read_text())
-    assert state == {"pieces": 1, "done": 1, "images": 2, "skipped": 1, "finished": True}
+    assert (first.images, [name for name, _ in first.skipped]) == (2, ["0.tar/1.png"])
+    assert (second.images, [name for name, _ in second.skipped]) == (2, ["1.tar"])
+    assert (third.images, third.skipped) == (6, whole.skipped)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def test_resumed_process_keeps_its_pieces_and_ends_where_an_uninterrupted_one_do
     interrupt(checkpoint, archive, tmp_path / "two.h5", after=2)
     assert not (tmp_path / "two.h5").exists()
     state = json.loads((tmp_path / "two.shards" / "1-of-1.json").read_text())
-    assert (state["pieces"], state["done"], state["images"], state["finished"]) == (3, 2, 8, False)
+    assert state == {"pieces": 3, "done": 2, "images": 8, "skipped": 0}
     progress = []
     options = {"resume": True, "progress": lambda *shown: progress.append(shown)}
     with written_parts() as written:
@@ -258,11 +259,15 @@ def test_embeddings_that_stand_are_not_made_again_on_resume(checkpoint, folder, 
     with monkeypatch.context() as patch:
         patch.setattr(Encoder, "pieces", None)
         again = embed(checkpoint, archive, output, resume=True)
-    assert (again.skipped, again.images, again.digest) == (first.skipped, first.images, first.digest)
-    assert again.embeddings.image[:].tolist() == first.embeddings.image[:].tolist()
+        in_shards = [embed(checkpoint, archive, output, Shard(n, 2), resume=True) for n in (1, 2)]
+        follower = embed(checkpoint, archive, output, Shard(2, 2, follows=True), resume=True)
+    for outcome in (again, *in_shards):
+        assert (outcome.skipped, outcome.images, outcome.missing) == (first.skipped, 11, [])
+        assert outcome.embeddings.image[:].tolist() == first.embeddings.image[:].tolist()
+    assert (follower.missing, follower.embeddings) == ([], None)
     assert not list(tmp_path.glob("one.shards*"))
-    anew = embed(checkpoint, archive, output, resume=True, precision="bf16")
-    assert anew.digest != first.digest
+    other = embed(checkpoint, archive, output, resume=True, precision="bf16")
+    assert other.embeddings.digest != first.embeddings.digest
 
 
 def test_piece_whose_vectors_are_others_than_were_written_is_told(checkpoint, folder, tmp_path):
@@ -280,22 +285,81 @@ def test_piece_whose_vectors_are_others_than_were_written_is_told(checkpoint, fo
     assert_same(tmp_path / "one.h5", tmp_path / "two.h5")
 
 
-def test_without_resume_a_shard_begins_anew_and_leaves_the_others(checkpoint, folder, tmp_path):
+def test_without_resume_a_shard_begins_again_and_leaves_the_others(checkpoint, folder, tmp_path):
     archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
-    embed(checkpoint, archive, output, Shard(2, 2))
-    other = (tmp_path / "two.shards" / "2-of-2.h5").stat().st_mtime_ns
-    interrupt(checkpoint, archive, output, Shard(1, 2), after=1)
-    with written_parts() as written:
-        embed(checkpoint, archive, output, Shard(1, 2))
-    assert written == ["piece-000000.h5", "1-of-2.h5"]
-    assert (tmp_path / "two.shards" / "2-of-2.h5").stat().st_mtime_ns == other
-    output.unlink()
-    with written_parts() as written:
-        embed(checkpoint, archive, output, Shard(1, 2), resume=True)  # all is there, so it only joins
+    embed(checkpoint, archive, output, Shard(1, 2))
+    (other,) = (tmp_path / "two.shards" / "1-of-2").glob("piece-*")
+    before = other.stat().st_mtime_ns
+    interrupt(checkpoint, archive, output, Shard(2, 2), after=1)
+    with written_parts() as written, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "_join", lambda *_: None)
+        embed(checkpoint, archive, output, Shard(2, 2))
+    assert written == ["piece-000001.h5", "piece-000002.h5"]
+    assert other.stat().st_mtime_ns == before
+    with written_parts() as written:  # all pieces are there, so it only joins
+        assert embed(checkpoint, archive, output, Shard(1, 2), resume=True).embeddings
     assert written == []
-    state = json.loads((tmp_path / "two.shards" / "1-of-2.json").read_text())
-    assert state == {"pieces": 1, "done": 1, "images": 4, "skipped": 0, "finished": True}
     assert len(read_embeddings(output).image) == 11
+    assert not (tmp_path / "two.shards").exists()
+
+
+def raised(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("shard", [WHOLE, Shard(2, 2)], ids=lambda shard: shard.name)
+@pytest.mark.parametrize("left", ["pieces", "file, manifest and pieces", "file and pieces"])
+def test_process_that_is_killed_while_it_joins_encodes_nothing_again(
+    checkpoint, folder, tmp_path, shard, left
+):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed(checkpoint, archive, tmp_path / "one.h5")
+    if not shard.whole:
+        embed(checkpoint, archive, output, Shard(1, 2))
+    with pytest.MonkeyPatch.context() as patched:
+
+        def write_and_die(*given):
+            if left != "pieces":
+                write_embeddings(*given)
+                patched.setattr(ShardFolder, "remove_all" if "manifest" in left else "remove_own", raised)
+            else:
+                raise KeyboardInterrupt
+
+        patched.setattr(module, "write_embeddings", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            embed(checkpoint, archive, output, shard)
+    assert output.exists() == ("file" in left)
+    assert (tmp_path / "two.shards" / "manifest.json").exists() == (left != "file and pieces")
+    with written_parts() as written:
+        assert embed(checkpoint, archive, output, shard, resume=True).images == 11
+    assert written == []
+    assert_same(tmp_path / "one.h5", output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "one.h5", "two.h5"]
+
+
+def test_two_shards_that_end_at_the_same_time_are_joined_once(checkpoint, folder, tmp_path):
+    archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
+    embed(checkpoint, archive, tmp_path / "one.h5")
+    written, ended = [], threading.Barrier(2)
+
+    def pieces_ended(*arguments):
+        done = embed_pieces(*arguments)
+        ended.wait(60)
+        return done
+
+    with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(2) as pool:
+        embed_pieces = module._embed_pieces
+        patched.setattr(module, "_embed_pieces", pieces_ended)
+        patched.setattr(
+            module, "write_embeddings", lambda *given: written.append(1) or write_embeddings(*given)
+        )
+        shards = [pool.submit(embed, checkpoint, archive, output, Shard(number, 2)) for number in (1, 2)]
+        outcomes = [shard.result() for shard in shards]
+    assert written == [1]
+    assert [outcome.missing for outcome in outcomes] == [[], []]
+    assert sorted(bool(outcome.embeddings) for outcome in outcomes) == [False, True]
+    assert_same(tmp_path / "one.h5", output)
+    assert not (tmp_path / "two.shards").exists()
 
 
 def test_nothing_is_resumed_with_other_images_or_options(checkpoint, folder, tmp_path):
@@ -321,32 +385,32 @@ def test_one_process_leaves_the_shards_of_others_as_they_are(checkpoint, folder,
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_one_process_replaces_embeddings_whose_shards_are_joined(checkpoint, folder, tmp_path):
+def test_one_process_replaces_embeddings_that_were_made_in_shards(checkpoint, folder, tmp_path):
     archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
     embed_in_shards(checkpoint, archive, output, 2)
-    with pytest.raises(SwanError, match="begun with --shard I/2") as caught:
+    with written_parts() as written:
         embed(checkpoint, archive, output, resume=True)
-    assert f"stand in {output}; to make others" in caught.value.mend
+    assert written == []
     (folder / "road_11.png").write_bytes(png(11))
     archive = archive_of_source(open_source(str(folder)), 2)
-    with pytest.raises(SwanError, match="begun with other images") as caught:
-        embed(checkpoint, archive, output, Shard(1, 2))
-    assert "remove both first" in caught.value.mend
     interrupt(checkpoint, archive, output, after=1)
     assert len(read_embeddings(output).image) == 11  # those of before, until the new ones are whole
     embed(checkpoint, archive, output, resume=True)
     assert len(read_embeddings(output).image) == 12
-    with h5py.File(output) as file:
-        assert not file["images/embedding"].is_virtual
+    (folder / "road_12.png").write_bytes(png(12))
+    embed_in_shards(checkpoint, archive_of_source(open_source(str(folder)), 2), output, 2)
+    assert len(read_embeddings(output).image) == 13
     assert not (tmp_path / "two.shards").exists()
 
 
 def test_pieces_of_another_archive_or_under_another_name_are_not_taken(checkpoint, folder, tmp_path):
     archive, output = archive_of_source(open_source(str(folder)), 2), tmp_path / "two.h5"
     embed(checkpoint, archive, output, Shard(1, 2))
-    own = ShardFolder(output, Shard(1, 2)).file
-    (own.parent / "2-of-2.h5").write_bytes(own.read_bytes())
-    with pytest.raises(StoreError, match=r"2-of-2\.h5: of another archive, or another part"):
+    own, other = (tmp_path / "two.shards" / name for name in ("1-of-2", "2-of-2"))
+    other.mkdir()
+    for name in ("piece-000001.h5", "piece-000002.h5"):
+        (other / name).write_bytes((own / "piece-000000.h5").read_bytes())
+    with pytest.raises(StoreError, match=r"piece-000001\.h5: of another archive, or another piece"):
         embed(checkpoint, archive, output, Shard(1, 2), resume=True)
     assert not output.exists()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swancli.embed.shards import WHOLE, Shard, ShardFolder, chosen_shard
+from swancli.embed.shards import WHOLE, Shard, ShardFolder, archive_identity, chosen_shard
 from swancli.errors import SwanError
 
 MANIFEST = {
@@ -68,25 +68,57 @@ def test_of_a_launch_all_but_the_first_process_follow(monkeypatch, rank):
 
 def test_shards_agree_on_one_manifest_and_a_different_one_is_told(tmp_path):
     one, other = (ShardFolder(tmp_path / "a.b.h5", Shard(number, 4)) for number in (1, 2))
-    identity = one.agree(MANIFEST, anew=True)
+    one.agree(MANIFEST, replace=True)
     assert one.folder == tmp_path / "a.b.shards"
-    assert other.agree({**MANIFEST, "source": "/mounted/elsewhere"}, anew=True) == identity
+    other.agree({**MANIFEST, "source": "/mounted/elsewhere"}, replace=True)
     assert json.loads(one.manifest.read_text())["pieces"] == [[0, 512], [512, 600]]
     with pytest.raises(SwanError, match="begun with another checkpoint, --batch-size 32\n") as caught:
-        other.agree({**MANIFEST, "checkpoint_sha256": "1" * 64, "batch_size": 64}, anew=True)
+        other.agree({**MANIFEST, "checkpoint_sha256": "1" * 64, "batch_size": 64}, replace=True)
     assert "--output" in caught.value.mend
-    assert one.missing() == [1, 2, 3, 4]
+
+
+def test_embeddings_have_one_identity_however_many_shards_they_are_made_in():
+    assert archive_identity(MANIFEST) == archive_identity({**MANIFEST, "shards": 1, "source": "elsewhere"})
+    others = [{"images": "abd"}, {"checkpoint_sha256": "1" * 64}, {"precision": "bf16"}, {"batch_size": 64}]
+    others.append({"pieces": [[0, 600]]})
+    assert len({archive_identity({**MANIFEST, **other}) for other in ({}, *others)}) == 6
+
+
+def test_pieces_of_a_shard_have_their_number_in_the_archive(tmp_path):
+    folder = ShardFolder(tmp_path / "a.h5", Shard(1, 2))
+    names = {n: path.relative_to(tmp_path).as_posix() for n, path in folder.pieces(Shard(2, 2), 4).items()}
+    assert names == {2: "a.shards/2-of-2/piece-000002.h5", 3: "a.shards/2-of-2/piece-000003.h5"}
+
+
+def test_all_of_an_archive_is_removed_but_for_a_shard_whose_process_is_there(tmp_path):
+    one, two, three = (ShardFolder(tmp_path / "a.h5", Shard(number, 3)) for number in (1, 2, 3))
+    one.agree({**MANIFEST, "shards": 3}, replace=True)
+    for folder in (one, two, three):
+        folder.write_state(1, 1, 1, 0)
+        folder.own.mkdir()
+        for name in ("piece-000000.h5", ".piece-000001.h5.host.1.tmp", ".lock"):  # as of a killed process
+            (folder.own / name).write_bytes(b"")
+    with two.alone_in_shard():
+        one.remove_all()
+        assert sorted(path.name for path in one.folder.iterdir()) == ["1-of-3", "2-of-3", "2-of-3.json"]
+        two.remove_own()
+    two.remove_empty()
+    with one.alone_in_shard():
+        pass
+    one.remove_empty()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_begins_anew_where_another_one_left_something_else(tmp_path):
     folder = ShardFolder(tmp_path / "a.h5", WHOLE)
     manifest = {**MANIFEST, "shards": 1}
-    folder.agree(manifest, anew=True)
+    folder.agree(manifest, replace=True)
     changed = {**manifest, "images": "def"}
     with pytest.raises(SwanError, match="begun with other images"):
-        folder.agree(changed, anew=False)
-    folder.agree(changed, anew=True)
-    assert folder.agree(changed, anew=False) != folder.agree(manifest, anew=True)
+        folder.agree(changed, replace=False)
+    folder.agree(changed, replace=True)
+    folder.agree(changed, replace=False)
+    assert folder.read_manifest()["images"] == "def"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "swan-manifest", "version": 2}', "null"])
@@ -95,5 +127,5 @@ def test_what_is_no_manifest_is_told(tmp_path, content):
     folder.folder.mkdir()
     folder.manifest.write_text(content)
     with pytest.raises(SwanError, match=r"manifest\.json"):
-        folder.agree({**MANIFEST, "shards": 1}, anew=True)
+        folder.agree({**MANIFEST, "shards": 1}, replace=True)
     assert folder.manifest.read_text() == content

@@ -73,7 +73,7 @@ def written(embeddings, tmp_path):
     checkpoint = tmp_path / "best.pt"
     made_of["made_by"] = MadeBy(str(checkpoint), file_sha256(checkpoint), 2, "repaired")
     image = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
-    write_embeddings(tmp_path / "embeddings.h5", replace(embeddings, image=image, **made_of))
+    write_embeddings(tmp_path / "embeddings.h5", replace(embeddings, image=image, **made_of), "012")
     return tmp_path / "embeddings.h5"
 
 
@@ -101,14 +101,14 @@ def test_data_set_with_other_pixels_since_is_told(written, embeddings):
 
 
 def test_test_image_that_equals_a_training_one_is_told_of_its_embedding(written, embeddings):
-    write_embeddings(written, embeddings)
+    write_embeddings(written, embeddings, "012")
     (warning,) = evaluate_file(written).warnings
     assert warning.startswith("1 of 2 images of test have the name or the embedding of a training image")
 
 
 @pytest.mark.parametrize("wrong", [2.0, np.nan])
 def test_embeddings_that_are_not_of_length_one_are_refused(written, embeddings, wrong):
-    write_embeddings(written, replace(embeddings, image=embeddings.image * np.float32(wrong)))
+    write_embeddings(written, replace(embeddings, image=embeddings.image * np.float32(wrong)), "012")
     with pytest.raises(
         SwanError, match=r"/images/embedding\[0\] (has the length 2, not 1|holds what is no number)"
     ):

@@ -39,7 +39,7 @@ from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 from swancli.store.hdf5 import FEATURES, TILES, create_store
 from swancli.store.made_by import MadeBy
-from swancli.store.parts import Part, joined_parts, read_part, write_part
+from swancli.store.parts import Part, read_part, read_part_vectors, write_part
 from swancli.train.features import Features
 from swancli.train.run import resumed_config
 from swancli.vocab.vocabulary import (
@@ -177,6 +177,7 @@ def write_small_embeddings(path: Path) -> str:
             "small",
             MadeBy(str(path.with_name("best.pt")), "0" * 64, WIDTH, "repaired"),
         ),
+        small_catalogue().filename,
     )
 
 
@@ -184,19 +185,7 @@ def write_small_part(path: Path) -> None:
     catalogue, _ = small_catalogue().select(np.arange(6))
     catalogue = Catalogue.of(catalogue.filename, catalogue.scene, [None] * 6)
     digests = np.array([str(row) for row in range(6)], object)
-    write_part(path, Part(vectors(6), catalogue, digests, [("7.png", "not an image")]), "0" * 32)
-
-
-def write_joined(path: Path) -> None:
-    """Embeddings of two shards, the second of which shows its rows backwards."""
-    shards = [path.with_suffix(".shards") / f"{number}-of-2.h5" for number in (1, 2)]
-    for shard in shards:
-        write_small_part(shard)
-    parts = [read_part(shard, "") for shard in shards]
-    image = joined_parts(shards, parts, WIDTH, np.array([0, 1, 2, 11, 10, 9]))
-    made_by = MadeBy(str(path.with_name("best.pt")), "0" * 64, WIDTH, "repaired")
-    embeddings = Embeddings(image, vectors(12, 1), small_catalogue(), "small", made_by)
-    write_embeddings(path, embeddings, shards=list(zip(shards, parts, strict=True)), identity="0" * 32)
+    write_part(path, Part(catalogue, digests, [("7.png", "not an image")]), vectors(6), "0" * 32)
 
 
 def write_features(path: Path) -> None:
@@ -204,7 +193,7 @@ def write_features(path: Path) -> None:
         file.attrs.update(
             backbone="resnet18", weights="", image_size=32, augmentation="none", views=1, seed=0
         )
-        file.attrs.update(dataset="small", pictures="0", backbone_digest="0")
+        file.attrs.update(dataset="small", dataset_digest="0", backbone_digest="0")
         file["views/image"], file["views/varied"] = (
             np.array([0, 3, 1, 4]),
             np.array([True, True, False, False]),
@@ -297,7 +286,6 @@ def read_all_of_dataset(path: Path) -> None:
     with Dataset(path) as dataset:
         rows = dataset.rows_of("train")
         dataset.digests(rows)
-        dataset.catalogue.fingerprint()
         dataset.catalogue.select(rows)
         for row in dataset.catalogue.image_rows(None):
             dataset.image(row)
@@ -314,15 +302,15 @@ def search_and_evaluate(path: Path) -> None:
 
 
 def read_all_of_part(path: Path) -> None:
-    image = read_part(path, "").image
-    assert len(image[:]) == len(image)
+    part = read_part(path, "0" * 32)
+    read_part_vectors(path, len(part.pixel_digest), WIDTH)
 
 
 def agree_with(path: Path) -> None:
     folder = ShardFolder(path.with_name("embeddings.h5"), Shard(1, 2))
     folder.folder.mkdir(exist_ok=True)
     shutil.copy(path, folder.manifest)
-    folder.agree(MANIFEST, anew=False)
+    folder.agree(MANIFEST, replace=False)
 
 
 def read_all_of_features(path: Path) -> None:
@@ -387,8 +375,7 @@ READERS = {
         "dataset.h5", lambda path: write_dataset(path, encoded=True), read_all_of_dataset, spoil_hdf5
     ),
     "embeddings.h5": Reader("embeddings.h5", write_small_embeddings, search_and_evaluate, spoil_hdf5),
-    "joined embeddings": Reader("embeddings.h5", write_joined, search_and_evaluate, spoil_hdf5),
-    "shard": Reader("1-of-2.h5", write_small_part, read_all_of_part, spoil_hdf5),
+    "piece": Reader("piece-000000.h5", write_small_part, read_all_of_part, spoil_hdf5),
     "manifest.json": Reader("manifest.json", lambda path: write_json(path, MANIFEST), agree_with, spoil_json),
     "features.h5": Reader("features.h5", write_features, read_all_of_features, spoil_hdf5),
     "tiles": Reader("tiles-scene.png.h5", write_small_tiles, search_tiles, spoil_hdf5),

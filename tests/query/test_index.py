@@ -48,7 +48,7 @@ def write(path, image, captions=40):
     nothing = [None] * len(image)
     catalogue = Catalogue.of(names, nothing, nothing, ["a road"] * captions, [0] * captions)
     made_by = MadeBy("best.pt", "", image.shape[1], "repaired")
-    write_embeddings(path, Embeddings(image, caption, catalogue, "small", made_by))
+    write_embeddings(path, Embeddings(image, caption, catalogue, "small", made_by), names)
     return path
 
 
@@ -198,17 +198,6 @@ def test_index_of_other_embeddings_is_refused(folder, tmp_path):
     assert "--exact" in caught.value.mend
 
 
-def test_embeddings_of_an_earlier_swan_have_no_index(folder, tmp_path):
-    path = write(tmp_path / "embeddings.h5", clustered(1200))
-    shutil.copy(folder / "flat" / "embeddings.index", tmp_path)
-    with h5py.File(path, "r+") as file:
-        del file.attrs["digest"]
-    with pytest.raises(SwanError, match="made for other embeddings"):
-        open_index(path, open_embeddings(path))
-    with pytest.raises(SwanError, match="made by an earlier swan"):
-        build_index(path, "flat")
-
-
 @pytest.mark.parametrize("kind", PROPOSED)
 @pytest.mark.parametrize(
     ("damage", "problem"),
@@ -289,9 +278,9 @@ def test_new_vectors_leave_no_index_behind_and_equal_ones_leave_it(tmp_path):
     embeddings = open_embeddings(path)
     read = replace(embeddings, image=embeddings.image[:], caption=embeddings.caption[:])
     embeddings.image.file.close()
-    assert remove_stale_index(path, write_embeddings(path, read)) is None
+    assert remove_stale_index(path, write_embeddings(path, read, read.catalogue.filename)) is None
     assert index_path(path).exists()
-    digest = write_embeddings(path, replace(read, image=read.image[::-1]))
+    digest = write_embeddings(path, replace(read, image=read.image[::-1]), read.catalogue.filename)
     assert remove_stale_index(path, digest).kind == "flat"
     assert not index_path(path).exists()
 

@@ -80,7 +80,7 @@ def test_question_whose_embedding_is_no_number_is_told_and_finds_not_nothing(tin
     made_by = MadeBy(str(tiny_model), file_sha256(tiny_model), 32, "repaired")
     image, names = np.eye(4, 32, dtype=np.float32), list("abcd")
     catalogue = Catalogue.of(names, [None] * 4, [None] * 4)
-    write_embeddings(path, Embeddings(image, image[:0], catalogue, "a", made_by))
+    write_embeddings(path, Embeddings(image, image[:0], catalogue, "a", made_by), names)
     build_index(path, "flat")
     asked = np.full((1, 32), np.nan, np.float32)
     for exact in (False, True):

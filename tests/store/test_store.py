@@ -1,8 +1,5 @@
 """The files between the steps: whole or not there, and read as they were written."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
@@ -11,13 +8,14 @@ from hypothesis import strategies as st
 
 from swancli.errors import StoreError, SwanError
 from swancli.images import pixel_digest
+from swancli.store import vectors as vectors_module
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
 from swancli.store.hdf5 import DATASET, EMBEDDINGS, VOCABULARY, create_store, open_store
 from swancli.store.made_by import MadeBy
-from swancli.store.parts import Part, joined_parts, read_part, write_part
-from swancli.store.vectors import mapped, read_rows
+from swancli.store.parts import GatheredRows, Part, read_part, read_part_vectors, write_part
+from swancli.store.vectors import mapped
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 in_one_folder = settings(
@@ -176,9 +174,44 @@ def test_pixels_read_back_with_one_chunk_an_image(tmp_path):
         assert file["images/pixels"].chunks == (1, 4, 5, 3)
         assert file["skipped/filename"].asstr()[:].tolist() == ["d.jpg"]
         assert file["skipped/reason"].asstr()[:].tolist() == ["absent"]
-        del file["images/digest"]  # which the public layout does not ask for
-    with Dataset(tmp_path / "dataset.h5") as dataset:
-        assert dataset.digests(np.arange(3)) is None
+        del file["images/digest"]
+    with pytest.raises(StoreError, match="no /images/digest"):
+        Dataset(tmp_path / "dataset.h5")
+
+
+def digest_of(path, images, catalogue):
+    """The digest of a data set as it is written and read."""
+    with create_dataset(path, "tiny", (1, 1)) as writer:
+        for value in images:
+            image = np.full((1, 1, 3), value, np.uint8)
+            writer.add(image, pixel_digest(image))
+        writer.finish(catalogue)
+    with Dataset(path) as dataset:
+        return dataset.digest
+
+
+def test_digest_of_a_data_set_is_another_one_once_any_row_has_changed(tmp_path):
+    rows = {
+        "filename": ["a", "b"],
+        "scene": ["x", None],
+        "split": ["train", "val"],
+        "text": ["one", "two"],
+        "image": [0, 1],
+    }
+    path = tmp_path / "dataset.h5"
+    digest = digest_of(path, [1, 2], Catalogue.of(**rows))
+    assert digest == digest_of(path, [1, 2], Catalogue.of(**rows))
+    changes = (
+        {"filename": ["a", "c"]},
+        {"scene": ["x", "None"]},
+        {"split": ["train", None]},
+        {"text": ["one", "three"]},
+        {"image": [1, 1]},
+        {name: values[::-1] for name, values in rows.items()},  # in another order
+    )
+    others = [digest_of(path, [1, 2], Catalogue.of(**rows | change)) for change in changes]
+    others.append(digest_of(path, [1, 3], Catalogue.of(**rows)))
+    assert len({digest, *others}) == 8
 
 
 def test_embeddings_read_back(tmp_path):
@@ -186,7 +219,7 @@ def test_embeddings_read_back(tmp_path):
     image, caption = np.eye(2, 4, dtype=np.float32), np.ones((3, 4), dtype=np.float32) / 2
     made_by = MadeBy(str(tmp_path / "best.pt"), "0" * 64, 4, "repaired", str(tmp_path / "vocab.json"))
     written = Embeddings(image, caption, catalogue, "tiny", made_by)
-    write_embeddings(tmp_path / "embeddings.h5", written)
+    write_embeddings(tmp_path / "embeddings.h5", written, "ab")
     read = read_embeddings(tmp_path / "embeddings.h5")
     assert (read.image == image).all()
     assert (read.caption == caption).all()
@@ -204,19 +237,19 @@ def test_digest_is_of_the_image_embeddings_alone_however_they_lie_in_memory(tmp_
     rng = np.random.default_rng(0)
     image, caption = rng.random((50, 4), np.float32), rng.random((3, 4), np.float32)
     path = tmp_path / "embeddings.h5"
-    digest = write_embeddings(path, small_embeddings(image, caption))
+    digest = write_embeddings(path, small_embeddings(image, caption), ["a"] * 50)
     assert open_embeddings(path).digest == digest
     for same in (image.astype(np.float64), np.asfortranarray(image)):
-        assert write_embeddings(path, small_embeddings(same, caption[:1])) == digest
+        assert write_embeddings(path, small_embeddings(same, caption[:1]), ["b"] * 50) == digest
     for other in (image[::-1], image[:-1], image + np.float32(1e-6), image.reshape(25, 8)[:, :4]):
-        assert write_embeddings(path, small_embeddings(other, caption)) != digest
+        assert write_embeddings(path, small_embeddings(other, caption), ["a"] * len(other)) != digest
 
 
 def test_embeddings_are_a_table_of_images(tmp_path):
     image = np.eye(2, 4, dtype=np.float32)
     catalogue = Catalogue.of("ab", ["x", None], ["val", "test"], ["c"], [0])
     written = Embeddings(image, image[:1], catalogue, "tiny", MadeBy("best.pt", "", 4, "repaired"))
-    write_embeddings(tmp_path / "embeddings.h5", written)
+    write_embeddings(tmp_path / "embeddings.h5", written, "ab")
     for embeddings in (open_embeddings(str(tmp_path / "embeddings.h5")), written):
         table = embeddings.to_frame()
         assert table.columns.tolist() == ["filename", "scene", "split", "embedding"]
@@ -226,10 +259,22 @@ def test_embeddings_are_a_table_of_images(tmp_path):
         np.testing.assert_array_equal(np.stack(table.embedding), image)
 
 
+@pytest.mark.parametrize(
+    "name", ["digest", "dataset_digest", "dataset", "checkpoint", "vocab", "pictures", "images/digest"]
+)
+def test_embeddings_without_what_swan_writes_are_refused(tmp_path, name):
+    path = tmp_path / "embeddings.h5"
+    write_embeddings(path, small_embeddings(np.eye(2, 4), np.eye(1, 4)), "ab")
+    with h5py.File(path, "r+") as file:
+        del (file if "/" in name else file.attrs)[name]
+    with pytest.raises(StoreError, match=rf"embeddings\.h5: damaged \(.*{name}"):
+        open_embeddings(path)
+
+
 def test_opened_embeddings_stay_in_the_file_until_they_are_read(tmp_path):
     image = np.random.default_rng(0).random((20, 4), np.float32)
     path = tmp_path / "embeddings.h5"
-    write_embeddings(path, small_embeddings(image, np.eye(1, 4)))
+    write_embeddings(path, small_embeddings(image, np.eye(1, 4)), ["a"] * 20)
     opened = open_embeddings(path)
     assert isinstance(opened.image, h5py.Dataset)
     assert (opened.image[5:7] == image[5:7]).all()
@@ -250,7 +295,7 @@ def test_checkpoint_is_found_after_it_moved_with_its_embeddings(tmp_path):
     folder = tmp_path / "run"
     made_by = MadeBy(str(folder / "best.pt"), "", 4, "repaired", str(folder / "vocab.json"))
     empty = Embeddings(np.zeros((0, 4)), np.zeros((0, 4)), Catalogue.of(), "tiny", made_by)
-    write_embeddings(folder / "embeddings.h5", empty)
+    write_embeddings(folder / "embeddings.h5", empty, [])
     assert read_embeddings(folder / "embeddings.h5").made_by == made_by
     moved = folder.rename(tmp_path / "moved")
     found = read_embeddings(moved / "embeddings.h5").made_by
@@ -262,7 +307,7 @@ def test_embeddings_that_do_not_fit_their_rows_are_refused(tmp_path):
     wrong = Embeddings(
         np.zeros((3, 4)), np.zeros((1, 4)), catalogue, "tiny", MadeBy("best.pt", "", 4, "repaired")
     )
-    write_embeddings(tmp_path / "embeddings.h5", wrong)
+    write_embeddings(tmp_path / "embeddings.h5", wrong, "ab")
     with pytest.raises(StoreError, match="/images/embedding has the shape"):
         read_embeddings(tmp_path / "embeddings.h5")
 
@@ -308,6 +353,8 @@ def test_soft_link_inside_the_file_is_followed(tmp_path):
     with create_store(tmp_path / "a.h5", DATASET) as file:
         file.attrs["dataset"] = "a"
         write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
+        file.attrs["digest"] = "0"
+        file["images/digest"] = ["0"]
         file["kept"] = np.full((1, 8, 8, 3), 7, np.uint8)
         file["images/pixels"] = h5py.SoftLink("/kept")
     with Dataset(tmp_path / "a.h5") as dataset:
@@ -327,7 +374,7 @@ def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
     catalogue = Catalogue.of(["a"], [None], [None])
     vectors = np.ones((1, 4), np.float32)
     made_by = MadeBy("best.pt", "", 4, "repaired")
-    write_embeddings(path, Embeddings(vectors, vectors[:0], catalogue, "a", made_by))
+    write_embeddings(path, Embeddings(vectors, vectors[:0], catalogue, "a", made_by), "a")
     with h5py.File(path, "a") as file:
         del file["images/embedding"]
         file.create_dataset("images/embedding", (1, 4), h5py.vlen_dtype(np.float32))
@@ -352,173 +399,70 @@ def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# embeddings in shards
+# pieces of embeddings
 
 
-def write_shards(folder):
-    """Five vectors in two shards, and the embeddings that they are joined to: rows 0, 1, 2, 3, 0, 4."""
+def write_parts(folder):
+    """Five vectors in two pieces, of three and of two."""
     vectors = np.eye(5, 8, dtype=np.float32)
-    paths = [folder / "a.shards" / f"{number}-of-2.h5" for number in (1, 2)]
+    paths = [folder / f"piece-{number}.h5" for number in (1, 2)]
     for path, rows in zip(paths, (slice(0, 3), slice(3, 5)), strict=True):
         names = [f"{row}.png" for row in range(5)][rows]
         catalogue = Catalogue.of(names, [None] * len(names), [None] * len(names))
-        write_part(path, Part(vectors[rows], catalogue, np.array(names, object), [("b.png", "gone")]), "id")
-    parts = [read_part(path, "id") for path in paths]
-    place = np.array([0, 1, 2, 3, 0, 4])
-    catalogue = Catalogue.of("abcdef", [None] * 6, [None] * 6)
-    joined = Embeddings(
-        joined_parts(paths, parts, 8, place), vectors[:0], catalogue, "a", MadeBy("b", "", 8, "repaired")
-    )
-    write_embeddings(folder / "a.h5", joined, "uvwxyz", list(zip(paths, parts, strict=True)), "id")
-    return folder / "a.h5", vectors[place]
+        write_part(path, Part(catalogue, np.array(names, object), [("b.png", "gone")]), vectors[rows], "id")
+    return paths, vectors
 
 
 def test_part_reads_back(tmp_path):
-    write_shards(tmp_path)
-    part = read_part(tmp_path / "a.shards" / "2-of-2.h5", "id")
+    paths, vectors = write_parts(tmp_path)
+    part = read_part(paths[1], "id")
     assert part.catalogue.filename.tolist() == part.pixel_digest.tolist() == ["3.png", "4.png"]
     assert part.skipped == [("b.png", "gone")]
-    np.testing.assert_array_equal(part.image[:], np.eye(5, 8)[3:])
+    np.testing.assert_array_equal(read_part_vectors(paths[1], 2, 8), vectors[3:])
 
 
-def test_joined_embeddings_read_as_a_plain_file_of_the_same_vectors_does(tmp_path):
-    path, vectors = write_shards(tmp_path)
-    plain = tmp_path / "plain.h5"
-    opened = open_embeddings(path)
-    with opened.image.file:
-        assert (
-            write_embeddings(plain, replace(opened, image=vectors, caption=vectors[:0]), "uvwxyz")
-            == opened.digest
-        )
-        np.testing.assert_array_equal(mapped(opened.image)[np.array([4, 0, 3])], vectors[[4, 0, 3]])
-    np.testing.assert_array_equal(read_embeddings(path).image, vectors)
-    assert columns(read_embeddings(path).catalogue) == columns(read_embeddings(plain).catalogue)
-    for name in (path, plain):
-        with h5py.File(name) as file:
-            np.testing.assert_array_equal(file["images/embedding"][:], vectors)
-            assert file["images/digest"].asstr()[:].tolist() == list("uvwxyz")
+@pytest.mark.parametrize("block", [1, 2, 4, 100])
+def test_rows_gathered_from_pieces_are_written_as_those_of_one_array_are(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(vectors_module, "BLOCK", block)
+    paths, vectors = write_parts(tmp_path)
+    place = np.array([4, 0, 1, 2, 3, 0, 4, 4])  # rows of equal pictures have the vector of the first
+    catalogue = Catalogue.of("abcdefgh", [None] * 8, [None] * 8)
+    digests = []
+    for name, image in (("a.h5", GatheredRows(paths, [3, 2], place, 8)), ("b.h5", vectors[place])):
+        made = Embeddings(image, vectors[:0], catalogue, "a", MadeBy("b", "", 8, "repaired"))
+        digests.append(write_embeddings(tmp_path / name, made, "stuvwxyz"))
+    assert digests[0] == digests[1]
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "a.h5").image, vectors[place])
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert not file["images/embedding"].is_virtual
 
 
-def test_joined_embeddings_move_with_their_folder_and_are_found_by_a_link(tmp_path, monkeypatch):
-    folder = tmp_path / "before"
-    path, vectors = write_shards(folder)
-    folder.rename(tmp_path / "after")
-    (tmp_path / "link.h5").symlink_to(tmp_path / "after" / path.name)
-    monkeypatch.chdir(tmp_path)
-    np.testing.assert_array_equal(read_embeddings(Path("link.h5")).image, vectors)
-
-
-def shard_is_gone(shard, folder):
-    shard.unlink()
-
-
-def shard_is_a_link_that_leads_out(shard, folder):
-    elsewhere = folder.parent / f"{folder.name}-elsewhere.h5"
-    shard.rename(elsewhere)
-    shard.symlink_to(elsewhere)
-
-
-def folder_is_a_link_that_leads_out(shard, folder):
-    elsewhere = folder.parent / f"{folder.name}-elsewhere"
-    shard.parent.rename(elsewhere)
-    (folder / "a.shards").symlink_to(elsewhere)
-
-
-def shard_is_made_anew(shard, folder):
-    part = read_part(shard, "id")
-    write_part(shard, replace(part, image=part.image[::-1]), "id")
-
-
-def shard_is_another_one(shard, folder):
-    shard.write_bytes((folder / "a.shards" / "1-of-2.h5").read_bytes())
-
-
-def shard_is_no_shard(shard, folder):
-    shard.write_bytes((folder / "a.h5").read_bytes())
-
-
-def shard_is_not_complete(shard, folder):
-    with h5py.File(shard, "r+") as file:
-        del file.attrs["complete"]
-
-
-def shard_has_fewer_rows(shard, folder):
-    with h5py.File(shard, "r+") as file:
-        vectors = file["images/embedding"][:1]
+def replace_vectors(path, vectors):
+    with h5py.File(path, "r+") as file:
         del file["images/embedding"]
         file["images/embedding"] = vectors
-
-
-def change(**columns):
-    def renamed(shard, folder):
-        with h5py.File(folder / "a.h5", "r+") as file:
-            for name, values in columns.items():
-                del file[f"shards/{name}"]
-                file.create_dataset(f"shards/{name}", data=values, dtype=h5py.string_dtype())
-
-    return renamed
-
-
-def runs_lead_beyond_a_shard(shard, folder):
-    with h5py.File(folder / "a.h5", "r+") as file:
-        file["shards/first"][0] = 3
-
-
-def another_column_is_virtual(shard, folder):
-    with h5py.File(folder / "a.h5", "r+") as file:
-        del file["captions/embedding"]
-        layout = h5py.VirtualLayout((1, 8), np.float32)
-        layout[:] = h5py.VirtualSource("a.shards/1-of-2.h5", "images/embedding", (3, 8))[:1]
-        file.create_virtual_dataset("captions/embedding", layout)
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (shard_is_gone, r"a\.h5: lacks a shard: .*2-of-2\.h5: no such file"),
-        (shard_is_a_link_that_leads_out, r"2-of-2\.h5 is a link that leads elsewhere"),
-        (folder_is_a_link_that_leads_out, r"1-of-2\.h5 is a link that leads elsewhere"),
-        (shard_is_made_anew, r"2-of-2\.h5 is another one than was joined"),
-        (shard_is_another_one, r"2-of-2\.h5 is another one than was joined"),
-        (shard_is_no_shard, r"lacks a shard: .*2-of-2\.h5: a swan-embeddings-part file is needed"),
-        (shard_is_not_complete, r"2-of-2\.h5: not complete"),
-        (shard_has_fewer_rows, r"a\.h5: damaged \(its runs lead to rows that its shards do not have"),
-        (change(file=["a.shards/1-of-2.h5", "../2-of-2.h5"]), "not those of one folder beside it"),
-        (change(file=["a.shards/1-of-2.h5", "/a.shards/2-of-2.h5"]), "not those of one folder beside it"),
-        (change(file=["a.shards/1-of-2.h5", "b.shards/2-of-2.h5"]), "not those of one folder beside it"),
-        (change(file=["../1-of-2.h5", "../2-of-2.h5"]), "not those of one folder beside it"),
-        (change(file=["b.shards/1-of-2.h5", "b.shards/2-of-2.h5"]), r"b\.shards/1-of-2\.h5: no such file"),
-        (change(digest=["0"]), "/shards/digest has the shape"),
-        (runs_lead_beyond_a_shard, "lead to rows that its shards do not have"),
-        (another_column_is_virtual, "its /captions/embedding lies in another file"),
+        (lambda path: path.unlink(), r"piece-2\.h5: no such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), r"piece-2\.h5: not a readable HDF5 file"),
+        (lambda path: replace_vectors(path, np.eye(2, 8, dtype=np.float32)), "its vectors are damaged"),
+        (lambda path: replace_vectors(path, np.eye(3, 8, dtype=np.float32)), r"has the shape \(3, 8\)"),
+        (lambda path: replace_vectors(path, np.eye(2, 4, dtype=np.float32)), r"has the shape \(2, 4\)"),
+        (lambda path: replace_vectors(path, np.eye(2, 8, dtype=np.float64)), "its vectors are damaged"),
     ],
 )
-def test_joined_embeddings_whose_shards_are_not_as_they_were_are_refused(tmp_path, spoil, said):
-    """HDF5 would show zeros, or what a stranger put there."""
-    folder = tmp_path / "joined"
-    path, _ = write_shards(folder)
-    spoil(folder / "a.shards" / "2-of-2.h5", folder)
-    for read in (open_embeddings, read_embeddings):
-        with pytest.raises(StoreError, match=said) as caught:
-            read(path)
-    assert caught.value.mend
-
-
-def test_virtual_array_is_never_read_by_hdf5_which_a_stranger_may_lead_anywhere(tmp_path):
-    path, vectors = write_shards(tmp_path)
-    with h5py.File(tmp_path / "secret.h5", "w") as file:
-        file["a"] = vectors[::-1]
-    with h5py.File(path, "r+") as file:
-        del file["images/embedding"]
-        layout = h5py.VirtualLayout((6, 8), np.float32)
-        layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "a", (6, 8))
-        file.create_virtual_dataset("images/embedding", layout)
-    np.testing.assert_array_equal(read_embeddings(path).image, vectors)
-
-
-def test_shard_that_goes_while_it_is_searched_is_told(tmp_path):
-    path, _ = write_shards(tmp_path)
-    opened = open_embeddings(path)
-    (tmp_path / "a.shards" / "2-of-2.h5").unlink()
-    with opened.image.file, pytest.raises(StoreError, match=r"2-of-2\.h5: no such file"):
-        read_rows(opened.image, 0, 6)
+def test_piece_that_is_not_as_it_was_written_ends_the_joining_and_leaves_no_file(tmp_path, spoil, said):
+    paths, vectors = write_parts(tmp_path)
+    spoil(paths[1])
+    image = GatheredRows(paths, [3, 2], np.arange(5), 8)
+    catalogue = Catalogue.of("abcde", [None] * 5, [None] * 5)
+    with pytest.raises(StoreError, match=said):
+        write_embeddings(
+            tmp_path / "a.h5",
+            Embeddings(image, vectors[:0], catalogue, "a", MadeBy("b", "", 8, "repaired")),
+            "abcde",
+        )
+    assert sorted(path.name for path in tmp_path.iterdir() if "piece" not in path.name) == []

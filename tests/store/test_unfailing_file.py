@@ -19,7 +19,9 @@ def test_file_that_takes_no_more_ends_the_writing_of_a_store_and_not_the_process
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
     try:
         with pytest.raises(OSError, match="too large"):
-            write_embeddings(tmp_path / "a.h5", Embeddings(*vectors, catalogue, "a", "b", "c", "d"))
+            write_embeddings(
+                tmp_path / "a.h5", Embeddings(*vectors, catalogue, "a", "b", "c", "d"), ["e"] * 40
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert list(tmp_path.iterdir()) == []
