@@ -219,7 +219,7 @@ def test_paths_may_be_text_everywhere(photos, embedded, tiny_model, tmp_path):
     export_json(f"{out}/vocab.json", checkpoint.vocabulary)
     assert read_vocabulary(f"{out}/vocab.h5").words == read_vocabulary(f"{out}/vocab.json").words
     assert read_vectors(f"{out}/vocab.h5") is None
-    write_embeddings(f"{out}/embeddings.h5", read_embeddings(str(embedded)))
+    write_embeddings(f"{out}/embeddings.h5", read_embeddings(str(embedded)), "abcd")
     build_index(f"{out}/embeddings.h5", "flat")
     open_embeddings(f"{out}/embeddings.h5").image.file.close()
     with swancli.open_search(f"{out}/embeddings.h5", "cpu", checkpoint=str(tiny_model)) as search:

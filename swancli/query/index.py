@@ -26,7 +26,7 @@ import torch
 
 from swancli.errors import StoreError, SwanError
 from swancli.machine.progress import Progress, quiet
-from swancli.query.ranking import Found, Ranking, StreamedRanking, ranked, row_blocks
+from swancli.query.ranking import RankedRows, Ranking, StreamedRanking, ranked, row_blocks
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.hdf5 import INDEX, array_in, create_store, damage_named, open_store, text_attribute
 from swancli.store.unfailing_file import StoreFile
@@ -298,7 +298,7 @@ class IndexRanking:
             return f"exact search: the index answers for up to {MOST_RESULTS} results"
         return self._description
 
-    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[Found]:
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[RankedRows]:
         if top_k > MOST_RESULTS:
             yield from self._exact.best(vectors, top_k, threshold)
             return

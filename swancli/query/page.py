@@ -26,7 +26,7 @@ SIDE = 384  # pixels, of a picture on a page
 
 
 @dataclass(frozen=True)
-class Card:
+class ResultCard:
     """One result on a page.
 
     id: unique on the page. picture: address of the image; "" for none, and `absent` tells why. whole: address
@@ -46,7 +46,7 @@ class Section:
     """An answer on a page. picture: address of the image that was asked with, "" for none."""
 
     answer: Answer
-    cards: Sequence[Card]
+    cards: Sequence[ResultCard]
     picture: str = ""
 
     @property
@@ -73,12 +73,12 @@ def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: P
         temporary.write_text(render_page(title, sections), encoding="utf-8", errors="xmlcharrefreplace")
 
 
-def _embedded(identity: str, hit: Hit, pictures: Pictures) -> Card:
+def _embedded(identity: str, hit: Hit, pictures: Pictures) -> ResultCard:
     try:
         data = base64.b64encode(pictures.jpeg(hit.row, SIDE)).decode()
     except SwanError as error:
-        return Card(identity, hit, absent=error.problem)
-    return Card(identity, hit, f"data:image/jpeg;base64,{data}")
+        return ResultCard(identity, hit, absent=error.problem)
+    return ResultCard(identity, hit, f"data:image/jpeg;base64,{data}")
 
 
 def render_page(

@@ -24,7 +24,7 @@ CELLS = 2**24  # similarities at a time, at most (but one question's at least): 
 # that come as near to the last place are scored anew, see `similarities`.
 ROUNDING = 1e-5
 
-Found = tuple[np.ndarray, np.ndarray]  # rows int64 and their scores float32, best first
+RankedRows = tuple[np.ndarray, np.ndarray]  # rows int64 and their scores float32, best first
 
 
 class Ranking(Protocol):
@@ -42,7 +42,7 @@ class Ranking(Protocol):
     def note(self, top_k: int) -> str:
         """What people should know of it; "" for nothing."""
 
-    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[Found]:
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[RankedRows]:
         """For each question the rows most similar to it, best first; equal scores in the order of the rows.
 
         Args:
@@ -83,7 +83,7 @@ class HeldRanking:
     def note(self, top_k: int) -> str:
         return ""
 
-    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[Found]:
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[RankedRows]:
         together = max(1, CELLS // max(1, len(self._candidates)))
         for start in range(0, len(vectors), together):
             questions = vectors[start : start + together]
@@ -109,12 +109,12 @@ class StreamedRanking:
     def note(self, top_k: int) -> str:
         return ""
 
-    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[Found]:
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[RankedRows]:
         together = max(1, CELLS // max(BLOCK, min(top_k, len(self._candidates))))
         for start in range(0, len(vectors), together):
             yield from self._pass(vectors[start : start + together], top_k, threshold)
 
-    def _pass(self, vectors: np.ndarray, top_k: int, threshold: float) -> Iterator[Found]:
+    def _pass(self, vectors: np.ndarray, top_k: int, threshold: float) -> Iterator[RankedRows]:
         """One pass over the file, for questions whose best rows fit into memory together."""
         asked = torch.from_numpy(vectors).to(self._device)
         best = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(vectors)
@@ -153,7 +153,7 @@ def _least(scores: np.ndarray, top_k: int) -> float:
 
 def ranked(
     rows: np.ndarray, stored: np.ndarray, question: np.ndarray, top_k: int, threshold: float = -1.0
-) -> Found:
+) -> RankedRows:
     """The best among a few rows, by their similarities; equal ones in the order of the rows.
 
     Args:

@@ -33,7 +33,7 @@ from starlette.exceptions import HTTPException
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
-from swancli.query.page import SIDE, Card, Section, render_page
+from swancli.query.page import SIDE, ResultCard, Section, render_page
 from swancli.query.questions import Answer, Find, Question, Scope
 from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
@@ -56,7 +56,7 @@ Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
 Several = Annotated[list[Text], Query(default_factory=list, max_length=20)]
 
 
-class Result(BaseModel):
+class SearchResult(BaseModel):
     """One result; `image` is the address of the picture, null for a caption without one."""
 
     rank: int
@@ -67,12 +67,12 @@ class Result(BaseModel):
     image: str | None
 
 
-class Found(BaseModel):
+class SearchResponse(BaseModel):
     """The results of one question, best first; scores are cosine similarities, from -1 to 1."""
 
     query: str
     unknown_words: list[str]
-    results: list[Result]
+    results: list[SearchResult]
 
 
 class Uploaded(BaseModel):
@@ -135,7 +135,7 @@ def parameters(
 
 
 @dataclass(frozen=True)
-class Upload:
+class UploadedImage:
     """An image to search by: its embedding float32 (1, D), its file's name, and a small JPEG of it."""
 
     vector: np.ndarray
@@ -149,7 +149,7 @@ class Service:
     def __init__(self, searcher: Searcher, pictures: Pictures) -> None:
         self.searcher = searcher
         self.pictures = pictures
-        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._uploads: OrderedDict[str, UploadedImage] = OrderedDict()
         self._asking = Lock()  # one question has all cores
         self._decoding = Lock()
         names = "\n".join([searcher.checkpoint.sha256, *searcher.catalogue.filename])
@@ -209,13 +209,13 @@ class Service:
             pixels = decode_image(data, name, LARGEST_PICTURE)
         key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
         with self._asking:
-            self._uploads[key] = Upload(self.searcher.encoder.images([pixels]), name, preview)
+            self._uploads[key] = UploadedImage(self.searcher.encoder.images([pixels]), name, preview)
             self._uploads.move_to_end(key)
             while len(self._uploads) > KEPT_UPLOADS:
                 self._uploads.popitem(last=False)
         return key
 
-    def upload(self, key: str) -> Upload:
+    def upload(self, key: str) -> UploadedImage:
         """An image that was uploaded.
 
         Raises:
@@ -244,10 +244,10 @@ class Service:
         except SwanError as error:
             raise SwanError(f"{name}: its picture is not there any more, or cannot be read") from error
 
-    def found(self, answer: Answer) -> Found:
+    def found(self, answer: Answer) -> SearchResponse:
         """An answer as the API gives it."""
-        results = [Result(**hit.record(), image=self._address(hit.row) or None) for hit in answer.hits]
-        return Found(query=answer.question, unknown_words=list(answer.unknown), results=results)
+        results = [SearchResult(**hit.record(), image=self._address(hit.row) or None) for hit in answer.hits]
+        return SearchResponse(query=answer.question, unknown_words=list(answer.unknown), results=results)
 
     def _address(self, row: int, size: str = "small") -> str:
         # The tag lets browsers keep pictures without mixing up those of other embeddings.
@@ -266,7 +266,7 @@ class Service:
         sections = []
         if answer:
             cards = [
-                Card(
+                ResultCard(
                     f"r{hit.rank}",
                     hit,
                     picture=self._address(hit.row),
@@ -408,7 +408,7 @@ def application(service: Service, host: str) -> FastAPI:
         return HTMLResponse(service.page(asked, answer, "" if answer else f"{count:,} images to search"))
 
     @app.get("/api/search", responses=failures)
-    def search(asked: Annotated[Asked, Depends(parameters)]) -> Found:
+    def search(asked: Annotated[Asked, Depends(parameters)]) -> SearchResponse:
         """Ranks images, or captions, by how well a text or an image describes them."""
         return service.found(service.ask(asked))
 

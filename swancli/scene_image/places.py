@@ -7,7 +7,6 @@ corner.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import textwrap
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from swancli.errors import SwanError
 from swancli.scene_image.heat import HeatMap
 from swancli.scene_image.raster import Frame, require_rasterio
 from swancli.store.atomic import atomic_path
+from swancli.store.text import write_json
 
 WGS84 = "EPSG:4326"
 ON_EARTH = "WGS84, longitude and latitude in degrees"
@@ -128,11 +128,7 @@ def write_geojson(
     path: str | PathLike[str], features: Sequence[dict[str, Any]], about: dict[str, Any]
 ) -> None:
     """Writes a FeatureCollection; `about` holds further members of it, plain values."""
-    collection = {"type": "FeatureCollection", **about, "features": list(features)}
-    # A file name that is no UTF-8 becomes an escape of JSON.
-    options = {"encoding": "utf-8", "errors": "backslashreplace"}
-    with atomic_path(path) as temporary, temporary.open("w", **options) as file:
-        json.dump(collection, file, ensure_ascii=False, indent=1)
+    write_json(path, {"type": "FeatureCollection", **about, "features": list(features)})
 
 
 def write_heat_map(path: str | PathLike[str], heat: HeatMap, frame: Frame, query: str) -> None:

@@ -26,13 +26,27 @@ def read_text(path: str | PathLike[str]) -> str:
         data = Path(path).read_bytes()
     except OSError as error:
         raise SwanError(f"{path}: {error.strerror or error}") from error
+    return decode_text(data, str(path))
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """UTF-8 text without its byte-order mark.
+
+    Args:
+        data: what was read.
+        name: of where it comes from, for errors.
+
+    Raises:
+        SwanError: it is something else; names the line.
+    """
     if b"\0" in data:
-        raise SwanError(f"{path}: holds NUL bytes, so it is not UTF-8 text", "save it as UTF-8")
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise SwanError(f"{name}: line {line} holds NUL bytes, so it is not UTF-8 text", "save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SwanError(f"{path}: line {line} is not UTF-8 text", "save it as UTF-8") from error
+        raise SwanError(f"{name}: line {line} is not UTF-8 text", "save it as UTF-8") from error
 
 
 def read_json(path: str | PathLike[str], mend: str) -> Any:

@@ -6,7 +6,6 @@ swan train --dataset ucm --compare full,vmsf,sfgs,vmsf+sfgs --run ablation
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -18,8 +17,8 @@ from swancli.evaluate.report import GroupReport, GroupRow, Report
 from swancli.machine.processes import ALONE, Processes
 from swancli.model.settings import QUIRKS, ModelSettings
 from swancli.prepare.splits import Fold
-from swancli.store.atomic import atomic_path
 from swancli.store.hdf5 import CREATED_BY
+from swancli.store.text import write_json
 from swancli.train.loop import PUBLISHED_PAIRS, Watch
 from swancli.train.run import RunConfig, config_from, lengthened, raise_existing, resumed_config, train_run
 from swancli.workspace import Group, Run, Workspace
@@ -119,9 +118,7 @@ def _write_group(group: Group, members: Sequence[Member]) -> None:
         {"run": member.run.name, "label": member.label, "fold": member.fold, "config": asdict(member.config)}
         for member in members
     ]
-    content = {"created_by": CREATED_BY, "members": rows}
-    with atomic_path(group.file) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(group.file, {"created_by": CREATED_BY, "members": rows})
 
 
 def resumed_runs(

@@ -6,7 +6,6 @@ swan train --resume --run first
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,10 +23,10 @@ from swancli.model.encoder import Encoder
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold, redrawn
-from swancli.store.atomic import atomic_path, only_writer
+from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
-from swancli.store.text import read_json
+from swancli.store.text import read_json, write_json
 from swancli.train.features import Features
 from swancli.train.loop import PUBLISHED_RECIPE, TrainSettings, Watch, train, training_part
 from swancli.vocab.vocabulary import Vocabulary, read_vectors, read_vocabulary
@@ -273,9 +272,7 @@ def train_run(
 
 
 def _write_config(run: Run, config: RunConfig) -> None:
-    with atomic_path(run.config) as temporary:
-        content = json.dumps({"created_by": CREATED_BY, **asdict(config)}, indent=1)
-        temporary.write_text(content + "\n", encoding="utf-8")
+    write_json(run.config, {"created_by": CREATED_BY, **asdict(config)})
 
 
 def raise_existing(run: Run) -> None:

@@ -7,7 +7,6 @@ A caption becomes words by `tokenize`, and indices by `Vocabulary.encode`; 0 is 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,7 +20,6 @@ import h5py
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.store.atomic import atomic_path
 from swancli.store.hdf5 import (
     TEXT,
     VOCABULARY,
@@ -32,7 +30,7 @@ from swancli.store.hdf5 import (
     text_attribute,
     texts_in,
 )
-from swancli.store.text import is_text, read_json
+from swancli.store.text import is_text, read_json, write_json
 from swancli.vocab.word_vectors import WORD_DIM, WordVectors
 
 if TYPE_CHECKING:
@@ -259,8 +257,7 @@ def export_json(path: str | PathLike[str], vocabulary: Vocabulary) -> None:
         "idx2word": numbered,
         "idx": len(vocabulary) + 1,
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(layout, ensure_ascii=False), encoding="utf-8")
+    write_json(path, layout)
 
 
 def _read_json(path: Path) -> Vocabulary:
