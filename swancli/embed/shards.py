@@ -193,13 +193,13 @@ class ShardFolder:
         self.manifest.unlink(missing_ok=True)
         _remove(self.folder, ".manifest.json.*.tmp")
         self.remove_own()
-        for name in {path.name.removesuffix(".json") for path in self.folder.glob("*-of-*")}:
-            other = ShardFolder(self.output, Shard(*map(int, name.split("-of-"))))
-            if other.shard != self.shard:
-                with suppress(SwanError):  # another process is in it
-                    with other.alone_in_shard():
-                        other.remove_own()
-                    other.remove_empty()
+        names = [re.match(r"\.?(\d+)-of-(\d+)", path.name) for path in self.folder.glob("*-of-*")]
+        for shard in {Shard(int(name[1]), int(name[2])) for name in names if name} - {self.shard}:
+            other = ShardFolder(self.output, shard)
+            with suppress(SwanError):  # another process is in it
+                with other.alone_in_shard():
+                    other.remove_own()
+                other.remove_empty()
 
     def remove_unbegun(self) -> None:
         """Removes what one process for all of an archive has left when it ends before its first piece."""

@@ -98,6 +98,7 @@ def test_all_of_an_archive_is_removed_but_for_a_shard_whose_process_is_there(tmp
         folder.own.mkdir()
         for name in ("piece-000000.h5", ".piece-000001.h5.host.1.tmp", ".lock"):  # as of a killed process
             (folder.own / name).write_bytes(b"")
+    (one.folder / ".3-of-3.json.host.1.tmp").write_bytes(b"")
     with two.alone_in_shard():
         one.remove_all()
         assert sorted(path.name for path in one.folder.iterdir()) == ["1-of-3", "2-of-3", "2-of-3.json"]
