@@ -1,4 +1,4 @@
-"""Lines of text for `swan embed --texts`."""
+"""Captions to embed, one per line, from a text file or standard input: `swan embed --texts FILE`."""
 
 from __future__ import annotations
 

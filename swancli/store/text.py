@@ -39,14 +39,15 @@ def decode_text(data: bytes, name: str) -> str:
     Raises:
         SwanError: it is something else; names the line.
     """
-    if b"\0" in data:
-        line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise SwanError(f"{name}: line {line} holds NUL bytes, so it is not UTF-8 text", "save it as UTF-8")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SwanError(f"{name}: line {line} is not UTF-8 text", "save it as UTF-8") from error
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise SwanError(f"{name}: line {line} contains NUL bytes, so it is not text", "save it as UTF-8")
+    return text
 
 
 def read_json(path: str | PathLike[str], mend: str) -> Any:

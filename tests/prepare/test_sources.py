@@ -126,7 +126,9 @@ def test_text_that_is_not_utf8_is_told_with_its_line(tmp_path):
 def test_nul_bytes_are_refused(tmp_path):
     file = tmp_path / "dataset.json"
     file.write_bytes("{}".encode("utf-16"))
-    assert "holds NUL bytes" in read_problem(file)
+    assert f"{file}: line 1 is not UTF-8 text" in read_problem(file)
+    file.write_bytes("{\n}".encode("utf-16-le"))
+    assert f"{file}: line 1 contains NUL bytes, so it is not text" in read_problem(file)
 
 
 def test_absent_source_is_named(tmp_path):
