@@ -162,11 +162,7 @@ def _prepare_without_source(settings: PrepareSettings, output: Path, progress: P
 
 
 def prepare_demo(
-    output: Path,
-    images: int = DEMO_IMAGES,
-    seed: int = 0,
-    progress: Progress = quiet,
-    size: int = DEMO_SIZE,
+    output: Path, images: int, seed: int = 0, progress: Progress = quiet, size: int = DEMO_SIZE
 ) -> Summary:
     """Generates the demo data set and writes its `dataset.h5`.
 
@@ -178,9 +174,8 @@ def prepare_demo(
 
 
 def _generate_rows(images: int, seed: int, size: int, progress: Progress) -> Iterator[Row]:
-    for done, image in enumerate(generate_demo(images, seed, size), start=1):
-        entry = Entry(image.filename, image.captions, image.split, image.scene)
-        yield Row(entry, image.split, image.pixels, pixel_digest(image.pixels))
+    for done, (entry, pixels) in enumerate(generate_demo(images, seed, size), start=1):
+        yield Row(entry, entry.split, pixels, pixel_digest(pixels))
         progress("drawing images", done, images)
 
 

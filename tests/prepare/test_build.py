@@ -9,6 +9,7 @@ from PIL import Image
 
 from swancli.errors import SwanError
 from swancli.images import pixel_digest
+from swancli.machine.progress import quiet
 from swancli.prepare.build import (
     PrepareSettings,
     Skipped,
@@ -37,7 +38,7 @@ def source(tmp_path):
     return folder
 
 
-def prepare(source, progress=None, **options):
+def prepare(source, progress=quiet, **options):
     output = source.parent / "out" / "dataset.h5"
     return prepare_dataset(PrepareSettings("tiny", source, workers=2, **options), output, progress), output
 
@@ -302,10 +303,10 @@ def test_captions_that_are_off_by_one_are_warned_of(tmp_path):
     folder = tmp_path / "source"
     (folder / "images").mkdir(parents=True)
     images = list(generate_demo(36, seed=1, size=16))
-    for image in images:
-        Image.fromarray(image.pixels).save(folder / "images" / image.filename)
-    captions = [caption for image in images for caption in image.captions]
-    (folder / "train_filename.txt").write_text("\n".join(image.filename for image in images))
+    for entry, pixels in images:
+        Image.fromarray(pixels).save(folder / "images" / entry.filename)
+    captions = [caption for entry, _ in images for caption in entry.captions]
+    (folder / "train_filename.txt").write_text("\n".join(entry.filename for entry, _ in images))
     (folder / "train_caps.txt").write_text("\n".join(captions))
     assert prepare(folder)[0].warnings == ()
     (folder / "train_caps.txt").write_text("\n".join(captions[1:] + captions[:1]))
