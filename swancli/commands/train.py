@@ -238,8 +238,8 @@ def train(
     from swancli.model.checkpoint import export_published as export
     from swancli.model.checkpoint import load_checkpoint
     from swancli.model.published import refuse_unpublishable
+    from swancli.train.config import model_settings, new_config
     from swancli.train.group import Runs, plan_runs, resumed_runs, train_runs
-    from swancli.train.run import model_settings, new_config
 
     exclusive(compare=compare, without=without)
     exclusive(weights=weights, init_from=init_from)

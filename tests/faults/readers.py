@@ -38,8 +38,8 @@ from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
 from swancli.store.hdf5 import FEATURES, TILES, create_store
 from swancli.store.parts import Part, joined_parts, read_part, write_part
+from swancli.train.config import resumed_config
 from swancli.train.features import Features
-from swancli.train.run import resumed_config
 from swancli.vocab.vocabulary import (
     UNKNOWN,
     Vocabulary,

@@ -27,8 +27,9 @@ from swancli.model.swan import Swan
 from swancli.store.dataset import Dataset
 from swancli.train import loop
 from swancli.train.batches import Batch, draw_views, load_batches, number_wordings, pair_batches
+from swancli.train.config import TrainSettings
 from swancli.train.distributed import pair_encoder
-from swancli.train.loop import TrainSettings, _train_step
+from swancli.train.loop import _train_step
 from swancli.train.nan_guard import StepWatch
 from swancli.vocab.vocabulary import read_vocabulary
 from swancli.workspace import Workspace

@@ -15,8 +15,8 @@ from swancli.model.swan import Swan
 from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
 from swancli.train import loop
-from swancli.train.loop import TrainSettings, Watch, rate_share
-from swancli.train.run import resumed_config
+from swancli.train.config import TrainSettings, resumed_config
+from swancli.train.loop import Watch, rate_share
 from swancli.vocab.vocabulary import count_words, write_vocabulary
 
 NO_CLOCK = ["pairs_per_second", "seconds"]
@@ -89,17 +89,6 @@ def test_resumed_run_of_the_default_recipe_ends_where_the_uninterrupted_one_does
     with pytest.raises(KeyboardInterrupt):
         run_training("parts", training=default, frozen=False, watch=Interrupt())
     assert_same_run(whole, run_training("parts", training=default, frozen=False, resume=True))
-
-
-def test_run_begun_by_an_earlier_swan_is_not_resumed(run_training):
-    run = run_training("old", epochs=1)
-    content = torch.load(run.last, weights_only=True)
-    for group in content["training"]["optimizer"]["param_groups"]:
-        del group["highest"]
-    torch.save(content, run.last)
-    with pytest.raises(SwanError, match="begun by an earlier swan") as error:
-        run_training("old", epochs=2, resume=True)
-    assert "--init-from old" in error.value.mend
 
 
 def test_backbone_learns_at_its_share_of_the_rate(run_training):
@@ -264,7 +253,7 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
     explode = TrainSettings(epochs=2, batch_size=8, captions_per_image=1, lr=1e30, schedule="step")
     with pytest.raises(SwanError) as told:
         run_training("a", training=explode)
-    assert "validation: embeddings are not numbers" in told.value.problem
+    assert "validation: embeddings contain NaN or infinity" in told.value.problem
     assert "no checkpoint is written yet" in told.value.mend
     assert not workspace.run("tiny", "a").last.exists()
 
@@ -279,7 +268,7 @@ def test_what_has_changed_since_a_run_is_told(run_training, workspace):
     changed, seen = evaluate_checkpoint(workspace, run.best).warnings
     assert "prepared again after the training; its images are others now" in changed
     assert seen.startswith("1 of 4 images of test have the name or the pixels of a training image")
-    with pytest.raises(SwanError, match="its images are others now"):
+    with pytest.raises(SwanError, match="its images have changed"):
         run_training("a", epochs=2, resume=True)
     content = torch.load(run.best, weights_only=True)
     content["model"]["image_tower.aggregate.0.weight"][0, 0] = float("nan")

@@ -1,7 +1,6 @@
 """What a run starts with: the recipe behind its options, and the weights it takes over."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ import torch
 from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
 from swancli.store.dataset import Dataset
-from swancli.train.loop import TrainSettings
-from swancli.train.run import config_from, new_config, resumed_config
+from swancli.train.config import TrainSettings, new_config, resumed_config
 from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json, write_vocabulary
 from swancli.vocab.word_vectors import WordVectors
 
@@ -73,12 +71,6 @@ def test_rate_for_a_frozen_backbone_is_refused(options):
     given = {"weights": "resnet18.pth", "backbone_rate": 0.5}
     with pytest.raises(SwanError, match="the backbone is frozen"):
         new_config(options | given, set(given))
-
-
-def test_settings_of_an_earlier_swan_hide_no_words(options):
-    config = json.loads(json.dumps(dataclasses.asdict(new_config(options, set()))))
-    del config["training"]["hide_rare_words"]
-    assert not config_from(config).training.hide_rare_words
 
 
 def test_given_options_stand_above_the_published_recipe(options):
