@@ -37,9 +37,9 @@ FORMATS = tuple(
         PpmImagePlugin.PpmImageFile,
     )
 )
-TOO_LARGE_MEND = "cut it into tiles"
+TOO_LARGE_HINT = "cut it into tiles"
 LEADS_OUT = "leads out of the folder of images"
-LEADS_OUT_MEND = "give the folder that the images themselves are in, or copy them: cp -rL"
+LEADS_OUT_HINT = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 MOST_SAMPLES = 250_000_000  # of a picture, three a pixel at least: 9,100 x 9,100 in colour
 BLOCK_SAMPLES = 2**22  # that are scaled at a time
@@ -74,7 +74,7 @@ def read_inside(path: Path, folder: Path) -> bytes:
     except ValueError as error:  # a NUL in the name
         raise ImageError(f"{str(path)!r}: {error}") from error
     if outside:
-        raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_MEND)
+        raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_HINT)
     if path.exists() and not path.is_file():
         raise ImageError(f"{path}: not a file")
     return read_bytes(path)
@@ -124,7 +124,7 @@ def decode_image(data: bytes, name: str, most_samples: int = MOST_SAMPLES) -> np
         if not tiff:
             raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too large an image ({error})", TOO_LARGE_MEND) from error
+        raise ImageError(f"{name}: too large an image ({error})", TOO_LARGE_HINT) from error
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
         if not tiff:
@@ -134,7 +134,7 @@ def decode_image(data: bytes, name: str, most_samples: int = MOST_SAMPLES) -> np
 
 def _check_samples(shape: tuple[int, ...], name: str, most: int) -> None:
     if math.prod(shape) > most:
-        raise ImageError(f"{name}: too large an image ({' x '.join(map(str, shape))})", TOO_LARGE_MEND)
+        raise ImageError(f"{name}: too large an image ({' x '.join(map(str, shape))})", TOO_LARGE_HINT)
 
 
 def _beyond_pillow(image: Image.Image) -> bool:

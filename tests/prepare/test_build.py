@@ -115,7 +115,7 @@ def test_all_absent_images_are_told_at_once(source):
         (source / "images" / f"port_{row}.png").unlink()
     assert prepare_problem(source) == (
         f"{source / 'images'}: 2 of 4 images are missing: 2 port_<number>.png (first port_1.png)\n"
-        "say where they are, --images DIR, or leave them out, --missing skip"
+        "give their folder: --images DIR; or leave them out, --missing skip"
     )
 
 
@@ -273,7 +273,7 @@ def test_demo_is_written_as_any_other_data_set(tmp_path):
 def test_source_may_be_left_out_for_the_demo_alone(tmp_path):
     with pytest.raises(SwanError, match="--dataset ucm: no source given"):
         prepare_dataset(PrepareSettings("ucm"), tmp_path / "dataset.h5")
-    with pytest.raises(SwanError, match="brings its own splits"):
+    with pytest.raises(SwanError, match="has its own splits"):
         prepare_dataset(PrepareSettings("demo", split="random"), tmp_path / "dataset.h5")
 
 
