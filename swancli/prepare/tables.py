@@ -40,7 +40,7 @@ def _join(entry: Entry, later: Entry, place: str) -> Entry:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
-    """Row number, from 2 below the header, and filename, caption, split and scene of each row with a value."""
+    """Row number (2 is below the header) and filename, caption, split and scene of each row with a value."""
     import pandas
 
     separator = TABLES[path.suffix.lower()]
