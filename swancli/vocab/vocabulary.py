@@ -129,13 +129,15 @@ class Vocabulary:
         Raises:
             SwanError: a key is missing, or words and counts do not fit.
         """
-        missing = next((field.name for field in fields(cls) if field.name not in plain), None)
-        if missing:
-            raise SwanError(f"vocabulary: no key {missing!r}", MAKE_AGAIN)
-        if not (isinstance(plain["words"], list) and isinstance(plain["counts"], list)):
-            raise SwanError("vocabulary: words and counts are not lists", MAKE_AGAIN)
-        columns = {"words": tuple(plain["words"]), "counts": tuple(plain["counts"])}
-        return cls(**{field.name: plain[field.name] for field in fields(cls)} | columns)
+        try:
+            values = {field.name: plain[field.name] for field in fields(cls)}
+        except KeyError as error:
+            raise SwanError(f"vocabulary: no key {error}", MAKE_AGAIN) from error
+        for name in ("words", "counts"):
+            if not isinstance(values[name], list):
+                raise SwanError("vocabulary: words and counts are not lists", MAKE_AGAIN)
+            values[name] = tuple(values[name])
+        return cls(**values)
 
 
 def count_words(captions: Iterable[str], *, min_count: int, stop_words: str, dataset: str) -> Vocabulary:
