@@ -290,7 +290,7 @@ def train(
 
         def planned() -> Runs:
             begun = processes.agreed("run", "")  # before torchrun started the processes again
-            if resume or (begun and workspace.stands(begun, dataset)):
+            if resume or (begun and workspace.has_run(begun, dataset)):
                 length = epochs if resume and "epochs" in given_options(context) else None
                 return resumed_runs(workspace, begun or run, dataset, length)
             runs = new_runs(begun or run or datetime.now().strftime("%Y%m%d-%H%M%S"))

@@ -33,7 +33,7 @@ from swancli.prepare.splits import overlap
 from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.dataset import Dataset, digests_differ
 from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
-from swancli.workspace import Group, Run, Workspace, standing_checkpoint
+from swancli.workspace import Group, Run, Workspace, relocated_checkpoint
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
 
@@ -392,7 +392,7 @@ def evaluate_file(
 
 def _doubts(embeddings: Embeddings, split: str | None) -> Iterator[str]:
     """What may have changed since the embeddings were made, and which images were seen in training."""
-    made_by = standing_checkpoint(Path(embeddings.checkpoint))
+    made_by = relocated_checkpoint(Path(embeddings.checkpoint))
     if made_by.is_file() and file_sha256(made_by) != embeddings.checkpoint_sha256:
         yield f"{made_by} is another checkpoint than made these embeddings, perhaps trained on since"
     yield changed_since(embeddings)

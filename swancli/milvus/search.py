@@ -25,7 +25,7 @@ from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
 from swancli.query.ranking import ROUNDING, similarities
 from swancli.query.search import Asker, Hit, Scope
 from swancli.store.catalogue import names_in
-from swancli.workspace import Workspace, standing_checkpoint
+from swancli.workspace import Workspace, relocated_checkpoint
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -277,7 +277,7 @@ def open_collection(
 
 def _checkpoint_of(card: Card, address: Address, given: Path | None, workspace: Workspace) -> Path:
     """The checkpoint that made a collection's vectors: the one given, where it was, or the newest run's."""
-    places = [given] if given else [standing_checkpoint(Path(card.checkpoint))]
+    places = [given] if given else [relocated_checkpoint(Path(card.checkpoint))]
     if not given:
         with suppress(SwanError):  # no run
             places.append(workspace.find_run().best)

@@ -27,7 +27,7 @@ from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.vectors import check_normalised, mapped
 from swancli.vocab.vocabulary import Vocabulary, tokenize
-from swancli.workspace import standing_checkpoint
+from swancli.workspace import relocated_checkpoint
 
 HELD_PARTS = 2  # filters whose vectors are kept in memory beside those of all images: the newest
 
@@ -392,7 +392,7 @@ def open_search(
         raise SwanError(f"{path}: holds nothing to search", "embed some: swan embed --images DIR")
     index = None if exact else open_index(path, embeddings, target)
     vocab = vocab or (Path(embeddings.vocab) if embeddings.vocab else None)
-    made_by = checkpoint or standing_checkpoint(Path(embeddings.checkpoint))
+    made_by = checkpoint or relocated_checkpoint(Path(embeddings.checkpoint))
     with ThreadPoolExecutor(1) as pool:
         # Reading and hashing leave the interpreter free, which meanwhile imports the tokenizer.
         loading = pool.submit(load_checkpoint, made_by, vocab, captions_only=texts_only)

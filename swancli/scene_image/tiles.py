@@ -32,7 +32,7 @@ from swancli.store.hdf5 import (
     to_relative,
 )
 from swancli.store.vectors import read_rows
-from swancli.workspace import standing_checkpoint
+from swancli.workspace import relocated_checkpoint
 
 TILE_SIZES = (256, 384)  # pixels; chosen on scenes made of validation images
 LEAST_DATA = 0.5  # share of a tile that must hold data
@@ -280,7 +280,7 @@ class TileFile:
         )
         self.sizes = tuple(map(int, attributes["tile_sizes"]))
         made_by = Path(from_relative(text_attribute(file, "checkpoint"), folder))
-        self.checkpoint = standing_checkpoint(made_by)
+        self.checkpoint = relocated_checkpoint(made_by)
         self.checkpoint_sha256 = text_attribute(file, "checkpoint_sha256")
         vocab = text_attribute(file, "vocab")
         self.vocab = Path(from_relative(vocab, folder)) if vocab else None

@@ -74,7 +74,7 @@ def test_of_the_errors_of_an_attempt_one_is_told(monkeypatch):
 
 THREADS = """
 import glob, os, sys, torch
-from swancli.processes import joined
+from swancli.machine.processes import joined
 from torch.nn.parallel import DistributedDataParallel  # which imports much more when it is made
 
 rank = 0 if os.fork() else 1
@@ -115,7 +115,7 @@ def test_launcher_that_is_gone_is_told(monkeypatch):
     monkeypatch.setattr(processes, "TELLING", timedelta(seconds=1))
     set_launch(monkeypatch, rank=1, count=2, port=1)
     assert first_to_tell()
-    with pytest.raises(SwanError, match="nobody answers at localhost:1"), joined(torch.device("cpu")):
+    with pytest.raises(SwanError, match="there is no answer at localhost:1"), joined(torch.device("cpu")):
         pass
 
 
