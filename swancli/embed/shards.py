@@ -136,7 +136,7 @@ class ShardFolder:
                 done = standing.get("shards") != 1 and joined(_identity(standing))
                 if not (anew and self.shard.whole and (standing.get("shards") == 1 or done)):
                     raise SwanError(
-                        f"{self.folder}: begun with {', '.join(differing)}", self._way_on(standing, done)
+                        f"{self.folder}: begun with {', '.join(differing)}", self._resume_hint(standing, done)
                     )
             if differing:
                 self.remove_pieces()
@@ -144,7 +144,7 @@ class ShardFolder:
                 _write_json(self.manifest, head | manifest)
         return _identity(manifest)
 
-    def _way_on(self, standing: dict[str, Any], done: bool) -> str:
+    def _resume_hint(self, standing: dict[str, Any], done: bool) -> str:
         """What to do where another archive was begun, and perhaps done."""
         if standing.get("shards") == 1:
             return (

@@ -185,7 +185,7 @@ def _store_of_launch(rank: int, patience: timedelta) -> torch.distributed.Store:
         ) from error
 
 
-def first_to_tell() -> bool:
+def first_to_report() -> bool:
     """Whether this process is the first of this attempt to report an error.
 
     The others have the same error, or have lost the process that had it.

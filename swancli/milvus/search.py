@@ -23,7 +23,7 @@ from swancli.machine.device import choose_device
 from swancli.milvus.collection import Address, Card, connected, count_images, patience, read_card
 from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
 from swancli.query.ranking import ROUNDING, similarities
-from swancli.query.search import Asker, Hit, Scope
+from swancli.query.search import BaseSearcher, Hit, Scope
 from swancli.store.catalogue import names_in
 from swancli.workspace import Workspace, relocated_checkpoint
 
@@ -109,7 +109,7 @@ class CollectionRanking:
         return [one for one in found[:top_k] if threshold <= -1 or one.score >= threshold]
 
 
-class CollectionSearcher(Asker):
+class CollectionSearcher(BaseSearcher):
     """An open collection with its checkpoint, ready to answer; see `open_collection`.
 
     Args:
@@ -180,7 +180,7 @@ class CollectionSearcher(Asker):
             raise self._nothing_left(scenes, split, files, " and ".join(within))
         for scene in scenes if len(scenes) > 1 else ():
             if not self._holds(f"scene == {_quoted(scene)}"):
-                raise self._without("scene", repr(scene))
+                raise self._unknown_value_error("scene", repr(scene))
         return CollectionRanking(self._client, self._address, condition, self._size)
 
     def _nothing_left(
@@ -188,10 +188,10 @@ class CollectionSearcher(Asker):
     ) -> SwanError:
         """Which of its filters leave no image; `within` is the condition of all but that of names."""
         if split and not self._holds(f"split == {_quoted(split)}"):
-            return self._without("split", split)
+            return self._unknown_value_error("split", split)
         for scene in scenes:
             if not self._holds(f"scene == {_quoted(scene)}"):
-                return self._without("scene", repr(scene))
+                return self._unknown_value_error("scene", repr(scene))
         if files and (not within or self._holds(within)):
             return SwanError(
                 f"--files {files!r}: none of these images has such a name",
@@ -209,7 +209,7 @@ class CollectionSearcher(Asker):
         ranking = CollectionRanking(self._client, self._address, condition, self._size)
         return bool(next(ranking.best(any_question, 1))) or bool(self._query(condition, "id", 1))
 
-    def _without(self, column: str, name: str) -> SwanError:
+    def _unknown_value_error(self, column: str, name: str) -> SwanError:
         return SwanError(f"--{column} {name}: no image has it", self._there_are(column))
 
     def _there_are(self, column: str) -> str:

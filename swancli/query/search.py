@@ -126,7 +126,7 @@ class Answer:
         return {"query": self.question, "unknown_words": list(self.unknown), "results": hits, **error}
 
 
-class Asker(ABC):
+class BaseSearcher(ABC):
     """Turns questions into embeddings with a checkpoint; where their best results lie, a subclass knows."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -159,7 +159,7 @@ class Asker(ABC):
             if has_words:
                 yield Answer(str(question), question.unknown(self.checkpoint.vocabulary), next(hits))
             else:
-                yield Answer(str(question), (), (), wordless())
+                yield Answer(str(question), (), (), no_words_error())
 
     def ask_image(self, pixels: np.ndarray, name: str, scope: Scope) -> Answer:
         """What is most like an image.
@@ -198,7 +198,7 @@ class Asker(ABC):
         """The hits of each question, of embeddings float32 (Q, D)."""
 
 
-class Searcher(Asker):
+class Searcher(BaseSearcher):
     """An open embeddings file with its checkpoint, ready to answer.
 
     Args:
@@ -297,7 +297,7 @@ class Searcher(Asker):
         return Hit(rank, image, score, filename, scene, (catalogue.text[row],))
 
 
-def wordless() -> SwanError:
+def no_words_error() -> SwanError:
     """Why a question without words cannot be asked."""
     return SwanError("there is no word in it", "ask with words, as a caption would")
 

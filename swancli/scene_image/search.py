@@ -22,7 +22,7 @@ from swancli.machine.device import choose_device
 from swancli.machine.progress import Progress, quiet
 from swancli.model.checkpoint import Checkpoint, file_sha256, load_checkpoint
 from swancli.model.encoder import encode_images
-from swancli.query.search import Question, question_vectors, wordless
+from swancli.query.search import Question, no_words_error, question_vectors
 from swancli.scene_image.heat import HeatMap, best_places, heat_map
 from swancli.scene_image.places import coordinates, place_boxes, write_geojson, write_heat_map, write_overlay
 from swancli.scene_image.raster import Frame, Raster
@@ -157,7 +157,7 @@ class SceneSearcher:
             SwanError: there is no word in it, or the scene holds no data.
         """
         if not question.has_words:
-            error = wordless()
+            error = no_words_error()
             raise SwanError(f"query {str(question)!r}: {error.problem}", error.mend)
         vectors = question_vectors(self.checkpoint, [question], self._device)
         unknown = question.unknown(self.checkpoint.vocabulary)
