@@ -30,54 +30,31 @@ def shipped_checkpoint() -> Path:
     return inside if inside.exists() else package.parent / "assets" / "shipped.pt"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A run's folder and the files in it."""
 
     folder: Path
 
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def dataset(self) -> str:
-        return self.folder.parent.parent.name
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.csv"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.pt"
-
-    @property
-    def last(self) -> Path:
-        return self.folder / "last.pt"
-
-    @property
-    def embeddings(self) -> Path:
-        return self.folder / "embeddings.h5"
+    def __post_init__(self) -> None:
+        self.name = self.folder.name
+        self.dataset = self.folder.parent.parent.name
+        self.config = self.folder / "config.json"
+        self.metrics = self.folder / "metrics.csv"
+        self.best = self.folder / "best.pt"
+        self.last = self.folder / "last.pt"
+        self.embeddings = self.folder / "embeddings.h5"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Group:
     """Runs reported together, one per fold or variant, listed in order in the folder's `group.json`."""
 
     folder: Path
 
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "group.json"
+    def __post_init__(self) -> None:
+        self.name = self.folder.name
+        self.file = self.folder / "group.json"
 
     def run(self, name: str) -> Run:
         """A run of the group."""
@@ -198,12 +175,9 @@ class Workspace:
             SwanError: there is no run of that name, or nothing to encode.
         """
         if not name:
-            checkpoints = _newest_first(self.root, "*/runs/*/best.pt")
-            runs = [
-                run
-                for run in map(Run, (path.parent for path in checkpoints))
-                if not foreign or run.dataset != DEMO
-            ]
+            runs = [Run(path.parent) for path in _newest_first(self.root, "*/runs/*/best.pt")]
+            if foreign:
+                runs = [run for run in runs if run.dataset != DEMO]
             if not runs and not foreign and not _newest(self.root, "*/dataset.h5"):
                 raise SwanError(
                     f"{self.root}: neither a run nor a data set there",

@@ -197,7 +197,7 @@ def first_to_report() -> bool:
         store = _store_of_launch(rank, TELLING)
     except SwanError:
         return True
-    return Processes(rank, count, attempt, store).agreed(f"told {attempt}", str(rank)) == str(rank)
+    return Processes(rank, count, attempt, store).agreed(f"error {attempt}", str(rank)) == str(rank)
 
 
 def _is_lost_process(error: RuntimeError) -> bool:

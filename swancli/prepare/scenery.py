@@ -213,13 +213,7 @@ LANDMARKS: dict[str, Draw] = {
 
 
 def draw_scene(
-    scene: str,
-    landmark: str,
-    thing: str,
-    colour: Colour,
-    layout: Layout,
-    size: int,
-    rng: np.random.Generator,
+    scene: str, landmark: str, thing: str, colour: Colour, layout: Layout, size: int, rng: np.random.Generator
 ) -> np.ndarray:
     """uint8 (size, size, 3), RGB, with grain and a change of brightness.
 

@@ -82,11 +82,7 @@ def _embedded(identity: str, hit: Hit, pictures: Pictures) -> Card:
 
 
 def render_page(
-    title: str,
-    sections: Sequence[Section],
-    *,
-    form: Mapping[str, Any] | None = None,
-    message: str = "",
+    title: str, sections: Sequence[Section], *, form: Mapping[str, Any] | None = None, message: str = ""
 ) -> str:
     """HTML with all texts escaped and a policy that loads nothing from elsewhere.
 

@@ -128,11 +128,7 @@ def search_request(
 ) -> SearchRequest:
     """Parses the parameters of the page and the API; an empty form field counts as not given."""
     scope = Scope(
-        find=find,
-        top_k=top_k,
-        scenes=tuple(filter(None, scene)),
-        split=split or None,
-        files=files or None,
+        find=find, top_k=top_k, scenes=tuple(filter(None, scene)), split=split or None, files=files or None
     )
     texts, away = (tuple(given.strip() for given in several if given.strip()) for several in (text, without))
     return SearchRequest(texts, away, image, like, threshold, scope)

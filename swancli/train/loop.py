@@ -454,8 +454,7 @@ def _restore(
         )
     if digests_differ(dataset.digest, last.origin.get("dataset_digest", "")):
         raise SwanError(
-            f"{dataset.path}: prepared again since the run began; its images have changed",
-            "start a new run",
+            f"{dataset.path}: prepared again since the run began; its images have changed", "start a new run"
         )
     model.load_state_dict(last.model.state_dict())
     optimizer.load_state_dict(last.training["optimizer"])
