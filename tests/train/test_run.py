@@ -161,7 +161,7 @@ def test_shape_of_the_checkpoint_is_taken_over_unless_given(workspace, run_train
 
 def test_model_that_the_checkpoint_does_not_fit_is_refused(run_training):
     best = run_training("source", epochs=1).best
-    with pytest.raises(SwanError, match=r"--init-from .* no weights for") as error:
+    with pytest.raises(SwanError, match=r"--init-from .*: it lacks 78 weights") as error:
         run_training("next", embed_dim=24, init_from=str(best))
     assert "--embed-dim" in error.value.mend
 
