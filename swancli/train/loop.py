@@ -12,20 +12,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from swancli.errors import SwanError
 from swancli.evaluate.match_threshold import MatchThreshold
-from swancli.evaluate.metrics import Scores
 from swancli.machine.device import autocast, move, pinned
 from swancli.machine.processes import ALONE, Processes
 from swancli.machine.threads import read_ahead
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.swan import Swan
 from swancli.prepare.splits import Fold
-from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, digests_differ
 from swancli.train.batches import (
@@ -41,6 +38,7 @@ from swancli.train.batches import (
 from swancli.train.config import TrainSettings
 from swancli.train.distributed import pair_encoder
 from swancli.train.features import Features
+from swancli.train.history import Epoch, add_events, metrics_row, tensorboard_writer, write_metrics
 from swancli.train.losses import hinge_loss
 from swancli.train.nan_guard import (
     Step,
@@ -54,22 +52,6 @@ from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.validation import validate
 from swancli.vocab.vocabulary import Vocabulary
 from swancli.workspace import Run
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The result of one epoch.
-
-    loss: mean over its pairs. scores: on the validation split. seconds: training and validation. best:
-    whether mR is the highest so far.
-    """
-
-    epoch: int
-    loss: float
-    pairs_per_second: float
-    seconds: float
-    scores: Scores
-    best: bool
 
 
 class Watch:
@@ -89,13 +71,17 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class TrainingPairs:
+class TrainingData:
     """The training split, ready to be batched.
 
-    catalogue: of its images and captions. rows: int64 (N,), its images' rows in the data set. tokens: word
-    numbers of each caption. wording: int64 (M,), equal for captions of the same words.
+    features: maps of the frozen backbone, or None. catalogue: of the split's images and captions. rows: int64
+    (N,), its images' rows in the data set. tokens: word numbers of each caption. wording: int64 (M,), equal
+    for captions of the same words.
     """
 
+    dataset: Dataset
+    vocabulary: Vocabulary
+    features: Features | None
     catalogue: Catalogue
     rows: np.ndarray
     tokens: list[list[int]]
@@ -169,8 +155,8 @@ def train(
             the features belong to another model, or a step's loss or gradients are not finite; names the
             step, its images and the last good checkpoint.
     """
-    pairs = _training_pairs(dataset, vocabulary)
-    images = min(len(pairs.rows), settings.batch_size // settings.captions_per_image)
+    data = _training_data(dataset, vocabulary, features)
+    images = min(len(data.rows), settings.batch_size // settings.captions_per_image)
     if images < processes.count > 1:
         problem = f"{processes.count} processes for {images} images in a batch of {dataset.path}"
         raise SwanError(problem, "start fewer, or train with a larger --batch-size")
@@ -178,9 +164,9 @@ def train(
     optimizer = _optimizer(model, settings)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
     encoders = pair_encoder(model, processes)
-    events = _tensorboard(run, len(history) + 1) if processes.first else None
+    events = tensorboard_writer(run, len(history) + 1) if processes.first else None
     if history and processes.first:
-        _write_metrics(run, history)  # an epoch is missing if the process was killed after `last.pt`
+        write_metrics(run, history)  # an epoch is missing if the process was killed after `last.pt`
     origin = {
         "dataset": dataset.name,
         "fingerprint": dataset.catalogue.fingerprint(),
@@ -190,17 +176,8 @@ def train(
     }
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
-        batches, steps = _epoch_batches(
-            pairs,
-            dataset,
-            features,
-            vocabulary,
-            model.settings.image_size,
-            settings,
-            epoch,
-            device,
-            processes,
-        )
+        size = model.settings.image_size
+        batches, steps = _epoch_batches(data, size, settings, epoch, device, processes)
         rate_at = partial(rate_share, settings, epoch, steps=steps)
         show = partial(watch.step, epoch)
         try:
@@ -208,7 +185,7 @@ def train(
                 encoders, batches, steps, optimizer, rate_at, settings, device, show, processes
             )
         except UnsoundStepError as unsound:
-            names = pairs.catalogue.filename[unsound.step.images]
+            names = data.catalogue.filename[unsound.step.images]
             where = f"{run.folder}: epoch {epoch} of {steps} steps"
             raise step_error(where, unsound.step, names, _recovery_hint(run)) from None
         try:
@@ -220,28 +197,25 @@ def train(
             raise SwanError(problem, _recovery_hint(run)) from None
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
-        history.append(_metrics_row(report, settings.lr * rate_at(steps)))
+        history.append(metrics_row(report, settings.lr * rate_at(steps)))
         if processes.first:
             _save_checkpoints(run, model, vocabulary, origin, report, steps, match, optimizer, history)
-            _write_metrics(run, history)
-            _add_events(events, history[-1])
+            write_metrics(run, history)
+            add_events(events, history[-1])
         watch.epoch(report)
     if events:
         events.close()
 
 
-def _training_pairs(dataset: Dataset, vocabulary: Vocabulary) -> TrainingPairs:
-    catalogue = training_part(dataset)
+def _training_data(dataset: Dataset, vocabulary: Vocabulary, features: Features | None) -> TrainingData:
+    catalogue, rows = training_part(dataset), dataset.rows_of("train")
     tokens = [vocabulary.encode(text) for text in catalogue.text]
-    return TrainingPairs(catalogue, dataset.rows_of("train"), tokens, number_wordings(tokens))
+    return TrainingData(dataset, vocabulary, features, catalogue, rows, tokens, number_wordings(tokens))
 
 
 def _epoch_batches(
-    pairs: TrainingPairs,
-    dataset: Dataset,
-    features: Features | None,
-    vocabulary: Vocabulary,
-    image_size: int,
+    data: TrainingData,
+    size: int,
     settings: TrainSettings,
     epoch: int,
     device: torch.device,
@@ -253,17 +227,17 @@ def _epoch_batches(
     torch.manual_seed(int(generator.integers(2**62)) + processes.rank)
     least = max(2, processes.count)
     sizes = settings.batch_size, settings.captions_per_image
-    groups = pair_batches(pairs.catalogue.image, *sizes, generator, least)
-    read = _image_reader(dataset, features, image_size, settings, generator, device)
-    tokens = pairs.tokens
+    groups = pair_batches(data.catalogue.image, *sizes, generator, least)
+    read = _image_reader(data, size, settings, generator, device)
+    tokens = data.tokens
     if settings.hide_rare_words:
-        tokens = hide_rare_words(tokens, vocabulary, generator)
+        tokens = hide_rare_words(tokens, data.vocabulary, generator)
     batches = load_batches(
         groups,
-        lambda rows, share: read(pairs.rows[rows], share),
-        pairs.catalogue.image,
+        read,
+        data.catalogue.image,
         tokens,
-        pairs.wording,
+        data.wording,
         own_captions_only=settings.own_captions_only,
         processes=processes,
     )
@@ -318,25 +292,25 @@ def _optimizer(model: Swan, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def _image_reader(
-    dataset: Dataset,
-    features: Features | None,
+    data: TrainingData,
     size: int,
     settings: TrainSettings,
     generator: np.random.Generator,
     device: torch.device,
 ) -> Callable[[np.ndarray, slice], tuple]:
-    """A function from rows of the data set to `pixels`, `views` and `deep` of a share of them.
+    """A function from images of the training split to `pixels`, `views` and `deep` of a share of them.
 
-    Random numbers are drawn for all rows, so they do not depend on the share.
+    Random numbers are drawn for all images, so they do not depend on the share.
     """
-    if features:
-        return lambda rows, share: features.read(features.varied(rows, generator)[share])
+    if features := data.features:
+        return lambda images, share: features.read(features.varied(data.rows[images], generator)[share])
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
     source = stored_size(size, settings.augmentation)
 
-    def read(rows: np.ndarray, share: slice) -> tuple:
-        views = draw_views(len(rows), source, size, settings.augmentation, chance)
-        return read_images(dataset, rows[share], source, device), views and views.part(share), None
+    def read(images: np.ndarray, share: slice) -> tuple:
+        views = draw_views(len(images), source, size, settings.augmentation, chance)
+        pixels = read_images(data.dataset, data.rows[images[share]], source, device)
+        return pixels, views and views.part(share), None
 
     return read
 
@@ -425,21 +399,6 @@ def _train_step(
     return step.loss
 
 
-def _metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
-    """One row of `metrics.csv`: recalls and mR in percent; lr is that of the heads at the last step."""
-    row = {"epoch": report.epoch, "lr": lr, "loss": report.loss}
-    for name, direction in (("i2t", report.scores.image_to_text), ("t2i", report.scores.text_to_image)):
-        row |= {f"{name}_R@{k}": value for k, value in direction.recall.items()}
-        row |= {f"{name}_median_rank": direction.median_rank, f"{name}_mean_rank": direction.mean_rank}
-    row |= {"mR": report.scores.mean_recall, "pairs_per_second": report.pairs_per_second}
-    return row | {"seconds": report.seconds}
-
-
-def _write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
-    with atomic_path(run.metrics) as temporary:
-        pd.DataFrame(history).to_csv(temporary, index=False)
-
-
 def _restore(
     run: Run, model: Swan, optimizer: torch.optim.Optimizer, dataset: Dataset
 ) -> list[dict[str, Any]]:
@@ -459,19 +418,3 @@ def _restore(
     model.load_state_dict(last.model.state_dict())
     optimizer.load_state_dict(last.training["optimizer"])
     return last.training["history"]
-
-
-def _tensorboard(run: Run, first_epoch: int) -> Any | None:
-    """A writer of TensorBoard events if tensorboard is installed; drops events from `first_epoch` on."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(run.folder), purge_step=first_epoch)
-
-
-def _add_events(events: Any | None, row: dict[str, Any]) -> None:
-    if events:
-        for name, value in row.items():
-            events.add_scalar(name, value, row["epoch"])
-        events.flush()

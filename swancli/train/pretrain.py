@@ -111,7 +111,7 @@ def train_on_scenes(
     names = sorted({dataset.catalogue.scene[row] for row in rows})
     if len(names) < 2:
         raise SwanError(
-            f"{dataset.path}: its training images have {len(names)} scenes, but pretraining takes two at least",
+            f"{dataset.path}: its training images have {len(names)} scenes, and pretraining takes two",
             "give scenes with the source, as in a column `scene` or in names like river_12.jpg",
         )
     torch.manual_seed(settings.seed)
