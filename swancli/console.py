@@ -93,9 +93,9 @@ def _tells() -> bool:
     """Whether this process shows its error: of several that work together one does."""
     if "WORLD_SIZE" not in os.environ:  # before torch is imported for it
         return True
-    from swancli.machine.processes import first_to_tell
+    from swancli.machine.processes import first_to_report
 
-    return first_to_tell()
+    return first_to_report()
 
 
 def _show_error(problem: str, mend: str) -> None:

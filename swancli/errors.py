@@ -1,12 +1,12 @@
-"""The errors that are the user's to mend: shown as one or two lines, exit code 2, never a traceback."""
+"""Errors in the user's input, shown in one or two lines without a traceback; exit code 2."""
 
 
 class SwanError(Exception):
     """Something in the user's input is wrong.
 
     Args:
-        problem: what is wrong and where: names the file, and the row or key when there is one.
-        mend: what to do about it, as an instruction; shown on a line of its own.
+        problem: what is wrong and where: the file, and the row or key if there is one.
+        mend: what to do about it, as an instruction; shown on the next line.
     """
 
     def __init__(self, problem: str, mend: str = "") -> None:
@@ -19,8 +19,8 @@ class SwanError(Exception):
 
 
 class ImageError(SwanError):
-    """One image cannot be read; `prepare --missing skip` passes over it."""
+    """One image cannot be read; `prepare --missing skip` leaves it out."""
 
 
 class StoreError(SwanError):
-    """An HDF5 file or a checkpoint is not one of ours, not whole, or of another version."""
+    """An HDF5 file or a checkpoint is of another kind or version, or incomplete."""

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB pixels: the one decoder that every step uses."""
+"""Image files to RGB pixels: the decoder that every step uses."""
 
 from __future__ import annotations
 
@@ -9,41 +9,19 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 
 from swancli.errors import ImageError
 
-# All that Pillow may take a file for, whatever it is called: it hands others, such as EPS, to other programs.
-FORMATS = tuple(
-    kind.format
-    for kind in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        TiffImagePlugin.TiffImageFile,
-        BmpImagePlugin.BmpImageFile,
-        WebPImagePlugin.WebPImageFile,
-        Jpeg2KImagePlugin.Jpeg2KImageFile,
-        GifImagePlugin.GifImageFile,
-        PpmImagePlugin.PpmImageFile,
-    )
-)
-TOO_LARGE_MEND = "cut it into tiles"
+# The only formats that Pillow may open, whatever a file is called: some others, such as EPS, run programs.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF", "PPM")
+TOO_LARGE_HINT = "cut it into tiles"
 LEADS_OUT = "leads out of the folder of images"
-LEADS_OUT_MEND = "give the folder that the images themselves are in, or copy them: cp -rL"
+LEADS_OUT_HINT = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
-MOST_SAMPLES = 250_000_000  # of a picture, three a pixel at least: 9,100 x 9,100 in colour
+MOST_SAMPLES = 250_000_000  # per image, at least three per pixel: 9,100 x 9,100 in colour
 PICTURE_FORMS = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
-BLOCK_SAMPLES = 2**22  # that are scaled at a time
+BLOCK_SAMPLES = 2**22  # scaled at a time
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -60,29 +38,29 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether a path below a folder leads out of it, by its name or by a link; the folder may be a link."""
+    """Whether a path below a folder leads out of it, by its name or a link; the folder may be a link."""
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def read_inside(path: Path, folder: Path) -> bytes:
-    """The bytes of an image file below a folder, which a stranger may have named or put there.
+    """The bytes of an image file below a folder whose names and content are not trusted.
 
     Raises:
-        ImageError: it is absent, cannot be read, is a pipe or a device, or leads out of the folder.
+        ImageError: the file is absent, cannot be read, is a pipe or a device, or leads out of the folder.
     """
     try:
         outside = leads_out(path, folder)
     except ValueError as error:  # a NUL in the name
         raise ImageError(f"{str(path)!r}: {error}") from error
     if outside:
-        raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_MEND)
+        raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_HINT)
     if path.exists() and not path.is_file():
         raise ImageError(f"{path}: not a file")
     return read_bytes(path)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels, from the header alone where Pillow knows the format.
+    """(height, width) in pixels, from the header alone if Pillow reads the format.
 
     Raises:
         ImageError: the file is absent or not an image.
@@ -97,19 +75,20 @@ def image_size(path: Path) -> tuple[int, int]:
 def decode_image(data: bytes, name: str, most_samples: int = MOST_SAMPLES) -> np.ndarray:
     """The pixels of an encoded image of one of `FORMATS`.
 
-    Grey and palette images become RGB. Where an alpha channel says transparent the image becomes black
-    (no data). Samples wider than 8 bits are scaled by the smallest bit depth that holds the image's
-    largest value, so that 12-bit data in a 16-bit file is not nearly black; floating-point
-    samples up to 1 are scaled by 1.
+    Grey and palette images become RGB. Transparent pixels become black (no data). Samples wider than 8 bits
+    are scaled by the smallest bit depth that fits the image's largest value, so that 12-bit data in a 16-bit
+    file is not nearly black; floating-point samples up to 1 are scaled by 1.
 
     Args:
-        name: tells the user which image it is. most_samples: pixels times bands; a small file may claim many.
+        data: the content of the file.
+        name: of the image, for errors.
+        most_samples: limit on pixels times bands; a small file may claim many.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        ImageError: the bytes are not a whole image, or too large a one.
+        ImageError: the image is damaged, incomplete or too large.
     """
     tiff = data[:4] in TIFF_STARTS
     try:
@@ -125,7 +104,7 @@ def decode_image(data: bytes, name: str, most_samples: int = MOST_SAMPLES) -> np
         if not tiff:
             raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: too large an image ({error})", TOO_LARGE_MEND) from error
+        raise ImageError(f"{name}: image too large ({error})", TOO_LARGE_HINT) from error
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files.
         if not tiff:
@@ -135,13 +114,13 @@ def decode_image(data: bytes, name: str, most_samples: int = MOST_SAMPLES) -> np
 
 def _check_samples(shape: tuple[int, ...], name: str, most: int) -> None:
     if math.prod(shape) > most:
-        raise ImageError(f"{name}: too large an image ({' x '.join(map(str, shape))})", TOO_LARGE_MEND)
+        raise ImageError(f"{name}: image too large ({' x '.join(map(str, shape))})", TOO_LARGE_HINT)
 
 
 def _beyond_pillow(image: Image.Image) -> bool:
-    """Whether Pillow gets a TIFF wrong.
+    """Whether Pillow would misread a TIFF.
 
-    It does with wide samples in several bands, with bands plane by plane, and with unsigned ones of 32 bits.
+    It misreads wide samples in several bands, bands stored plane by plane, and unsigned 32-bit samples.
     """
     bits, bands, planes, kind = (image.tag_v2.get(tag, 1) for tag in (258, 277, 284, 339))
     bits, unsigned = max(np.atleast_1d(bits)), np.atleast_1d(kind)[0] == 1
@@ -158,9 +137,9 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _from_wide(samples: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) from samples of any type, (H, W) or (H, W, C); the first three channels count.
+    """uint8 (H, W, 3) from samples of any type, (H, W) or (H, W, C), of which the first three channels count.
 
-    Fractions of one (reflectance) are scaled by one; infinite and missing values are black, as no data.
+    Fractions of one (reflectance) are scaled by one; infinite and missing values become black (no data).
     """
     samples = samples[..., None] if samples.ndim == 2 else samples
     rows = max(1, BLOCK_SAMPLES // max(1, math.prod(samples.shape[1:])))
@@ -181,23 +160,23 @@ def _known(samples: np.ndarray) -> np.ndarray:
 
 
 def full_scale(top: float, kind: np.dtype) -> float:
-    """What counts as white among samples of a type whose largest is `top`; see `decode_image`."""
+    """The value that becomes white, for samples up to `top` of a type; see `decode_image`."""
     fractions = np.issubdtype(kind, np.floating) and top <= 1
     return 1.0 if fractions else 2.0 ** max(8, math.ceil(math.log2(top + 1))) - 1
 
 
 def _decode_tiff(data: bytes, name: str, most_samples: int) -> np.ndarray:
-    """TIFF kinds that Pillow does not know: 16-bit RGB, more than four bands, floating point."""
+    """Decodes TIFFs that Pillow cannot read: 16-bit RGB, more than four bands, floating point."""
     try:
         import tifffile
     except ImportError:
         raise ImageError(
             f"{name}: a TIFF that Pillow cannot read (16-bit RGB or many bands)",
-            "install the extra that can: pip install 'swancli[tiff]'",
+            "install the extra: pip install 'swancli[tiff]'",
         ) from None
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            picture = file.series[0]  # of several pages, where they are of one size
+            picture = file.series[0]  # may have several pages of one size
             _check_samples(picture.shape, name, most_samples)
             samples, axes = picture.asarray(), picture.axes
     except ImageError:
@@ -205,11 +184,11 @@ def _decode_tiff(data: bytes, name: str, most_samples: int) -> np.ndarray:
     except Exception as error:
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
     if not samples.size:
-        raise ImageError(f"{name}: damaged TIFF (no picture in it)")
+        raise ImageError(f"{name}: damaged TIFF (it contains no image)")
     if samples.ndim == 3 and axes.endswith("YX"):
         samples = np.moveaxis(samples, 0, 2)  # bands stored plane by plane
     if samples.ndim not in (2, 3):
-        raise ImageError(f"{name}: a TIFF with {samples.ndim} dimensions is not one picture")
+        raise ImageError(f"{name}: a TIFF with {samples.ndim} dimensions is not a single image")
     return _from_wide(samples)
 
 
@@ -248,7 +227,7 @@ def resize_image(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
-    """A hash of shape and pixels: equal for identical pictures, whatever file they came in."""
+    """A hash of shape and pixels: equal for identical images, whatever their files."""
     return hashlib.blake2b(
         pixels.tobytes(), digest_size=16, salt=repr(pixels.shape).encode()[:16]
     ).hexdigest()

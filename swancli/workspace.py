@@ -1,9 +1,9 @@
-"""Where data sets and runs live under the root, and which of them a command means when none is named.
+"""Paths of data sets and runs under the root, and which of them a command uses by default.
 
 <root>/<dataset>/dataset.h5  vocab.h5  features.h5  backbone-NAME.pt
 <root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  embeddings.index
 <root>/<dataset>/runs/<run>/ tiles-SCENE.h5     of a large scene; under shipped/ likewise
-<root>/<dataset>/runs/<group>/ group.json      names its runs, which stand beside it
+<root>/<dataset>/runs/<group>/ group.json      lists its runs, which are in the same folder `runs`
 <root>/shipped/ embeddings-NAME.h5             made with the checkpoint that comes with the package
 """
 
@@ -19,78 +19,51 @@ from swancli.errors import SwanError
 from swancli.store.text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-SHIPPED = "shipped"  # also the folder of what the shipped checkpoint makes, so no data set's or run's name
+SHIPPED = "shipped"  # also the folder of its embeddings, so neither a data set nor a run may have this name
 DEMO = "demo"
 
 
 def shipped_checkpoint() -> Path:
-    """The trained checkpoint that comes with swan: in the package, or in the `assets/` of a checkout."""
+    """The checkpoint that comes with swan: in the package, or in `assets/` of a checkout."""
     package = Path(__file__).parent
     inside = package / "assets" / "shipped.pt"
     return inside if inside.exists() else package.parent / "assets" / "shipped.pt"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A run's folder and the files in it."""
 
     folder: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))  # given as text
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def dataset(self) -> str:
-        return self.folder.parent.parent.name
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.csv"
-
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.pt"
-
-    @property
-    def last(self) -> Path:
-        return self.folder / "last.pt"
-
-    @property
-    def embeddings(self) -> Path:
-        return self.folder / "embeddings.h5"
+        self.folder = Path(self.folder)  # perhaps given as text
+        self.name = self.folder.name
+        self.dataset = self.folder.parent.parent.name
+        self.config = self.folder / "config.json"
+        self.metrics = self.folder / "metrics.csv"
+        self.best = self.folder / "best.pt"
+        self.last = self.folder / "last.pt"
+        self.embeddings = self.folder / "embeddings.h5"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Group:
-    """Runs told as one, a run a fold or a run a variant; `group.json` in its folder names them in order."""
+    """Runs reported together, one per fold or variant, listed in order in the folder's `group.json`."""
 
     folder: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))  # given as text
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "group.json"
+        self.folder = Path(self.folder)  # perhaps given as text
+        self.name = self.folder.name
+        self.file = self.folder / "group.json"
 
     def run(self, name: str) -> Run:
-        """One of its runs."""
+        """A run of the group."""
         return Run(self.folder.parent / name)
 
     def members(self) -> list[dict[str, Any]]:
-        """For each run its name `run`, the `label` of its variant ("" for one), its `fold` from 1 (0 for
+        """Of each run its name `run`, the `label` of its variant ("" if only one), its `fold` (from 1, 0 for
         none) and its `config`.
 
         Raises:
@@ -100,7 +73,7 @@ class Group:
         try:
             members = content["members"]
             if not (isinstance(members, list) and members):
-                raise ValueError("its members are no list, or an empty one")
+                raise ValueError("its members are not a list, or an empty one")
             for row, member in enumerate(members):
                 checked_name(member["run"], "run")
                 kinds = {"run": str, "label": str, "fold": int, "config": dict}
@@ -135,7 +108,7 @@ class Workspace:
         return self.dataset(name).with_name("features.h5")
 
     def backbone(self, name: str, network: str) -> Path:
-        """Path of a backbone that was trained on a data set's scenes."""
+        """Path of a backbone pretrained on a data set's scenes."""
         return self.dataset(name).with_name(f"backbone-{network}.pt")
 
     def run(self, dataset: str, name: str) -> Run:
@@ -147,7 +120,7 @@ class Workspace:
         return Group(self.run(dataset, name).folder)
 
     def newest_dataset(self) -> str:
-        """Name of the data set prepared last.
+        """Name of the data set that was prepared last.
 
         Raises:
             SwanError: there is none.
@@ -155,15 +128,17 @@ class Workspace:
         found = _newest(self.root, "*/dataset.h5")
         if not found:
             raise SwanError(
-                f"{self.root}: no data set below it", "make one: swan prepare --dataset NAME --source DIR"
+                f"{self.root}: no data set there", "make one: swan prepare --dataset NAME --source DIR"
             )
         return found.parent.name
 
     def find_run(self, name: str | None = None, dataset: str | None = None, having: str = "best.pt") -> Run:
-        """The newest run among those of the given name and data set.
+        """The newest run of a name and data set.
 
         Args:
-            having: the file that makes it count, whose age is the run's.
+            name: of the run; None for any.
+            dataset: of the run; None for any.
+            having: the file a run must have, whose age is the run's.
 
         Raises:
             SwanError: there is none.
@@ -177,13 +152,13 @@ class Workspace:
         mend = f"train one: swan train --dataset {dataset or 'NAME'}"
         raise SwanError(f"{where}: no {which} there", mend)
 
-    def stands(self, name: str, dataset: str | None = None) -> bool:
-        """Whether there is a run or a group of runs of a name, begun or finished."""
+    def has_run(self, name: str, dataset: str | None = None) -> bool:
+        """Whether a run or a group of that name exists, finished or not."""
         runs = f"{_only(dataset, '--dataset')}/runs/{checked_name(name, '--run')}"
         return bool(_newest(self.root, f"{runs}/config.json", f"{runs}/group.json"))
 
     def find_run_for(self, name: str | None = None, dataset: str | None = None) -> Run:
-        """The run to use on a data set: one of its own when there is one, else one of another data set.
+        """The newest run of a data set, or of another one if it has none.
 
         Raises:
             SwanError: there is none.
@@ -194,25 +169,24 @@ class Workspace:
     def find_encoder(
         self, name: str | None = None, dataset: str | None = None, foreign: bool = False
     ) -> Path:
-        """The checkpoint to encode with: of the run to use on a data set, else the shipped one.
+        """The checkpoint to encode with: that of `find_run_for`, else the shipped one.
 
         Args:
-            foreign: what is encoded is no data set of the root, so runs on generated images do not count.
+            name: of a run; None for the newest.
+            dataset: that is encoded.
+            foreign: something other than a data set is encoded, so runs on the demo do not count.
 
         Raises:
             SwanError: there is no run of that name, or nothing to encode.
         """
         if not name:
-            checkpoints = _newest_first(self.root, "*/runs/*/best.pt")
-            runs = [
-                run
-                for run in map(Run, (path.parent for path in checkpoints))
-                if not foreign or run.dataset != DEMO
-            ]
+            runs = [Run(path.parent) for path in _newest_first(self.root, "*/runs/*/best.pt")]
+            if foreign:
+                runs = [run for run in runs if run.dataset != DEMO]
             if not runs and not foreign and not _newest(self.root, "*/dataset.h5"):
                 raise SwanError(
                     f"{self.root}: neither a run nor a data set there",
-                    "search a folder: swan embed --images DIR; or begin with swan prepare, swan train",
+                    "search a folder: swan embed --images DIR; or start with swan prepare and swan train",
                 )
             if not runs and shipped_checkpoint().exists():
                 return shipped_checkpoint()
@@ -223,9 +197,11 @@ class Workspace:
     def find_group(
         self, name: str | None = None, dataset: str | None = None, folds: bool = False
     ) -> Group | None:
-        """The newest group of runs among those of the given name and data set; None when there is none.
+        """The newest group of a name and data set; None if there is none.
 
         Args:
+            name: of the group; None for any.
+            dataset: of the group; None for any.
             folds: only groups that have folds.
         """
         pattern = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/group.json"
@@ -234,7 +210,7 @@ class Workspace:
         return next(wanted, None)
 
     def find_checkpoint(self, run_or_file: str) -> Path:
-        """The checkpoint that a file, a run's folder, a run's name or `shipped` stands for.
+        """The checkpoint named by a file, a run's folder, a run's name or `shipped`.
 
         Raises:
             SwanError: there is none.
@@ -258,24 +234,24 @@ class Workspace:
         found = _newest(self.root, *patterns)
         if not found:
             raise SwanError(
-                f"{self.root}: no embeddings.h5 below it",
+                f"{self.root}: no embeddings.h5 there",
                 "make one: swan embed, or swan embed --images DIR for a folder of images",
             )
         return found
 
     def find_tiles(self, scene: Path) -> Path | None:
-        """The newest file under the root with the tiles of a scene of that name; None when there is none."""
+        """The newest file with the tiles of a large scene; None if there is none."""
         name = glob.escape(tiles_name(scene))
         return _newest(self.root, f"*/runs/*/{name}", f"{SHIPPED}/{name}")
 
 
 def tiles_name(scene: Path) -> str:
-    """Name of the file that keeps a scene's tiles."""
+    """Name of the file with a large scene's tiles."""
     return f"tiles-{scene.name}.h5"
 
 
-def standing_checkpoint(path: Path) -> Path:
-    """The file itself; where another installation had the shipped checkpoint, that of this one."""
+def relocated_checkpoint(path: Path) -> Path:
+    """The file itself, or this installation's shipped checkpoint if another one's no longer exists."""
     moved = not path.exists() and path.name == shipped_checkpoint().name
     return shipped_checkpoint() if moved else path
 
@@ -286,15 +262,19 @@ def is_shipped(path: Path) -> bool:
 
 
 def named_checkpoint(path: Path) -> Path:
-    """The file itself, or the shipped checkpoint when it is called `shipped` and no such file is there."""
+    """The file itself, or the shipped checkpoint for `shipped` if no file has that name."""
     return shipped_checkpoint() if str(path) == SHIPPED and not path.is_file() else path
 
 
 def checked_name(name: str, option: str) -> str:
-    """The name, when it can be a folder of its own.
+    """A name that can be a folder.
+
+    Args:
+        name: is returned as it is.
+        option: that gave the name, for errors.
 
     Raises:
-        SwanError: it holds something other than letters, digits, `.`, `_` and `-`.
+        SwanError: it contains something other than letters, digits, `.`, `_` and `-`.
     """
     if name == SHIPPED:
         raise SwanError(f"{option} {SHIPPED}: is the checkpoint that comes with swan", "choose another name")

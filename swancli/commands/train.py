@@ -163,8 +163,8 @@ def train(
     from swancli.model.checkpoint import export_published as export
     from swancli.model.checkpoint import load_checkpoint
     from swancli.model.published import refuse_unpublishable
+    from swancli.train.config import model_settings
     from swancli.train.group import train_runs
-    from swancli.train.run import model_settings
 
     exclusive(compare=compare, without=without)
     exclusive(weights=weights, init_from=init_from)
@@ -204,13 +204,13 @@ def _refuse_changes(context: typer.Context) -> None:
 
 def _planned_runs(workspace: Workspace, context: typer.Context, processes: Processes) -> Runs:
     """The runs to train: those to resume, or those that the options ask for."""
+    from swancli.train.config import new_config
     from swancli.train.group import plan_runs, resumed_runs
-    from swancli.train.run import new_config
 
     options, given = dict(context.params), given_options(context)
     dataset, run, resume = options["dataset"], options["run"], options["resume"]
     begun = processes.agreed("run", "")  # before torchrun started the processes again
-    if resume or (begun and workspace.stands(begun, dataset)):
+    if resume or (begun and workspace.has_run(begun, dataset)):
         length = options["epochs"] if resume and "epochs" in given else None
         return resumed_runs(workspace, begun or run, dataset, length)
     name = prepared_dataset(workspace, dataset)

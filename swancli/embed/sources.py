@@ -170,10 +170,10 @@ def _file_system(address: str) -> tuple[AbstractFileSystem, str]:
     except (ImportError, ValueError) as error:  # a missing package, an unknown protocol: both say which
         raise SwanError(f"--images {address}: {error}", "") from error
     except Exception as error:
-        raise _no_answer(address, error) from error
+        raise _unreachable_error(address, error) from error
 
 
-def _no_answer(address: str, error: Exception) -> SwanError:
+def _unreachable_error(address: str, error: Exception) -> SwanError:
     """What is told of a store that fails; each has errors of its own."""
     if isinstance(error, FileNotFoundError):
         return SwanError(f"--images {address}: no such folder or file")
@@ -190,7 +190,7 @@ def _find(address: str) -> tuple[dict[str, dict[str, Any]], str]:
     try:
         files = system.find(root, detail=True)
     except Exception as error:
-        raise _no_answer(address, error) from error
+        raise _unreachable_error(address, error) from error
     if not files:
         raise SwanError(f"--images {address}: no such folder, or nothing in it")
     return files, root
@@ -225,7 +225,7 @@ def _read_remote(system: AbstractFileSystem, path: str, known: dict[str, Any]) -
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file any more") from error
     except Exception as error:
-        raise _no_answer(system.unstrip_protocol(path), error) from error
+        raise _unreachable_error(system.unstrip_protocol(path), error) from error
 
 
 def _check_size(size: int, name: str) -> None:
@@ -266,7 +266,7 @@ def _expanded(address: str) -> list[str]:
         try:
             matches = sorted(system.glob(path), key=natural_order)
         except Exception as error:
-            raise _no_answer(one, error) from error
+            raise _unreachable_error(one, error) from error
         found += [system.unstrip_protocol(match) for match in matches]
     others = [one for one in found if not one.lower().endswith(TAR)]
     if others or not found:
@@ -288,7 +288,7 @@ def _tar_source(address: str, tars: list[str]) -> ImageSource:
         except FileNotFoundError:
             listed.append((tar,))  # its piece raises an error
         except Exception as error:
-            raise _no_answer(tar, error) from error
+            raise _unreachable_error(tar, error) from error
     return ImageSource(_last_part(address), address, tuple(listed), lambda rows: pieces)
 
 
@@ -314,7 +314,7 @@ def _tar_pictures(tar: str, name: str) -> Iterator[SourceFile]:
     except SwanError:
         raise
     except Exception as error:
-        raise _no_answer(tar, error) from error
+        raise _unreachable_error(tar, error) from error
 
 
 def _tar_picture(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: str) -> SourceFile:

@@ -34,7 +34,7 @@ from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
 from swancli.store.text import read_json, read_text
-from swancli.workspace import Group, Run, Workspace, standing_checkpoint
+from swancli.workspace import Group, Run, Workspace, relocated_checkpoint
 
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
 
@@ -397,7 +397,7 @@ def evaluate_file(
 def _doubts(embeddings: Embeddings, split: str | None) -> Iterator[str]:
     """What may have changed since the embeddings were made, and which images were seen in training."""
     made_by = embeddings.made_by
-    path = standing_checkpoint(Path(made_by.checkpoint))
+    path = relocated_checkpoint(Path(made_by.checkpoint))
     if path.is_file():
         now = replace(made_by, checkpoint=str(path), sha256=file_sha256(path))
         if difference := made_by.difference(now):

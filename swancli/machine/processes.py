@@ -1,4 +1,4 @@
-"""Several processes that work as one, as torchrun starts them: which this one is, and what they exchange.
+"""Several processes that work together, as started by torchrun: ranks, shares and exchange.
 
 torchrun --nproc-per-node 4 -m swancli train --dataset ucm
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -15,64 +16,58 @@ import numpy as np
 import torch
 import torch.distributed
 
-# The group is a default of its functions. Imported once there is one, as DDP does, they keep the group's
-# threads until the interpreter tears itself down, and these abort it now and then.
+# Imported before a process group exists. Later, as DDP imports it, its default arguments would keep the
+# group's threads alive until the interpreter exits, which these sometimes abort.
 import torch.distributed.nn.functional
 
 from swancli.errors import SwanError
 
 Result = TypeVar("Result")
 
-LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
+LAUNCHED_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun
 MEETING = timedelta(minutes=5)
 TELLING = timedelta(seconds=2)
-PATIENCE = timedelta(hours=2)  # with the others, who may read, validate or evaluate meanwhile
+PATIENCE = timedelta(hours=2)  # while other processes read, validate or evaluate
 
 
+@dataclass(frozen=True)
 class Processes:
-    """The processes of one launch, seen from one of them; alone when nothing launched it.
+    """The processes started together, seen from one of them; just this one by default.
 
-    Args:
-        rank: which of them this is, from 0. count: how many they are. attempt: how often the launcher has
-            started them again.
-        store: where they leave words to each other, over all attempts; None without a launcher.
+    rank: of this process, from 0. count: of processes. attempt: number of restarts by the launcher. store:
+    where they exchange words across attempts; None without a launcher.
     """
 
-    def __init__(
-        self,
-        rank: int = 0,
-        count: int = 1,
-        attempt: int = 0,
-        store: torch.distributed.Store | None = None,
-    ) -> None:
-        self.rank, self.count, self.attempt = rank, count, attempt
-        self._store = store
+    rank: int = 0
+    count: int = 1
+    attempt: int = 0
+    store: torch.distributed.Store | None = None
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and talks to the user."""
+        """Whether this process writes files and reports to the user."""
         return self.rank == 0
 
     def describe(self) -> str:
-        """How many they are, as the beginning of a phrase; "" for one."""
+        """The number of processes as the beginning of a phrase; "" for one."""
         return f"{self.count} processes, each on " if self.count > 1 else ""
 
     def share(self, items: int) -> slice:
-        """This process's share of so many items, in order; the shares of all are as even as can be."""
+        """This process's share of n items, in order; shares are as equal as possible."""
         return slice(*(items * rank // self.count for rank in (self.rank, self.rank + 1)))
 
     def shares(self, items: int) -> list[int]:
-        """How many of so many items each process has."""
+        """The number of items in the share of each process."""
         return [items * (rank + 1) // self.count - items * rank // self.count for rank in range(self.count)]
 
     def agreed(self, key: str, proposal: str) -> str:
-        """What the first process to ask proposed, in this attempt or an earlier one."""
-        if not self._store:
+        """The proposal of the first process that asked, in this attempt or an earlier one."""
+        if not self.store:
             return proposal
-        return self._store.compare_set(f"swan/{key}", "", proposal).decode()
+        return self.store.compare_set(f"swan/{key}", "", proposal).decode()
 
     def by_first(self, make: Callable[[], Result]) -> Result:
-        """What the first process makes, for all of them; raises in each the `SwanError` that it raises."""
+        """The result of the first process, in all of them; its `SwanError` is raised in all of them."""
         if self.count == 1:
             return make()
         made: list = [None, None]
@@ -87,10 +82,11 @@ class Processes:
         return made[0]
 
     def gathered(self, rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-        """The rows of all processes, (sum of sizes, D); this one's keep their gradient, the others have none.
+        """The rows of all processes, (sum of sizes, D); only this process's rows keep their gradient.
 
         Args:
-            rows: float (sizes[rank], D). sizes: rows of each process.
+            rows: float (sizes[rank], D).
+            sizes: number of rows of each process.
         """
         if self.count == 1:
             return rows
@@ -103,9 +99,9 @@ class Processes:
         return torch.cat(parts)
 
     def together(self, encode: Callable[[slice], np.ndarray], items: int) -> np.ndarray:
-        """Vectors of so many items, float32 (items, D): each process encodes its share, and all get all.
+        """Vectors of n items, float32 (items, D): each process encodes its share, and all get all vectors.
 
-        Fewer items than processes are encoded by each.
+        If there are fewer items than processes, each process encodes all of them.
         """
         if items < self.count:
             return encode(slice(items))
@@ -117,7 +113,7 @@ ALONE = Processes()
 
 
 def launched() -> tuple[int, int, int] | None:
-    """Rank and number of this launch's processes, and how often they were started again; None without one."""
+    """Rank, number of processes and number of restarts, as set by torchrun; None without it."""
     if not all(name in os.environ for name in LAUNCHED_BY):
         return None
     numbers = {"RANK": "", "WORLD_SIZE": "", "TORCHELASTIC_RESTART_COUNT": "0"}
@@ -128,17 +124,17 @@ def launched() -> tuple[int, int, int] | None:
     except ValueError:
         found = ", ".join(f"{name}={os.environ[name]}" for name in numbers if name in os.environ)
         raise SwanError(
-            f"{found}: no processes of a launch", "unset these variables, or use torchrun"
+            f"{found}: not as torchrun sets them", "unset these variables, or use torchrun"
         ) from None
     return rank, count, attempt
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes of this launch, able to exchange tensors of a device until the body ends.
+    """The processes started together, able to exchange tensors on a device until the body ends.
 
     Raises:
-        SwanError: another process was lost, or no launcher answers.
+        SwanError: another process was lost, or the launcher does not answer.
     """
     launch = launched()
     if not launch:
@@ -160,22 +156,22 @@ def joined(device: torch.device) -> Iterator[Processes]:
     try:
         yield processes
         if count > 1:
-            torch.distributed.barrier()  # none leaves while the first still writes
+            torch.distributed.barrier()  # wait while the first still writes
     except RuntimeError as error:
-        if not _tells_of_lost_process(error):
+        if not _is_lost_process(error):
             raise
         problem = f"process {rank} of {count} lost another one"
-        raise SwanError(problem, "see what ended it; torchrun --max-restarts 3 goes on by itself") from error
+        raise SwanError(problem, "see what ended it; torchrun --max-restarts 3 resumes by itself") from error
     finally:
         if count > 1:
             torch.distributed.destroy_process_group()
 
 
 def _store_of_launch(rank: int, patience: timedelta) -> torch.distributed.Store:
-    """Where the processes of a launch meet: torchrun's own place, else one that the first of them opens.
+    """The store that the processes share: torchrun's own, else one that the first process opens.
 
     Raises:
-        SwanError: nobody answers there.
+        SwanError: there is no answer at its address.
     """
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -184,15 +180,15 @@ def _store_of_launch(rank: int, patience: timedelta) -> torch.distributed.Store:
         return torch.distributed.TCPStore(address, int(port), is_master=opens, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise SwanError(
-            f"{', '.join(LAUNCHED_BY)} are set, and nobody answers at {address}:{port}",
-            "start several processes by torchrun; for one alone unset these variables",
+            f"{', '.join(LAUNCHED_BY)} are set, but there is no answer at {address}:{port}",
+            "start several processes with torchrun; for a single one unset these variables",
         ) from error
 
 
-def first_to_tell() -> bool:
-    """Whether no other process of this launch has an error to tell, in this attempt.
+def first_to_report() -> bool:
+    """Whether this process is the first of this attempt to report an error.
 
-    The others have met the same one, or have lost the process that met it.
+    The others have the same error, or have lost the process that had it.
     """
     try:
         rank, count, attempt = launched() or (0, 1, 0)
@@ -201,8 +197,8 @@ def first_to_tell() -> bool:
         store = _store_of_launch(rank, TELLING)
     except SwanError:
         return True
-    return Processes(rank, count, attempt, store).agreed(f"told {attempt}", str(rank)) == str(rank)
+    return Processes(rank, count, attempt, store).agreed(f"error {attempt}", str(rank)) == str(rank)
 
 
-def _tells_of_lost_process(error: RuntimeError) -> bool:
+def _is_lost_process(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

@@ -1,10 +1,10 @@
-"""How a long loop reports how far it is: a callback that every step takes."""
+"""The progress callback that long loops take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-Progress = Callable[[str, int, int], None]  # phase, how much of it is done, how much there is
+Progress = Callable[[str, int, int], None]  # phase, items done, items in all
 
 
 def quiet(phase: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Work beside the main thread: items made by several threads in order, and items made ahead of their use."""
+"""Threads: an ordered parallel map, and an iterator that reads ahead."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Maps in threads, in order; holds only a few results per thread, so that memory stays bounded.
+    """Maps in threads, in order, with a few results per thread in memory at most.
 
-    With one worker there is no other thread.
+    With one worker it maps in the calling thread.
     """
     if workers == 1:
         yield from map(function, items)
@@ -34,9 +34,9 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers:
         pool.shutdown(cancel_futures=True)
 
 
-def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items, made in a thread up to `depth` ahead of their use; its exceptions appear here."""
-    waiting: queue.Queue = queue.Queue(depth)
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, produced in a thread up to two ahead of their use; its exceptions are raised here."""
+    waiting: queue.Queue = queue.Queue(2)
     stopped = threading.Event()
     end = object()
 
@@ -48,10 +48,10 @@ def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
                 continue
 
     def produce() -> None:
-        import torch  # here, since `prepare` has no other use for it
+        import torch  # not at the top: `prepare` does not need it
 
-        # A team of threads of its own would spin on the cores that the model needs: half the speed, on two.
-        # The setting holds for this thread alone.
+        # OpenMP threads of its own would spin on the cores that the model needs: half the speed on two cores.
+        # The setting affects this thread only.
         torch.set_num_threads(1)
         try:
             for item in items:

@@ -128,7 +128,7 @@ def connected(address: Address) -> Iterator[MilvusClient]:
             client = MilvusClient(address.uri, **options)
     except (MilvusException, grpc.RpcError) as error:
         if address.is_lite:
-            raise _not_opened(address) from error
+            raise _not_opened_error(address) from error
         mend = "is it up, is the address right, and the user, the password and the database?"
         raise SwanError(f"{address}: cannot be reached ({reason_of(error)})", mend) from error
     try:
@@ -155,7 +155,7 @@ def _release(address: Address) -> None:
     server_manager_instance.release_server(address.uri)
 
 
-def _not_opened(address: Address) -> SwanError:
+def _not_opened_error(address: Address) -> SwanError:
     """Why a database of Lite cannot be opened; pymilvus keeps that to itself."""
     from milvus_lite import MilvusLite
     from milvus_lite.exceptions import DataDirLockedError

@@ -22,11 +22,11 @@ from swancli.evaluate.match_threshold import MatchThreshold
 from swancli.milvus.collection import Address, connected, count_images, patience, read_card
 from swancli.model.checkpoint import file_sha256, load_maker
 from swancli.model.encoder import Encoder
-from swancli.query.questions import Asker, Hit, Scope
+from swancli.query.questions import BaseSearcher, Hit, Scope
 from swancli.query.ranking import ROUNDING, similarities
 from swancli.store.catalogue import names_in
 from swancli.store.made_by import MadeBy
-from swancli.workspace import Workspace, standing_checkpoint
+from swancli.workspace import Workspace, relocated_checkpoint
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -110,7 +110,7 @@ class CollectionRanking:
         return [one for one in found[:top_k] if threshold <= -1 or one.score >= threshold]
 
 
-class CollectionSearcher(Asker):
+class CollectionSearcher(BaseSearcher):
     """An open collection with its checkpoint, ready to answer; see `open_collection`.
 
     Args:
@@ -179,7 +179,7 @@ class CollectionSearcher(Asker):
             raise self._nothing_left(scenes, split, files, " and ".join(within))
         for scene in scenes if len(scenes) > 1 else ():
             if not self._holds(f"scene == {_quoted(scene)}"):
-                raise self._without("scene", repr(scene))
+                raise self._unknown_value_error("scene", repr(scene))
         return CollectionRanking(self._client, self._address, condition, self._size)
 
     def _nothing_left(
@@ -187,10 +187,10 @@ class CollectionSearcher(Asker):
     ) -> SwanError:
         """Which of its filters leave no image; `within` is the condition of all but that of names."""
         if split and not self._holds(f"split == {_quoted(split)}"):
-            return self._without("split", split)
+            return self._unknown_value_error("split", split)
         for scene in scenes:
             if not self._holds(f"scene == {_quoted(scene)}"):
-                return self._without("scene", repr(scene))
+                return self._unknown_value_error("scene", repr(scene))
         if files and (not within or self._holds(within)):
             return SwanError(
                 f"--files {files!r}: none of these images has such a name",
@@ -208,7 +208,7 @@ class CollectionSearcher(Asker):
         ranking = CollectionRanking(self._client, self._address, condition, self._size)
         return bool(next(ranking.best(any_question, 1))) or bool(self._query(condition, "id", 1))
 
-    def _without(self, column: str, name: str) -> SwanError:
+    def _unknown_value_error(self, column: str, name: str) -> SwanError:
         return SwanError(f"--{column} {name}: no image has it", self._there_are(column))
 
     def _there_are(self, column: str) -> str:
@@ -281,7 +281,7 @@ def open_collection(
 
 def _maker(made_by: MadeBy, workspace: Workspace) -> Path | None:
     """The checkpoint that made a collection, in its place or the newest run; None where it is in neither."""
-    places = [standing_checkpoint(Path(made_by.checkpoint))]
+    places = [relocated_checkpoint(Path(made_by.checkpoint))]
     with suppress(SwanError):  # no run
         places.append(workspace.find_run().best)
     return next((path for path in places if path.is_file() and file_sha256(path) == made_by.sha256), None)

@@ -24,7 +24,7 @@ from swancli.store.hdf5 import CREATED_BY
 from swancli.store.made_by import MadeBy
 from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
 from swancli.vocab.vocabulary import Vocabulary, read_vocabulary
-from swancli.workspace import Run, named_checkpoint, standing_checkpoint
+from swancli.workspace import Run, named_checkpoint, relocated_checkpoint
 
 FORMAT, VERSION = "swan-checkpoint", 1
 WORD_VECTORS = "text_tower.word_vectors.weight"
@@ -141,7 +141,7 @@ def load_maker(
     Raises:
         SwanError: it does not exist, cannot be read, or is not the one that made them.
     """
-    path = checkpoint_file(checkpoint or standing_checkpoint(Path(made_by.checkpoint)))
+    path = checkpoint_file(checkpoint or relocated_checkpoint(Path(made_by.checkpoint)))
     if not path.is_file():
         problem = f"{path}: no such file, the checkpoint that made {name}"
         raise StoreError(problem, "say where it is: --checkpoint FILE")

@@ -46,10 +46,7 @@ class Quirks:
     drifting_statistics: bool  # 6: batch norms of a frozen backbone are in training mode
 
 
-QUIRKS = {
-    "repaired": Quirks(*[False] * 6),
-    "published": Quirks(*[True] * 6),
-}
+QUIRKS = {"repaired": Quirks(*[False] * 6), "published": Quirks(*[True] * 6)}
 # What `without` may name: the paper's modules, and the learned weighting of SFGS's self-attention.
 PARTS = ("vmsf", "sfgs", "tcge", "wsa")
 

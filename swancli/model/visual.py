@@ -7,13 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from swancli.model.dropout import Dropout, attend
-from swancli.model.settings import (
-    ATTENTION_DROPOUT,
-    FUSION_DROPOUT,
-    LOCAL_GRID,
-    LOCAL_TOKENS,
-    VISUAL_HEADS,
-)
+from swancli.model.settings import ATTENTION_DROPOUT, FUSION_DROPOUT, LOCAL_GRID, LOCAL_TOKENS, VISUAL_HEADS
 
 
 def feed_forward(width: int, dropout: float) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""The first step: a source of images and captions, checked, becomes `dataset.h5`.
+"""From a source of images and captions to `dataset.h5`, with every value checked.
 
 swan prepare --dataset ucm --source ../shared/datasets/ucm
 """
@@ -18,7 +18,7 @@ import numpy as np
 from swancli.errors import ImageError, SwanError
 from swancli.images import (
     LEADS_OUT,
-    LEADS_OUT_MEND,
+    LEADS_OUT_HINT,
     decode_image,
     image_size,
     leads_out,
@@ -39,19 +39,18 @@ from swancli.store.dataset import create_dataset
 
 DEMO = "demo"
 DEMO_IMAGES, DEMO_SIZE = 1200, 128
-COMMON_SHARE = 0.9  # of the images that are of one size, from which on the others are resized to it
+COMMON_SHARE = 0.9  # of images with one size, from which on the others are resized to it
 ABSENT = "absent"
-OR_SKIP = "; or leave them out, --missing skip"
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
     """Settings of `swan prepare`.
 
-    source: file or folder; None only for the data set `demo`, which is generated. images: folder of the
-    images; None looks beside the source. format: one of `sources.FORMATS`; None recognises it. size: side in
-    pixels to resize all images to; None keeps them as most are. missing: "error" or "skip", for absent and
-    unreadable images. split: one of `splits.RULES`. workers: decoding threads.
+    source: file or folder; None for the generated data set `demo`. images: folder of the images; None looks
+    beside the source. format: one of `sources.FORMATS`; None detects it. size: side in pixels that images are
+    resized to; None keeps the most common size. missing: "error" or "skip", for absent and unreadable images.
+    split: one of `splits.RULES`. workers: number of decoding threads.
     """
 
     name: str
@@ -68,7 +67,7 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class SplitCount:
-    """What one split holds; split None is of the images in no split. scenes: number of different ones."""
+    """Numbers of images, captions and different scenes in one split; split None: images in no split."""
 
     split: str | None
     images: int
@@ -78,7 +77,7 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Images left out for one reason. pattern: their names, with `<number>`; first: the first of them."""
+    """Images left out for one reason. pattern: their names, with `<number>`. first: the first name."""
 
     reason: str
     pattern: str
@@ -88,10 +87,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `prepare` wrote.
+    """The result of `prepare`.
 
-    shape: (height, width) of all images; None when they are stored as they were. warnings: what makes figures
-    of it doubtful.
+    shape: (height, width) of all images; None when they keep their sizes. warnings: reasons to doubt recall
+    on this data set.
     """
 
     splits: list[SplitCount]
@@ -101,20 +100,10 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One image to read. path: its file."""
-
-    entry: Entry
-    split: str | None
-    path: Path
-
-
-@dataclass(frozen=True)
 class Row:
-    """One image to write. image: uint8 (H, W, 3) pixels, or its original bytes; digest: of its pixels."""
+    """One image to write. image: uint8 (H, W, 3) pixels, or its original bytes. digest: of its pixels."""
 
     entry: Entry
-    split: str | None
     image: np.ndarray | bytes
     digest: str
 
@@ -125,8 +114,9 @@ def prepare_dataset(
     """Reads a source, or generates the demo, and writes `dataset.h5`.
 
     Args:
-        output: path of the file; it appears there only when it is whole.
-        progress: called with a phase, how much of it is done, and how much there is.
+        settings: what to read, and how.
+        output: path of the file; it appears only when it is complete.
+        progress: called with a phase, the number of items done, and their total.
 
     Raises:
         SwanError: something in the source or the settings is wrong, or images are missing.
@@ -135,16 +125,15 @@ def prepare_dataset(
         return _prepare_without_source(settings, output, progress)
     if settings.size is not None and settings.size < 1:
         raise SwanError(
-            f"--size {settings.size}: not a number of pixels", "leave it out to keep sizes as they are"
+            f"--size {settings.size}: not a number of pixels", "leave it out to keep the size of the images"
         )
     source = read_source(settings.source, settings.format, settings.images)
-    # Drawn before images are left out, so that the same seed gives the same split on a partial download.
-    splits = assign_splits(
-        source.entries, settings.split, settings.val_fraction, np.random.default_rng(settings.seed)
-    )
-    listed, skipped = _find_files(source, splits, settings.missing, progress)
-    shape = _choose_shape(listed, settings, progress)
-    rows = _read_rows(listed, source.images, shape, settings, skipped, progress)
+    # Splits are drawn before images are left out, so that a seed gives the same split on a partial download.
+    generator = np.random.default_rng(settings.seed)
+    entries = assign_splits(source.entries, settings.split, settings.val_fraction, generator)
+    found, skipped = _find_files(source, entries, settings.missing, progress)
+    shape = _choose_shape(found, settings, progress)
+    rows = _read_rows(found, source.images, shape, settings, skipped, progress)
     summary = write_dataset(output, settings.name, shape, rows, skipped)
     misplaced = misplaced_captions(source.entries)
     if not misplaced:
@@ -158,15 +147,13 @@ def _prepare_without_source(settings: PrepareSettings, output: Path, progress: P
         hint = where_to_get(settings.name) or f"add --source PATH, or use --dataset {DEMO}"
         raise SwanError(f"--dataset {settings.name}: no source given", hint)
     if settings.split != "given":
-        raise SwanError(
-            f"--split {settings.split}: the {DEMO} data set brings its own splits", "leave it out"
-        )
+        raise SwanError(f"--split {settings.split}: the {DEMO} data set has its own splits", "leave it out")
     return prepare_demo(output, DEMO_IMAGES, settings.seed, progress, settings.size or DEMO_SIZE)
 
 
 def prepare_demo(
     output: str | PathLike[str],
-    images: int = DEMO_IMAGES,
+    images: int,
     seed: int = 0,
     progress: Progress = quiet,
     size: int = DEMO_SIZE,
@@ -174,50 +161,48 @@ def prepare_demo(
     """Generates the demo data set and writes its `dataset.h5`.
 
     Args:
-        images: how many. size: side of each in pixels. output, progress: see `prepare_dataset`.
+        output: path of the file.
+        images: number of them.
+        seed: gives other images.
+        progress: called after each image.
+        size: side of an image in pixels.
     """
-    rows = _generate_rows(images, seed, size, progress)
-    return write_dataset(output, DEMO, (size, size), rows)
 
+    def rows() -> Iterator[Row]:
+        for done, (entry, pixels) in enumerate(generate_demo(images, seed, size), start=1):
+            yield Row(entry, pixels, pixel_digest(pixels))
+            progress("drawing images", done, images)
 
-def _generate_rows(images: int, seed: int, size: int, progress: Progress) -> Iterator[Row]:
-    for done, image in enumerate(generate_demo(images, seed, size), start=1):
-        entry = Entry(image.filename, image.captions, image.split, image.scene)
-        yield Row(entry, image.split, image.pixels, pixel_digest(image.pixels))
-        progress("drawing images", done, images)
+    return write_dataset(output, DEMO, (size, size), rows())
 
 
 # ---------------------------------------------------------------------------------------------------------
-# what is left out
+# images that are left out
 
 
 def _find_files(
-    source: Source, splits: Sequence[str | None], missing: str, progress: Progress
-) -> tuple[list[Listed], list[tuple[str, str]]]:
-    """The entries whose image file is there, and (file name, reason) of the others."""
-    listed, absent, outside = [], [], []
-    for done, (entry, split) in enumerate(zip(source.entries, splits, strict=True), start=1):
+    source: Source, entries: Sequence[Entry], missing: str, progress: Progress
+) -> tuple[list[tuple[Entry, Path]], list[tuple[str, str]]]:
+    """The entries whose image file exists, with its path; and (file name, reason) of the others."""
+    found, absent, outside = [], [], []
+    for done, entry in enumerate(entries, start=1):
         path = source.image_path(entry)
         if not path.is_file():
             absent.append((entry.filename, ABSENT))
         elif leads_out(path, source.images):
             outside.append((entry.filename, LEADS_OUT))
         else:
-            listed.append(Listed(entry, split, path))
-        progress("looking for images", done, len(source.entries))
-    if absent and (missing == "error" or not listed):
-        folder = "" if source.images.is_dir() else " (no such folder)"
-        problem = f"{source.images}{folder}: {len(absent)} of {len(source.entries)} images are missing"
-        mend = "say where they are, --images DIR" + (", or leave them out, --missing skip" if listed else "")
-        raise SwanError(f"{problem}: {_describe(absent)}", mend)
-    if outside and (missing == "error" or not listed):
-        problem = f"{source.images}: {len(outside)} of {len(source.entries)} images lie outside of it"
-        mend = LEADS_OUT_MEND + (OR_SKIP if listed else "")
-        raise SwanError(
-            f"{problem}, by links or by name: {_describe(outside)}",
-            LEADS_OUT_MEND + (OR_SKIP if listed else ""),
-        )
-    return listed, absent + outside
+            found.append((entry, path))
+        progress("looking for images", done, len(entries))
+    folder = f"{source.images}{'' if source.images.is_dir() else ' (no such folder)'}"
+    for skipped, what, mend in (
+        (absent, "are missing", "give their folder: --images DIR"),
+        (outside, "lie outside of it, by links or by name", LEADS_OUT_HINT),
+    ):
+        if skipped and (missing == "error" or not found):
+            problem = f"{folder}: {len(skipped)} of {len(entries)} images {what}: {_describe(skipped)}"
+            raise SwanError(problem, mend + ("; or leave them out, --missing skip" if found else ""))
+    return found, absent + outside
 
 
 def _describe(skipped: Sequence[tuple[str, str]]) -> str:
@@ -228,13 +213,11 @@ def _describe(skipped: Sequence[tuple[str, str]]) -> str:
 
 def group_skipped(skipped: Sequence[tuple[str, str]]) -> list[Skipped]:
     """Groups (file name, reason) pairs by reason and pattern of the file name, the largest group first."""
-    counts: Counter[tuple[str, str]] = Counter()
-    first: dict[tuple[str, str], str] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for filename, reason in skipped:
-        key = (reason, re.sub(r"\d+", "<number>", filename))
-        counts[key] += 1
-        first.setdefault(key, filename)
-    return [Skipped(*key, count, first[key]) for key, count in counts.most_common()]
+        groups.setdefault((reason, re.sub(r"\d+", "<number>", filename)), []).append(filename)
+    found = [Skipped(*key, len(names), names[0]) for key, names in groups.items()]
+    return sorted(found, key=lambda group: -group.count)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -242,17 +225,17 @@ def group_skipped(skipped: Sequence[tuple[str, str]]) -> list[Skipped]:
 
 
 def _choose_shape(
-    listed: list[Listed], settings: PrepareSettings, progress: Progress
+    found: list[tuple[Entry, Path]], settings: PrepareSettings, progress: Progress
 ) -> tuple[int, int] | None:
-    """(height, width) to store all images at, or None to store them as they are."""
+    """(height, width) that all images are stored at, or None to keep their sizes."""
     if settings.size is not None:
         return settings.size, settings.size
-    sizes: Counter[tuple[int, int]] = Counter()
-    paths = (image.path for image in listed)
+    sizes: Counter[tuple[int, int] | None] = Counter()
+    paths = (path for _, path in found)
     for done, size in enumerate(in_order(_size_or_none, paths, settings.workers), start=1):
-        if size:
-            sizes[size] += 1
-        progress("reading image sizes", done, len(listed))
+        sizes[size] += 1
+        progress("reading image sizes", done, len(found))
+    del sizes[None]
     if not sizes:
         return None
     shape, count = sizes.most_common(1)[0]
@@ -263,41 +246,41 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
     try:
         return image_size(path)
     except ImageError:
-        return None  # told when it is decoded
+        return None  # reported when the image is decoded
 
 
 def _read_rows(
-    listed: list[Listed],
+    found: list[tuple[Entry, Path]],
     folder: Path,
     shape: tuple[int, int] | None,
     settings: PrepareSettings,
     skipped: list[tuple[str, str]],
     progress: Progress,
 ) -> Iterator[Row]:
-    """The images that can be read; the others are added to `skipped`, or raise."""
-    loaded = in_order(partial(_load, folder=folder, shape=shape), listed, settings.workers)
-    for done, (image, row) in enumerate(zip(listed, loaded, strict=True), start=1):
+    """The readable images. The others are added to `skipped`, or raise."""
+    loaded = in_order(partial(_load, folder=folder, shape=shape), found, settings.workers)
+    for done, ((entry, path), row) in enumerate(zip(found, loaded, strict=True), start=1):
         if isinstance(row, Row):
             yield row
         elif settings.missing == "skip":
-            reason = row.problem.removeprefix(f"{image.path}: ").partition(" (")[0]
-            skipped.append((image.entry.filename, reason))
+            skipped.append((entry.filename, row.problem.removeprefix(f"{path}: ").partition(" (")[0]))
         else:
             mend = "leave unreadable images out: --missing skip"
             raise SwanError(row.problem, f"{row.mend}; or {mend}" if row.mend else mend)
-        progress("reading images", done, len(listed))
+        progress("reading images", done, len(found))
 
 
-def _load(image: Listed, folder: Path, shape: tuple[int, int] | None) -> Row | ImageError:
-    """An image as it is stored, with the hash of its pixels; or why it cannot be read."""
+def _load(image: tuple[Entry, Path], folder: Path, shape: tuple[int, int] | None) -> Row | ImageError:
+    """An image as it is stored, with the digest of its pixels; or the reason why it cannot be read."""
+    entry, path = image
     try:
-        data = read_inside(image.path, folder)
-        pixels = decode_image(data, str(image.path))
+        data = read_inside(path, folder)
+        pixels = decode_image(data, str(path))
     except ImageError as error:
         return error
     if shape:
         pixels = resize_image(pixels, *shape)
-    return Row(image.entry, image.split, pixels if shape else data, pixel_digest(pixels))
+    return Row(entry, pixels if shape else data, pixel_digest(pixels))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -311,46 +294,45 @@ def write_dataset(
     rows: Iterable[Row],
     skipped: Sequence[tuple[str, str]] = (),
 ) -> Summary:
-    """Writes a `dataset.h5` from images that come one by one.
+    """Writes a `dataset.h5` from a stream of images.
 
     Args:
+        output: path of the file.
+        name: of the data set.
         shape: (height, width) of all images; None when the rows hold original bytes.
-        skipped: file name and reason of images left out; may grow while `rows` runs.
+        rows: in the order they are written.
+        skipped: file name and reason of images left out; may grow while `rows` is read.
 
     Raises:
         SwanError: there is no row.
     """
     entries: list[Entry] = []
-    splits: list[str | None] = []
     digests: list[str] = []
     with create_dataset(output, name, shape) as writer:
         for row in rows:
             writer.add(row.image, row.digest)
             entries.append(row.entry)
-            splits.append(row.split)
             digests.append(row.digest)
         if not entries:
             raise SwanError(f"{name}: no image could be read: {_describe(skipped)}", "are the files images?")
         catalogue = Catalogue.of(
             filename=(entry.filename for entry in entries),
             scene=(entry.scene for entry in entries),
-            split=splits,
+            split=(entry.split for entry in entries),
             text=(caption for entry in entries for caption in entry.captions),
             image=(index for index, entry in enumerate(entries) for _ in entry.captions),
         )
         writer.finish(catalogue, skipped)
     warnings = (overlap(catalogue, digests, split) for split in ("val", "test"))
-    return Summary(count_splits(catalogue), group_skipped(skipped), shape, tuple(filter(None, warnings)))
+    return Summary(count_splits(entries), group_skipped(skipped), shape, tuple(filter(None, warnings)))
 
 
-def count_splits(catalogue: Catalogue) -> list[SplitCount]:
+def count_splits(entries: Sequence[Entry]) -> list[SplitCount]:
     """Images, captions and scenes of each split that has images."""
-    described = np.append(catalogue.split, None)[catalogue.image]  # image -1 is the appended None
     counts = []
     for split in (*SPLITS, None):
-        rows = [row for row, own in enumerate(catalogue.split) if own == split]
-        captions = sum(own == split for own in described)
-        scenes = {catalogue.scene[row] for row in rows} - {None}
-        if rows:
-            counts.append(SplitCount(split, len(rows), captions, len(scenes)))
+        own = [entry for entry in entries if entry.split == split]
+        captions = sum(len(entry.captions) for entry in own)
+        if own:
+            counts.append(SplitCount(split, len(own), captions, len({entry.scene for entry in own} - {None})))
     return counts

@@ -1,6 +1,6 @@
-"""What the readers of sources share: the entry, and the checks of its values.
+"""Entries of a source, and the checks of their values.
 
-A check takes a value and its `place`, which names the file and the row or key, and raises SwanError with it.
+A check takes a value and its `place`, the file and the row or key that a `SwanError` names.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ SPLIT_NAMES = {
     "dev": "val",
     "test": "test",
 }
-
-
-LONGEST_NAME = 255  # bytes of a file's name, on the file systems in use
+LONGEST_NAME = 255  # bytes, on the usual file systems
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,9 @@ def check_text(value: Any, place: str) -> str:
         raise SwanError(f"{place} is not text but {type(value).__name__}", "make it text")
     value = value.strip()
     if not value:
-        raise SwanError(f"{place} is empty", "fill it in, or take the row out")
+        raise SwanError(f"{place} is empty", "fill it in, or remove the row")
     if not is_text(value):
-        raise SwanError(f"{place} holds characters that are no text: {value!r}", "take them out")
+        raise SwanError(f"{place} contains characters that are not text: {value!r}", "remove them")
     return value
 
 
@@ -59,7 +57,7 @@ def check_filename(value: Any, place: str) -> str:
     if not path.name:
         raise SwanError(f"{place} names a folder: {name}", "name the image file in it")
     if any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-        raise SwanError(f"{place} is too long a name for a file: {name[:40]}...", "shorten it")
+        raise SwanError(f"{place} is too long for a file name: {name[:40]}...", "shorten it")
     return str(path)
 
 
@@ -70,18 +68,18 @@ def check_optional(value: Any, place: str) -> str | None:
 def check_split(value: Any, place: str) -> str | None:
     name = check_optional(value, place)
     if name is not None and name.lower() not in SPLIT_NAMES:
-        raise SwanError(f"{place} is {name!r}, no known split", "one of " + ", ".join(SPLIT_NAMES))
+        raise SwanError(f"{place} is {name!r}, not a known split", "one of " + ", ".join(SPLIT_NAMES))
     return name and SPLIT_NAMES[name.lower()]
 
 
 def check_caption(value: Any, place: str, filename: str) -> str:
     if isinstance(value, str) and not value.strip():
-        raise SwanError(f"{place} is empty (filename {filename})", "write the caption, or take it out")
+        raise SwanError(f"{place} is empty (filename {filename})", "write the caption, or remove it")
     return check_text(value, place)
 
 
 def check_distinct(places: Iterable[tuple[str, str]]) -> None:
-    """Takes (file name, place) pairs."""
+    """Raises when one of (file name, place) pairs repeats a file name."""
     seen: dict[str, str] = {}
     for filename, place in places:
         if filename in seen:
@@ -92,6 +90,6 @@ def check_distinct(places: Iterable[tuple[str, str]]) -> None:
 
 
 def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
-    """A key to sort names by, numbers in them by value."""
+    """A sort key for names that orders the numbers in them by value."""
     parts = re.findall(r"(\D*)(\d*)", name)
     return [(letters, int(digits or -1)) for letters, digits in parts], name

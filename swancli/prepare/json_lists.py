@@ -1,9 +1,9 @@
-"""Sources that are one JSON file: `karpathy` and `nwpu`.
+"""JSON files as sources, formats `karpathy` and `nwpu`.
 
     karpathy   {"images": [{"filename", "split", "sentences": [{"raw"}]}]}
     nwpu       {scene: [{"filename", "split", "raw", "raw_1", ...}]}
 
-What is said about a wrong one names the key.
+Errors name the key.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from swancli.store.text import read_json
 
 
 def read_json_entries(path: Path, format: str | None) -> tuple[list[Entry], str]:
-    """The entries and the format they have; `format` None recognises it."""
+    """The entries and their format; `format` None detects it."""
     content = read_json(path, "is the download whole?")
     is_classes = isinstance(content, dict) and content and all(isinstance(v, list) for v in content.values())
     found = format or ("nwpu" if is_classes and "images" not in content else "karpathy")
     if found == "nwpu" and not is_classes:
-        raise SwanError(f"{path}: not NWPU's layout", "it is an object of scene: list of images")
+        raise SwanError(f"{path}: not NWPU's layout", "write an object of scene: list of images")
     reader = _read_nwpu if found == "nwpu" else _read_karpathy
     return reader(path, content), found
 
@@ -43,20 +43,19 @@ def _read_karpathy(path: Path, content: Any) -> list[Entry]:
             f"{path}: no list under the key 'images'",
             "needed are images[].filename, .split and .sentences[].raw, or NWPU's scene: list of images",
         )
-    entries = []
-    for row, image in enumerate(images):
-        place = f"{path}: images[{row}]"
-        filename = _read_filename(image, place)
-        captions = []
-        for index, sentence in enumerate(_require(image, "sentences", place, list)):
-            raw = _require(sentence, "raw", f"{place}.sentences[{index}]")
-            captions.append(check_caption(raw, f"{place}.sentences[{index}].raw", filename))
-        split = check_split(image.get("split"), f"{place}.split")
-        entries.append(
-            Entry(filename, tuple(captions), split, check_optional(image.get("scene"), f"{place}.scene"))
-        )
+    entries = [_read_image(image, f"{path}: images[{row}]") for row, image in enumerate(images)]
     check_distinct((entry.filename, f"{path}: images[{row}]") for row, entry in enumerate(entries))
     return entries
+
+
+def _read_image(image: Any, place: str) -> Entry:
+    filename = _read_filename(image, place)
+    captions = []
+    for index, sentence in enumerate(_require(image, "sentences", place, list)):
+        raw = _require(sentence, "raw", f"{place}.sentences[{index}]")
+        captions.append(check_caption(raw, f"{place}.sentences[{index}].raw", filename))
+    split = check_split(image.get("split"), f"{place}.split")
+    return Entry(filename, tuple(captions), split, check_optional(image.get("scene"), f"{place}.scene"))
 
 
 def _require(value: Any, key: str, place: str, kind: type | None = None) -> Any:

@@ -1,8 +1,8 @@
-"""Whether captions stand beside their images: a list that is off by one gives figures, only wrong ones.
+"""Detects captions that belong to the wrong images, as when a list is off by one line.
 
-Two signs, both without a look at pixels. Captions of one image share words: when they share more after all of
-them move by a line or two, the lines are off. Captions of a scene's images share words too, often its name:
-when they tell scenes better after all of them move by an image, the images are off.
+Two signs, neither of which needs pixels. Captions of one image share words: if they share more after all
+captions move by a line or two, the lines are off. Captions within a scene share words too, often its name: if
+they fit the scenes better after all captions move by an image, the images are off.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 from swancli.prepare.entries import Entry
 from swancli.store.catalogue import Catalogue
 
-LINES = (-2, -1, 1, 2)  # by how many captions a list may be off; another image's five are as many as two back
+LINES = (-2, -1, 1, 2)  # shifts that are tried; of five captions per image, four on are like one back
 IMAGES = (-1, 1)
-MOST = 2000  # images that are looked at, the last ones: what goes wrong in a list stays wrong to its end
-FARTHEST = 9  # lines between two captions that are compared
-LEAST = 12  # images that must tell of it
-SURE = 4.0  # standard errors by which a shifted map must fit better
+MOST = 2000  # images that are examined, the last ones: a list that goes wrong stays wrong to its end
+FARTHEST = 9  # lines between two captions that are compared at most
+LEAST = 12  # images that are needed as evidence
+SURE = 4.0  # standard errors by which a shift must fit better
 WORD = re.compile(r"\w+")
 
 
 def misplaced_captions(entries: Sequence[Entry]) -> str:
-    """In words, by how much captions seem to stand beside the wrong images; "" when they fit as they are.
+    """A warning that captions seem to belong to other images, and by how much they are off; "" if they fit.
 
-    Looks at all entries in their order, and at those of each split, since a list may be of one split.
+    Examines all entries in their order, and those of each split, since a split may have a list of its own.
     """
     described = [entry for entry in entries if entry.captions]
     splits = [name for name in dict.fromkeys(entry.split for entry in described) if name]
@@ -51,7 +51,7 @@ def misplaced_captions(entries: Sequence[Entry]) -> str:
 
 
 def described_images(catalogue: Catalogue) -> list[Entry]:
-    """The images of a data set with their captions, as a source lists them."""
+    """The images of a data set with their captions, as entries of a source."""
     captions: list[list[str]] = [[] for _ in catalogue.filename]
     for row, text in zip(catalogue.image, catalogue.text, strict=True):
         if row >= 0:
@@ -66,28 +66,28 @@ def _moved(shift: int, what: str) -> str:
 
 
 def _surest(gains: dict[int, list[np.ndarray]]) -> int:
-    """The shift whose gains are the surest, of those whose gains are not chance; 0 when there is none.
+    """The shift with the most significant gains; 0 if all may be chance.
 
     Args:
-        gains: for each shift float (n,) arrays, one a sign; one sign is enough.
+        gains: for each shift float (n,) arrays, one per sign; one sign is enough.
     """
-    sure = {shift: max(map(_errors_above_none, signs)) for shift, signs in gains.items()}
+    sure = {shift: max(map(_standard_errors, signs)) for shift, signs in gains.items()}
     best = max(sure, key=sure.__getitem__)
     return best if sure[best] > SURE else 0
 
 
-def _errors_above_none(gains: np.ndarray) -> float:
-    """By how many standard errors the mean of float (n,) is above 0; 0 of too few."""
+def _standard_errors(gains: np.ndarray) -> float:
+    """The mean of float (n,) in standard errors; 0 if there are too few."""
     if len(gains) < LEAST:
         return 0.0
     return float(gains.mean() / max(gains.std(ddof=1) / np.sqrt(len(gains)), 1e-9))
 
 
 def _line_gains(words: Sequence[Sequence[frozenset[str]]], shift: int) -> np.ndarray:
-    """float (n,): for each image, how much more its captions share when they are those `shift` lines on.
+    """float (n,): for each image, how much more its captions share if they are those `shift` lines later.
 
-    All pairs count, so that what the first caption of every image has in common, or every last one, counts
-    the same in any window of as many lines.
+    All pairs count, so that words shared by, say, the first captions of all images count equally in any
+    window of this length.
     """
     flat = [caption for own in words for caption in own]
     reach = min(FARTHEST, max(map(len, words), default=1) - 1)
@@ -109,12 +109,12 @@ def _line_gains(words: Sequence[Sequence[frozenset[str]]], shift: int) -> np.nda
 
 
 def _shared(first: frozenset[str], second: frozenset[str]) -> float:
-    """The share of two captions' words that both have (Jaccard)."""
+    """Jaccard similarity of two captions' words."""
     return len(first & second) / max(1, len(first | second))
 
 
 def _other_scenes(entries: Sequence[Entry], shift: int) -> list[tuple[int, int]]:
-    """Rows of images, and of those that would get their captions if each took those `shift` later."""
+    """Rows of images, each with the row of the image that gets its captions after the shift."""
     pairs = [(row, row - shift) for row in range(len(entries)) if 0 <= row - shift < len(entries)]
     return [(row, other) for row, other in pairs if entries[row].scene and entries[other].scene]
 
@@ -122,10 +122,10 @@ def _other_scenes(entries: Sequence[Entry], shift: int) -> list[tuple[int, int]]
 def _image_gains(
     entries: Sequence[Entry], words: Sequence[Sequence[frozenset[str]]], shift: int
 ) -> np.ndarray:
-    """float (n,): how much better captions fit the scene of the image that would get them, if it is another.
+    """float (n,): how much better captions fit the scene of the image that gets them, if it is another scene.
 
-    The fit is the captions' logarithmic probability, in the words' frequencies among the captions of a scene.
-    Both maps are judged by the frequencies that they give themselves.
+    The fit is the log-probability of the captions under the word frequencies of the scene, which are counted
+    before and after the shift.
     """
     pairs = _other_scenes(entries, shift)
     own, other = ([entries[pair[side]].scene for pair in pairs] for side in (0, 1))
@@ -135,7 +135,7 @@ def _image_gains(
 
 
 def _name_gains(entries: Sequence[Entry], shift: int) -> np.ndarray:
-    """float (n,): the same in the share of captions that name the scene, where its name is a word."""
+    """float (n,): the same for the share of captions that contain the scene's name."""
     gains = []
     for row, other in _other_scenes(entries, shift):
         scenes = entries[row].scene, entries[other].scene
@@ -151,7 +151,7 @@ def _naming(captions: Sequence[str], scene: str) -> float:
 
 
 def _fits(words: Sequence[Sequence[frozenset[str]]], scenes: Sequence[str]) -> np.ndarray:
-    """float (n,): the logarithmic probability of each image's words, given its scene's other images."""
+    """float (n,): the log-probability of each image's words, given its scene's other images."""
     own = [Counter(word for caption in captions for word in caption) for captions in words]
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for count, scene in zip(own, scenes, strict=True):

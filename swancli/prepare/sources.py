@@ -1,9 +1,8 @@
-"""The start of the way: any source of images and captions, as a list of entries in the source's order.
+"""Detects and reads a source: a list of entries in the source's order, and the folder of its images.
 
     swan prepare --dataset NAME --source SOURCE [--format FORMAT] [--images DIR]
 
-A source is one of `FORMATS`. Reading it touches no image, so that the captions of a source are there to count
-without them.
+Images are not read, so captions can be counted without them.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ LETTERS_THEN_DIGITS = re.compile(r"([^\W\d_]+(?:[_-][^\W\d_]+)*)[_-]?\d+")
 
 @dataclass(frozen=True)
 class Source:
-    """What a source lists. images: the folder that file names are relative to; it need not exist."""
+    """A source that was read. images: the folder that file names are relative to; it may not exist."""
 
     entries: list[Entry]
     images: Path
     format: str
 
     def image_path(self, entry: Entry) -> Path:
-        """Where an entry's image is: under its name, or in a folder named like its scene."""
+        """Path of an entry's image: its file name, or that name in a folder named after its scene."""
         path = self.images / entry.filename
         if entry.scene and not path.is_file():
             in_scene = self.images / entry.scene / entry.filename
@@ -54,12 +53,12 @@ def read_source(
 
     Args:
         path: a JSON file, a table, or the folder that holds the lists or the images.
-        format: one of `FORMATS`; None recognises it.
+        format: one of `FORMATS`; None detects it.
         images: folder of the images; None looks beside the source.
 
     Raises:
-        SwanError: nothing there, no known format or several, or something in the source is wrong; names the
-            file and the place in it.
+        SwanError: the source does not exist, has no known format or several, or contains a wrong value;
+            names the file and the place in it.
     """
     path, images = Path(path), Path(images) if images else None
     if not path.exists():
@@ -72,7 +71,7 @@ def read_source(
         entries, found = readers[kind](images or listing if kind == "folder" else listing), kind
     if not entries:
         if kind == "folder":
-            raise SwanError(f"{path}: no images in it", f"known are {', '.join(SUFFIXES)}")
+            raise SwanError(f"{path}: no images in it", f"looked for {', '.join(SUFFIXES)}")
         raise SwanError(f"{path}: lists no images", f"looked for {LISTS_NEEDED}")
     entries = [_with_scene(entry) for entry in entries]
     home = listing.resolve() if listing.is_dir() else listing.resolve().parent
@@ -103,7 +102,7 @@ def _find_listing(path: Path, format: str | None) -> tuple[Path, str]:
     if len(fitting) > 1:
         names = ", ".join(f"{listing.name} ({kind})" for listing, kind in fitting)
         problem = f"{path}: several sources fit: {names}"
-        raise SwanError(problem, f"give the file itself, --source FILE, or say --format {'|'.join(FORMATS)}")
+        raise SwanError(problem, f"give the file itself, --source FILE, or add --format {'|'.join(FORMATS)}")
     return fitting[0]
 
 
@@ -113,7 +112,7 @@ def _kinds_of_file(path: Path) -> list[str]:
 
 
 def _listings(folder: Path) -> Iterator[tuple[Path, str]]:
-    """All that a folder may be a source by, but for its images."""
+    """The lists in a folder that may be sources."""
     documents = sorted(folder.glob("dataset*.json")) or sorted(folder.glob("*.json"))
     yield from ((file, "json") for file in documents)
     if any(folder.glob("*_caps.txt")) or any(folder.glob("*_caps_verify.txt")):
@@ -154,6 +153,6 @@ def _with_scene(entry: Entry) -> Entry:
 
 
 def scene_in_name(filename: str) -> str | None:
-    """The scene of an image without one: the letters before the number in its name, if that is its form."""
+    """The letters before the number in a file name such as river_12.jpg; None for other names."""
     match = LETTERS_THEN_DIGITS.fullmatch(PurePosixPath(filename).stem)
     return match.group(1) if match else None

@@ -1,8 +1,8 @@
-"""Which images train, which validate and which test: as the source says, or drawn.
+"""Train, validation and test splits: as given by the source, or drawn.
 
     swan prepare --dataset NAME --source SOURCE --split random --val-fraction 0.2 --seed 0
 
-The paper draws whole images, 80 % for training, and its stratified rule does so within each scene.
+The paper draws whole images, 80 % of them for training; its stratified rule does so within each scene.
 """
 
 from __future__ import annotations
@@ -22,53 +22,55 @@ VAL_FRACTION = 0.2  # the paper's
 
 def assign_splits(
     entries: Sequence[Entry], rule: str, val_fraction: float, generator: np.random.Generator
-) -> list[str | None]:
-    """The split of each entry.
+) -> list[Entry]:
+    """The entries with their splits.
 
     `given` keeps the source's. `random` and `stratified` keep the source's test images and divide the other
-    captioned ones; where no test images are given, they draw that part first, of the same fraction. Images
-    without captions are in no split unless the source gives one.
+    captioned ones; without test images they draw these first, in the same fraction. Images without captions
+    are in no split unless the source gives one.
 
     Args:
         entries: all images of the source, in its order.
         rule: one of `RULES`.
-        val_fraction: share of the images to divide that validate, between 0 and 1.
+        val_fraction: share of the divided images that validate, between 0 and 1.
+        generator: draws the splits.
 
     Raises:
         SwanError: captioned images without a split under `given`, or too few images to divide.
     """
+    captioned = [row for row, entry in enumerate(entries) if entry.captions]
     if rule == "given":
-        return _keep_given(entries)
+        without = [entries[row].filename for row in captioned if entries[row].split is None]
+        if without:
+            problem = f"{len(without)} of {len(captioned)} captioned images have no split, first {without[0]}"
+            raise SwanError(problem, "draw the splits: --split random, or --split stratified by scene")
+        return list(entries)
     if rule not in RULES:
         raise SwanError(f"--split {rule}: no such rule", "one of " + ", ".join(RULES))
     if not 0 < val_fraction < 1:
         raise SwanError(f"--val-fraction {val_fraction}: not between 0 and 1")
-    captioned = np.array([row for row, entry in enumerate(entries) if entry.captions], dtype=np.int64)
-    if not len(captioned):
-        return [None] * len(entries)
     scenes = [entry.scene if rule == "stratified" else None for entry in entries]
     test = np.array([row for row in captioned if entries[row].split == "test"], dtype=np.int64)
-    rest = np.setdiff1d(captioned, test)
+    rest = np.setdiff1d(np.array(captioned, dtype=np.int64), test)
     if not len(test):
         rest, test = divide_rows(rest, scenes, val_fraction, generator)
     train, val = divide_rows(rest, scenes, val_fraction, generator)
-    splits: list[str | None] = [None] * len(entries)
+    splits: dict[int, str] = {}
     for name, rows in (("train", train), ("val", val), ("test", test)):
-        if not len(rows):
+        if captioned and not len(rows):
             problem = f"--split {rule}: {len(captioned)} captioned images leave none for {name}"
             raise SwanError(problem, "give more images, or another --val-fraction")
-        for row in rows:
-            splits[row] = name
-    return splits
+        splits |= dict.fromkeys(rows.tolist(), name)
+    return [replace(entry, split=splits.get(row)) for row, entry in enumerate(entries)]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One of several training runs that differ in which images validate.
+    """How one of several runs draws its training and validation images.
 
     Folds are independent draws, as in the published code, not parts of one partition: each takes 80 % of the
-    images that are not for testing to train on, and the rest to validate. number: from 1. of: how many folds.
-    rule: "random", or "stratified" to draw within each scene. seed: of all the folds.
+    images that are not test images for training and the rest for validation. number: from 1. of: number of
+    folds. rule: "random", or "stratified" to draw within each scene. seed: shared by all folds.
     """
 
     number: int
@@ -78,7 +80,7 @@ class Fold:
 
 
 def redrawn(catalogue: Catalogue, fold: Fold) -> Catalogue:
-    """The catalogue with train and val as a fold draws them; test images and those without a split stay."""
+    """The catalogue with a fold's train and val; test images and images in no split stay as they are."""
     captioned = np.isin(np.arange(len(catalogue.filename)), catalogue.image)
     rows = np.flatnonzero(captioned & np.isin(catalogue.split.astype(str), ["train", "val"]))
     scenes = catalogue.scene if fold.rule == "stratified" else [None] * len(catalogue.scene)
@@ -89,10 +91,13 @@ def redrawn(catalogue: Catalogue, fold: Fold) -> Catalogue:
 
 
 def overlap(catalogue: Catalogue, marks: Sequence[object], split: str, of: str = "pixels") -> str:
-    """In words, how many images of a split are training images too, by name or by mark; "" when none is.
+    """A warning that images of a split are also training images, by name or mark; "" when none is.
 
     Args:
-        marks: of each image, equal for equal pixels. of: what is equal when marks are.
+        catalogue: of the data set.
+        marks: one per image, equal for equal pixels.
+        split: that is compared with train.
+        of: what equal marks have in common, for the warning.
     """
     training, own = (catalogue.image_rows(name) for name in ("train", split))
     if split == "train":
@@ -106,7 +111,7 @@ def overlap(catalogue: Catalogue, marks: Sequence[object], split: str, of: str =
     first, twin = (catalogue.filename[row] for row in seen[0])
     return (
         f"{len(seen)} of {len(own)} images of {split} have the name or the {of} of a training image "
-        f"(first {first}, as {twin}); recall on them says little of new images"
+        f"(first {first}, as {twin}); recall on them says little about new images"
     )
 
 
@@ -116,8 +121,10 @@ def divide_rows(
     """Draws a part of each scene's rows; round((1 - fraction) n) of a scene's n rows are kept.
 
     Args:
-        rows: int64 (n,), rows of images. scenes: by row; the same for all to draw regardless of scene.
+        rows: int64 (n,), rows of images.
+        scenes: by row; the same for all to draw regardless of scene.
         fraction: share to draw.
+        generator: draws them.
 
     Returns:
         int64 rows kept and int64 rows drawn, both ascending.
@@ -128,12 +135,3 @@ def divide_rows(
         kept.append(generator.permutation(own)[: round((1 - fraction) * len(own))])
     chosen = np.sort(np.concatenate(kept)) if kept else rows
     return chosen, np.setdiff1d(rows, chosen)
-
-
-def _keep_given(entries: Sequence[Entry]) -> list[str | None]:
-    captioned = [entry for entry in entries if entry.captions]
-    without = [entry.filename for entry in captioned if entry.split is None]
-    if without:
-        problem = f"{len(without)} of {len(captioned)} captioned images have no split, first {without[0]}"
-        raise SwanError(problem, "draw the splits: --split random, or --split stratified by scene")
-    return [entry.split for entry in entries]

@@ -1,19 +1,14 @@
-"""Sources that are a table, `table`: columns filename and caption, and if given split and scene."""
+"""Tables as sources, format `table`: columns filename and caption, optionally split and scene."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from swancli.errors import SwanError
-from swancli.prepare.entries import (
-    Entry,
-    check_caption,
-    check_filename,
-    check_optional,
-    check_split,
-)
+from swancli.prepare.entries import Entry, check_caption, check_filename, check_optional, check_split
 from swancli.store.text import read_text
 
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
@@ -21,9 +16,8 @@ TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
 
 def read_table(path: Path) -> list[Entry]:
     """The entries of a table; rows with the same file name are captions of one image."""
-    rows = _read_rows(path)
     entries: dict[str, Entry] = {}
-    for row, (filename, caption, split, scene) in rows:
+    for row, (filename, caption, split, scene) in _read_rows(path):
         place = f"{path}: row {row}"
         filename = check_filename(filename, f"{place}: filename")
         entry = Entry(
@@ -40,42 +34,32 @@ def _join(entry: Entry, later: Entry, place: str) -> Entry:
     for name in ("split", "scene"):
         first, second = getattr(entry, name), getattr(later, name)
         if first and second and first != second:
-            raise SwanError(f"{place}: {name} of {entry.filename} is {second}, but {first} in a row before")
-    return Entry(
-        entry.filename,
-        entry.captions + later.captions,
-        entry.split or later.split,
-        entry.scene or later.scene,
-    )
+            raise SwanError(f"{place}: {name} of {entry.filename} is {second}, but {first} in an earlier row")
+    captions = entry.captions + later.captions
+    return Entry(entry.filename, captions, entry.split or later.split, entry.scene or later.scene)
 
 
-def _read_rows(path: Path) -> list[tuple[int, list[Any]]]:
-    """Number of each row, the header being row 1, with filename, caption, split and scene or None."""
+def _read_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """Row number (2 is below the header) and filename, caption, split and scene of each row with a value."""
     import pandas
 
     separator = TABLES[path.suffix.lower()]
     frame = _read_parquet(path) if separator is None else _read_csv(path, separator)
     frame.columns = [str(name).strip().lower() for name in frame.columns]
-    lacking = [name for name in ("filename", "caption") if name not in frame.columns]
-    if lacking:
-        there = ", ".join(frame.columns)
-        raise SwanError(f"{path}: no column {' and no column '.join(lacking)} (it has {there})", "name it so")
+    missing = [name for name in ("filename", "caption") if name not in frame.columns]
+    if missing:
+        found = ", ".join(frame.columns)
+        raise SwanError(f"{path}: no column {' and no column '.join(missing)} (it has {found})", "add it")
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
         raise SwanError(f"{path}: two columns are named {repeated[0]}", "keep one of them")
-    columns = [
-        frame[name] if name in frame.columns else pandas.Series([None] * len(frame))
-        for name in ("filename", "caption", "split", "scene")
-    ]
-    rows = [
-        [None if pandas.api.types.is_scalar(value) and pandas.isna(value) else value for value in values]
-        for values in zip(*columns, strict=True)
-    ]
-    return [
-        (number, row)
-        for number, row in enumerate(rows, start=2)
-        if any(value not in (None, "") for value in row)
-    ]
+    frame = frame.reindex(columns=["filename", "caption", "split", "scene"])
+    for number, values in enumerate(frame.itertuples(index=False, name=None), start=2):
+        row = [
+            None if pandas.api.types.is_scalar(value) and pandas.isna(value) else value for value in values
+        ]
+        if any(value not in (None, "") for value in row):
+            yield number, row
 
 
 def _read_csv(path: Path, separator: str) -> Any:
@@ -83,7 +67,7 @@ def _read_csv(path: Path, separator: str) -> Any:
 
     try:
         text = io.StringIO(read_text(path))
-        # Blank lines are kept here and passed over later, so that row numbers are those of the file.
+        # Blank lines are kept here and skipped later, so that row numbers are those of the file.
         frame = pandas.read_csv(text, sep=separator, dtype=object, na_filter=False, skip_blank_lines=False)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
         raise SwanError(
@@ -104,9 +88,9 @@ def _read_parquet(path: Path) -> Any:
             f"{path}: Parquet needs pyarrow", "install the extra: pip install 'swancli[parquet]'"
         ) from error
     try:
-        # The columns as they are, whatever the file's notes say of an index that pandas had.
+        # Ignores pandas metadata, which may turn a column into an index.
         table = pyarrow.parquet.ParquetFile(path).read()
-        table.validate(full=True)  # text that is no UTF-8, which would show only when a cell is looked at
+        table.validate(full=True)  # finds invalid UTF-8, which otherwise fails when a cell is read
         return table.to_pandas(ignore_metadata=True)
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         reason = str(error).partition("\n")[0]

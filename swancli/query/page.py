@@ -1,4 +1,4 @@
-"""Answers as a page: one HTML file with its images in it, or what `swan serve` shows.
+"""Search results as HTML: one file with its images embedded, or the page of `swan serve`.
 
 swan query "many boats in a harbor" --html hits.html
 """
@@ -22,15 +22,15 @@ from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
 
-SIDE = 384  # pixels, of a picture on a page
+SIDE = 384  # pixels, of a picture on the page
 
 
 @dataclass(frozen=True)
 class ResultCard:
     """One result on a page.
 
-    id: unique on the page. picture: address of the image; "" for none, and `absent` tells why. whole: address
-    of a larger one. similar: address of a search for images like it.
+    id: unique on the page. picture: address of the image, "" for none. absent: the reason why there is none.
+    whole: address of a larger picture. similar: address of a search for similar images.
     """
 
     id: str
@@ -43,7 +43,7 @@ class ResultCard:
 
 @dataclass(frozen=True)
 class Section:
-    """An answer on a page. picture: address of the image that was asked with, "" for none."""
+    """One answer on a page. picture: address of the query image, "" for none."""
 
     answer: Answer
     cards: Sequence[ResultCard]
@@ -51,7 +51,7 @@ class Section:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said beside the results."""
+        """Notes above the results."""
         answer = self.answer
         notes = [answer.error.problem] if answer.error else []
         if answer.unknown:
@@ -62,14 +62,14 @@ class Section:
 
 
 def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
-    """Writes a page of answers, one file that needs no other; a picture that is gone is told in its place."""
+    """Writes answers as one self-contained HTML file; a missing picture is replaced by the reason."""
     sections = [
         Section(answer, [_embedded(f"q{number}-{hit.rank}", hit, pictures) for hit in answer.hits])
         for number, answer in enumerate(answers, start=1)
     ]
     title = answers[0].question if len(answers) == 1 else f"{len(answers)} queries"
     with atomic_path(path) as temporary:
-        # A file name that is no UTF-8 becomes a reference, which is shown as an unknown character.
+        # Surrogates, from file names that are not UTF-8, become references, shown as unknown characters.
         temporary.write_text(render_page(title, sections), encoding="utf-8", errors="xmlcharrefreplace")
 
 
@@ -82,16 +82,14 @@ def _embedded(identity: str, hit: Hit, pictures: Pictures) -> ResultCard:
 
 
 def render_page(
-    title: str,
-    sections: Sequence[Section],
-    *,
-    form: Mapping[str, Any] | None = None,
-    message: str = "",
+    title: str, sections: Sequence[Section], *, form: Mapping[str, Any] | None = None, message: str = ""
 ) -> str:
-    """HTML text; every text in it is escaped, and its policy lets nothing load from elsewhere.
+    """HTML with all texts escaped and a policy that loads nothing from elsewhere.
 
     Args:
-        form: what the search form shows, on a page that can be asked; None leaves the form out.
+        title: of the page.
+        sections: the answers.
+        form: values of the search form; None leaves the form out.
         message: a line above the results.
     """
     style, script = _part("page.css"), _part("page.js")
@@ -125,7 +123,7 @@ def _part(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    """What a content security policy calls an inline text that it allows."""
+    """The content security policy source that allows an inline text."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 

@@ -112,7 +112,7 @@ class Answer:
         return {"query": self.question, "unknown_words": list(self.unknown), "results": hits, **error}
 
 
-class Asker(ABC):
+class BaseSearcher(ABC):
     """Turns questions into embeddings; where their best results lie, a subclass knows."""
 
     def __init__(self, encoder: Encoder) -> None:

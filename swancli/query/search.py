@@ -21,7 +21,7 @@ from swancli.machine.device import choose_device
 from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
 from swancli.query.index import open_index
-from swancli.query.questions import Answer, Asker, Hit, Question, Scope
+from swancli.query.questions import Answer, BaseSearcher, Hit, Question, Scope
 from swancli.query.ranking import Ranking, exact_ranking
 from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.embeddings import Embeddings, open_embeddings
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 HELD_PARTS = 2  # filters whose vectors are kept in memory beside those of all images: the newest
 
 
-class Searcher(Asker):
+class Searcher(BaseSearcher):
     """An open embeddings file with the encoder of its vectors, ready to answer; see `open_search`.
 
     Args:

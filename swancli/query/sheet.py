@@ -1,4 +1,4 @@
-"""Answers as a contact sheet, a PNG file for a paper.
+"""Search results as a contact sheet, a PNG file for a paper.
 
 swan query "many boats in a harbor" --sheet hits.png
 """
@@ -14,22 +14,27 @@ from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
 
-MOST = 100  # images, and queries, that a sheet is laid out for in reasonable time
+MOST = 100  # images, and queries, for which layout is fast enough
 
 
 def write_sheet(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
-    """Writes the images of some answers as one PNG file, each with its rank, score and scene.
+    """Writes the images of answers as one PNG file, each with its rank, score and scene.
+
+    Args:
+        path: of the file.
+        answers: one or more.
+        pictures: of the images.
 
     Raises:
-        SwanError: a picture is gone or unreadable, there is no answer, or there are too many images.
+        SwanError: a picture is missing or unreadable, there is no answer, or there are too many images.
     """
     images = sum(len(answer.hits) for answer in answers)
     if not answers:
-        raise SwanError(f"{path}: nothing was asked, so there is nothing to show")
+        raise SwanError(f"{path}: no query, so there is nothing to show")
     if images > MOST or len(answers) > MOST:
         raise SwanError(
             f"{path}: {images} images for {len(answers)} queries are too many for a sheet of {MOST}",
-            "ask for fewer: --top-k; or write a page: --html",
+            "show fewer results, --top-k; or write a page, --html",
         )
 
     def result(hit: Hit) -> tuple[Result, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.images import LEADS_OUT, LEADS_OUT_MEND, leads_out
+from swancli.images import LEADS_OUT, LEADS_OUT_HINT, leads_out
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import Encoder
 from swancli.scene_image.heat import HeatMap, heat_map, local_maxima
@@ -101,7 +101,7 @@ def read_annotations(
         folder = images or path.parent
         scene = folder / name
         if "\0" in name or leads_out(scene, folder):
-            raise SwanError(f"{path}: annotation {number}: {name!r} {LEADS_OUT}", LEADS_OUT_MEND)
+            raise SwanError(f"{path}: annotation {number}: {name!r} {LEADS_OUT}", LEADS_OUT_HINT)
         if not scene.is_file():
             raise SwanError(
                 f"{path}: annotation {number}: no such scene {scene}", "say where they are: --images DIR"

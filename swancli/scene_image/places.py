@@ -64,14 +64,14 @@ def _to_wgs84(frame: Frame, xy: np.ndarray) -> np.ndarray:
     try:
         found = require_rasterio().warp.transform(frame.crs, WGS84, x.ravel(), y.ravel())
     except Exception as error:  # rasterio's own, and GDAL's, which have no public name
-        raise _not_on_earth(str(error)) from error
+        raise _no_place_error(str(error)) from error
     degrees = np.stack(found[:2], axis=-1).reshape(xy.shape)
     if not np.isfinite(degrees).all() or (np.abs(degrees) > (540, 90.000001)).any():
-        raise _not_on_earth("some of the scene's pixels have no place there")
+        raise _no_place_error("some of the scene's pixels have no place there")
     return degrees
 
 
-def _not_on_earth(reason: str) -> SwanError:
+def _no_place_error(reason: str) -> SwanError:
     return SwanError(
         f"the scene's coordinate system cannot be brought to WGS84 ({textwrap.shorten(reason, 100)})",
         "give the scene the right one, such as with gdal_edit -a_srs or gdalwarp -t_srs",

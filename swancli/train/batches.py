@@ -1,7 +1,7 @@
-"""From a data set to training batches: which pairs meet, and how images are varied.
+"""Training batches: which pairs share a batch, and random views of the images.
 
-Every random choice comes from a generator made of the seed and the epoch, so an epoch can be repeated
-without the ones before it.
+Random numbers come from a generator seeded by the run's seed and the epoch, so that an epoch can be repeated
+without those before it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ HIDDEN = 0.25  # a word seen once is hidden with 0.25 / 1.25
 
 @dataclass(frozen=True)
 class Views:
-    """How each image of a batch is varied in training.
+    """Random views of the images of a batch.
 
-    lookup: float32 (B, 2, 3), where an output pixel looks up, in units of half the image's side from its
-    centre; contrast, brightness: float32 (B, 1, 1, 1), or None when the colours stay. size: side in pixels.
+    lookup: float32 (B, 2, 3), affine maps from output to input positions, in units of half the image's side
+    from its centre. contrast, brightness: float32 (B, 1, 1, 1), or None to keep the colours. size: side of
+    the views in pixels.
     """
 
     lookup: torch.Tensor
@@ -42,21 +43,21 @@ class Views:
     size: int
 
     def part(self, share: slice) -> Views:
-        """The views of some of the images."""
+        """The views of a part of the images."""
         colours = (colour if colour is None else colour[share] for colour in (self.contrast, self.brightness))
         return Views(self.lookup[share], *colours, self.size)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and captions that meet in one step: B and C of them, of which this process encodes b and c.
+    """The B images and C captions of one step, of which this process encodes b and c.
 
-    pixels: uint8 (b, 3, R, R), channels last; views: what to make of them, None to take them as they are;
-    deep: the backbone's deep maps where they were computed before, float16 (see `features`), else None;
-    tokens: int64 (c, L), 0 past the end; lengths: int64 (c,); positive: bool (B, C), whether a caption
-    describes an image; negative: bool (B, C), whether it is to be told from the image's own (neither, where
-    the words are those of another caption of the image); these three always on the CPU; images: int64 (B,),
-    their rows; images_each, captions_each: how many each process encodes.
+    pixels: uint8 (b, 3, R, R), channels last. views: of these images, None to take them as they are. deep:
+    deep maps computed earlier, float16 (see `features`), or None. tokens: int64 (c, L), 0 past the end.
+    lengths: int64 (c,), on the CPU. positive: bool (B, C), the caption describes the image; on the CPU.
+    negative: bool (B, C), the caption is a mistake for the image; neither for a caption whose words equal
+    those of another caption of the image; on the CPU. images: int64 (B,), their rows. images_each,
+    captions_each: numbers that each process encodes.
     """
 
     pixels: torch.Tensor
@@ -71,7 +72,7 @@ class Batch:
     captions_each: list[int]
 
     def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        """The same, moved as to a GPU or into pinned memory."""
+        """The batch with its large tensors moved, to a GPU or into pinned memory."""
         return replace(
             self,
             pixels=move(self.pixels),
@@ -91,13 +92,14 @@ def pair_batches(
 
     Args:
         caption_image: int64 (M,), the image of each caption.
-        batch_size: captions in a batch; the last one may hold fewer.
-        captions_per_image: captions that share one pass of their image. With 1 an image comes as often as it
-            has captions, as in the paper.
-        least: images in a batch; a last one of fewer joins the batch before it.
+        batch_size: captions per batch; the last batch may have fewer.
+        captions_per_image: captions that share one pass of their image. With 1 an image occurs once per
+            caption, as in the paper.
+        generator: draws the order.
+        least: images per batch; a smaller last batch joins the one before.
 
     Returns:
-        Batches as lists of groups; a group holds the caption rows, int64, of one image.
+        Batches as lists of groups; a group is the caption rows, int64, of one image.
     """
     order = generator.permutation(len(caption_image))
     order = order[np.argsort(caption_image[order], kind="stable")]
@@ -116,7 +118,7 @@ def pair_batches(
 
 
 def number_wordings(tokens: Sequence[Sequence[int]]) -> np.ndarray:
-    """int64 (M,): a number for each caption, equal where the words are."""
+    """int64 (M,): a number for each caption, equal for equal words."""
     number: dict[tuple[int, ...], int] = {}
     return np.array([number.setdefault(tuple(caption), len(number)) for caption in tokens])
 
@@ -124,10 +126,10 @@ def number_wordings(tokens: Sequence[Sequence[int]]) -> np.ndarray:
 def hide_rare_words(
     tokens: Sequence[Sequence[int]], vocabulary: Vocabulary, generator: np.random.Generator
 ) -> list[list[int]]:
-    """The captions with rare words made unknown at random, so that the unknown word is learnt too.
+    """The captions with rare words replaced by the unknown word at random, so that it is trained too.
 
     A word seen n times in training is hidden with probability 0.25 / (0.25 + n), after Kiperwasser and
-    Goldberg (TACL 2016); never one whose count is not known.
+    Goldberg (TACL 2016). Words of unknown count are never hidden.
     """
     counts = np.array([0, *vocabulary.counts])
     rate = np.where(counts > 0, HIDDEN / (HIDDEN + counts), 0.0)
@@ -139,7 +141,7 @@ def hide_rare_words(
 
 
 def read_images(dataset: Dataset, rows: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
-    """Images of a data set as `stack_images` gives them, read by as many threads as suit the device."""
+    """Images of a data set as from `stack_images`, read by `reading_threads` threads."""
 
     def resized(row: int) -> np.ndarray:
         return resize_image(dataset.image(row), size, size)
@@ -148,12 +150,12 @@ def read_images(dataset: Dataset, rows: np.ndarray, size: int, device: torch.dev
 
 
 def draw_views(count: int, source: int, size: int, kind: str, generator: torch.Generator) -> Views | None:
-    """Random training views of so many images of `source` pixels a side; None when they stay as they are.
+    """Random training views of images with a side of `source` pixels; None to keep them as they are.
 
-    `paper`: a rotation by 0 to 90 degrees to the nearest pixel, what leaves the picture black, then a random
-    crop to `size`, as torchvision's `RandomRotation` and `RandomCrop` in the published code.
-    `overhead`: any quarter turn, either flip, a random crop of 70 to 100 % of the side, brightness and
-    contrast: what a picture taken from above may undergo without changing what is in it. `none`: nothing.
+    `paper`: a rotation by 0 to 90 degrees to the nearest pixel, with black corners, then a random crop to
+    `size`, as torchvision's `RandomRotation` and `RandomCrop` in the published code. `overhead`: quarter
+    turns, flips, a random crop of 70 to 100 % of the side, brightness and contrast, none of which changes
+    what an image from above shows. `none`: nothing.
     """
     if kind == "none":
         return None
@@ -172,7 +174,7 @@ def draw_views(count: int, source: int, size: int, kind: str, generator: torch.G
         scale = uniform(0.7, 1.0)
         shift = uniform(-1, 1, 2) * (1 - scale)[:, None]
     cos, sin = angle.cos(), angle.sin()
-    # Each output pixel looks up: crop (scale and shift), flip, then rotate about the centre.
+    # From output to input positions: crop (scale and shift), flip, then rotate about the centre.
     x_row = torch.stack([cos * scale * flip, -sin * scale, cos * shift[:, 0] - sin * shift[:, 1]], dim=1)
     y_row = torch.stack([sin * scale * flip, cos * scale, sin * shift[:, 0] + cos * shift[:, 1]], dim=1)
     lookup = torch.stack([x_row, y_row], dim=1)
@@ -182,13 +184,14 @@ def draw_views(count: int, source: int, size: int, kind: str, generator: torch.G
 
 
 def augment(pixels: torch.Tensor, views: Views | None) -> torch.Tensor:
-    """The views of a batch of images, in one batched operation on the device where the pixels are.
+    """The views of a batch of images, computed in one operation on the pixels' device.
 
     Args:
         pixels: uint8 (B, 3, R, R).
+        views: of the B images, or None.
 
     Returns:
-        float32 (B, 3, size, size) in 0..255, channels last; the pixels themselves when there are no views.
+        float32 (B, 3, size, size) in 0..255, channels last; the pixels themselves without views.
     """
     if views is None:
         return pixels
@@ -215,14 +218,17 @@ def load_batches(
     own_captions_only: bool = False,
     processes: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """The batches of `pair_batches`, read and ready for the model; of each, this process's share of images.
+    """The batches of `pair_batches`, read and ready for the model, with this process's share of images.
 
     Args:
-        read_images: from the rows of a batch's images, and which of them to read, to `pixels`, `views` and
-            `deep` of `Batch`.
-        tokens: word numbers of every caption, as the model is shown them.
+        groups: from `pair_batches`.
+        read_images: from the rows of a batch's images and the share to read, to `pixels`, `views` and `deep`
+            of `Batch`.
+        caption_image: int64 (M,), the image of each caption.
+        tokens: word numbers of every caption, as the model sees them.
         wording: int64 (M,), equal for captions of the same words.
         own_captions_only: as in `TrainSettings`.
+        processes: that train together.
     """
     order = np.argsort(caption_image, kind="stable")
     starts = np.searchsorted(caption_image[order], np.arange(1, caption_image.max() + 1))
@@ -248,5 +254,5 @@ def load_batches(
 
 
 def stored_size(size: int, augmentation: str) -> int:
-    """Side in pixels that images are resized to before views of `size` are taken of them."""
+    """Side in pixels that images are resized to before views of `size` are drawn."""
     return size if augmentation == "none" else round(size * CROP_MARGIN)

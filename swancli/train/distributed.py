@@ -1,4 +1,4 @@
-"""The model as a training step runs it: both encodings of a batch in one pass, on one process or several."""
+"""Training on several processes: both encodings in one forward pass, and batch norms over all processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from swancli.train.batches import Batch, augment
 
 
 class PairEncoder(nn.Module):
-    """Images and captions of a batch in one forward pass, which `DistributedDataParallel` can follow."""
+    """Encodes images and captions in one forward pass, as `DistributedDataParallel` needs it."""
 
     def __init__(self, model: Swan) -> None:
         super().__init__()
@@ -31,20 +31,20 @@ class PairEncoder(nn.Module):
 
 
 def pair_encoder(model: Swan, processes: Processes) -> nn.Module:
-    """The `PairEncoder` of a model; of several processes one whose gradients are the mean over them."""
+    """The `PairEncoder` of a model; with several processes its gradients are the mean over them."""
     encoder = PairEncoder(model)
     if processes.count == 1:
         return encoder
     model.train()
     share_norms(model)
-    # Of 1x1 convolutions, whose gradients are laid out in another way of the same meaning.
+    # 1x1 convolutions cause it: their gradients have other strides of the same meaning.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
     unused = model.settings.quirks.unused_projection  # item 3
     return DistributedDataParallel(encoder, find_unused_parameters=unused)
 
 
 class SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor that every process has; its gradient is the sum of what they make of it."""
+    """All-reduce sum whose gradient is the all-reduce sum of the gradients."""
 
     @staticmethod
     def forward(context: Any, own: torch.Tensor) -> torch.Tensor:
@@ -60,9 +60,9 @@ class SumOverProcesses(torch.autograd.Function):
 
 
 class SharedStatistics(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose mean and variance in training are those of the values of all processes together.
+    """Batch norm with mean and variance over all processes in training.
 
-    torch's own `SyncBatchNorm` takes tensors of a GPU alone, and has no place for `MaskedBatchNorm`.
+    torch's own `SyncBatchNorm` works on GPUs only, and cannot be combined with `MaskedBatchNorm`.
     """
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -82,10 +82,11 @@ class SharedStatistics(nn.modules.batchnorm._BatchNorm):
     def _gathered(
         self, values: torch.Tensor, axes: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Mean and variance (C,) of all values, and their count a channel.
+        """Mean and variance (C,) of all values, and their count per channel.
 
-        From each process's own (Chan, Golub, LeVeque 1979), since a difference of sums of squares rounds
-        badly. Each puts its own into its row of zeros, so that their sum has all rows, and a gradient.
+        Combined from those of each process (Chan, Golub, LeVeque 1979), since a difference of sums of squares
+        loses precision. Each process fills its row of a zero matrix, so that the sum has all rows and a
+        gradient.
         """
         rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
         variance, mean = torch.var_mean(values, axes, correction=0)
@@ -108,7 +109,7 @@ class SharedMaskedBatchNorm(MaskedBatchNorm, SharedStatistics):
 
 
 def share_norms(model: nn.Module) -> None:
-    """Puts norms over all processes in the place of those that training moves; weights and names stay."""
+    """Replaces trainable norms by norms over all processes; weights and names stay the same."""
     for part in list(model.modules()):
         for name, norm in part.named_children():
             if type(norm) in SHARED and norm.training:

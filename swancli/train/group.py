@@ -1,4 +1,4 @@
-"""Several runs told as one: a run a fold, a run for each of a list of variants, or both.
+"""Groups of runs: one run per fold, one per variant of an ablation, or both.
 
 swan train --dataset ucm --folds 3 --run cv
 swan train --dataset ucm --compare full,vmsf,sfgs,vmsf+sfgs --run ablation
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from swancli.errors import SwanError
 from swancli.evaluate.report import GroupReport, GroupRow, Report
@@ -19,8 +18,9 @@ from swancli.model.settings import QUIRKS, ModelSettings
 from swancli.prepare.splits import Fold
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.text import write_json
-from swancli.train.loop import PUBLISHED_PAIRS, Watch
-from swancli.train.run import RunConfig, config_from, lengthened, raise_existing, resumed_config, train_run
+from swancli.train.config import PUBLISHED_PAIRS, RunConfig, config_from, resumed_config
+from swancli.train.loop import Watch
+from swancli.train.run import existing_run_error, train_run
 from swancli.workspace import Group, Run, Workspace
 
 FULL = "full"
@@ -28,7 +28,7 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a group. label: of its variant, "" where there is but one."""
+    """One run of a group. label: names its variant, "" if there is only one."""
 
     run: Run
     label: str
@@ -36,13 +36,13 @@ class Member:
 
     @property
     def fold(self) -> int:
-        """From 1; 0 for none."""
+        """Number of its fold, from 1; 0 without folds."""
         return self.config.fold.number if self.config.fold else 0
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs that one command trains. folder: of the run, or of the group where there are several."""
+    """The runs that one command trains. folder: of the run, or of the group if there are several."""
 
     folder: Path
     members: tuple[Member, ...]
@@ -52,23 +52,25 @@ class Runs:
 def plan_runs(
     run: Run, config: RunConfig, *, variants: Sequence[str] = (), folds: int = 0, fold_rule: str = "random"
 ) -> Runs:
-    """A new run, or the runs of a new group of that name: for each variant, one a fold.
+    """A new run, or a new group with one run per variant and fold.
 
-    Several runs are written down in `group.json` before the first of them starts.
+    A group is written to `group.json` before its first run starts.
 
     Args:
-        config: what they share.
-        variants: each `full`, a variant's name, or the parts it is without, as in `vmsf+sfgs`; none for the
+        run: the run, or the run whose name the group gets.
+        config: shared by all runs.
+        variants: each is `full`, a variant's name, or the parts left out, as in `vmsf+sfgs`; empty for the
             configuration as it is.
-        folds: how many a variant; 0 for the data set's own splits. fold_rule: "random" or "stratified".
+        folds: number of folds per variant; 0 for the data set's own splits.
+        fold_rule: "random" or "stratified".
 
     Raises:
-        SwanError: a variant is unknown or comes twice, or one of the runs exists already.
+        SwanError: a variant is unknown or given twice, or one of the runs already exists.
     """
     group = Group(run.folder)
     if run.config.exists() or _begun(group):
-        raise_existing(run)
-    group.file.unlink(missing_ok=True)  # of a group that never began: it would stand before this run
+        raise existing_run_error(run)
+    group.file.unlink(missing_ok=True)  # a group that never began would hide this run
     if not (variants or folds):
         return Runs(run.folder, (Member(run, "", config),), grouped=False)
     config = replace(config, group=group.name)
@@ -79,7 +81,7 @@ def plan_runs(
     labels = [label for label, _ in chosen]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice:
-        raise SwanError(f"--compare: {twice} comes twice in it", "name each variant once")
+        raise SwanError(f"--compare: {twice} is given twice", "name each variant once")
     draws = [Fold(number, folds, fold_rule, config.training.seed) for number in range(1, folds + 1)]
     members = []
     for label, varied in chosen:
@@ -87,7 +89,7 @@ def plan_runs(
             words = [group.name, *label.replace("+", " ").split(), *([f"fold{fold.number}"] if fold else [])]
             member = Member(group.run("-".join(words)), label, replace(varied, fold=fold))
             if member.run.config.exists():
-                raise_existing(member.run)
+                raise existing_run_error(member.run)
             members.append(member)
     _write_group(group, members)
     return Runs(group.folder, tuple(members), grouped=True)
@@ -113,7 +115,6 @@ def _varied(config: RunConfig, entry: str) -> tuple[str, RunConfig]:
 
 
 def _write_group(group: Group, members: Sequence[Member]) -> None:
-    """Writes `group.json`: the runs in order, each with its label, its fold and its configuration."""
     rows = [
         {"run": member.run.name, "label": member.label, "fold": member.fold, "config": asdict(member.config)}
         for member in members
@@ -124,10 +125,13 @@ def _write_group(group: Group, members: Sequence[Member]) -> None:
 def resumed_runs(
     workspace: Workspace, name: str | None = None, dataset: str | None = None, epochs: int | None = None
 ) -> Runs:
-    """The newest run of the given name and data set to go on with, or the group it is of.
+    """The newest run to resume, or the group it belongs to.
 
     Args:
-        name: of a run or of a group. epochs: another number of them; None for their own.
+        workspace: where runs are looked up.
+        name: of a run or a group; None for any.
+        dataset: of the run; None for any.
+        epochs: replaces the configured number of epochs when given.
 
     Raises:
         SwanError: there is none, or its settings cannot be read.
@@ -144,19 +148,10 @@ def resumed_runs(
         run = group.run(row["run"])
         if run.config.exists():
             config = resumed_config(run, epochs)
-        else:
-            config = _planned_config(group, row["config"], epochs)
+        else:  # not begun yet
+            config = config_from(row["config"], group.file, epochs)
         members.append(Member(run, row["label"], config))
     return Runs(group.folder, tuple(members), grouped=True)
-
-
-def _planned_config(group: Group, content: dict[str, Any], epochs: int | None) -> RunConfig:
-    try:
-        config = config_from(content)
-    except (KeyError, TypeError, ValueError, AttributeError, SwanError) as error:
-        reason = error.problem if isinstance(error, SwanError) else error
-        raise SwanError(f"{group.file}: not a group of runs ({reason})", "start a new one") from error
-    return lengthened(config, epochs, group.file)
 
 
 def train_runs(
@@ -166,10 +161,17 @@ def train_runs(
     watching: Callable[[int], AbstractContextManager[Watch]],
     processes: Processes = ALONE,
 ) -> Report | GroupReport | None:
-    """Trains run after run, going on with those that were begun; the recalls of each on its validation split.
+    """Trains the runs one after another, resuming those already begun.
 
     Args:
-        watching: from a number of epochs to what hears of a training. processes: see `train_run`.
+        workspace: where they are.
+        runs: from `plan_runs` or `resumed_runs`.
+        device: as in `choose_device`.
+        watching: from a number of epochs to a context with the `Watch` of one run.
+        processes: that train together.
+
+    Returns:
+        The recalls of each run on its validation split; None in all processes but the first.
     """
     rows = []
     for place, member in enumerate(runs.members, start=1):

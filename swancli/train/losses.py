@@ -1,4 +1,4 @@
-"""The ranking losses of the paper, on a batch's similarities."""
+"""The paper's ranking losses on a similarity matrix."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from swancli.machine.device import move
 def hinge_loss(
     similarity: torch.Tensor,
     positive: torch.Tensor,
-    negative: torch.Tensor | None = None,
+    negative: torch.Tensor,
     *,
     margin: float = 0.2,
     hardest: bool = False,
 ) -> torch.Tensor:
     """Bidirectional hinge loss (paper, section 3.5; VSE++ for the hardest negatives).
 
-    For every caption c of image i, with s the similarity, d running over the negatives of i and j over those
-    of c: sum_d [margin + s(i, d) - s(i, c)]+  +  sum_j [margin + s(j, c) - s(i, c)]+ ; with `hardest`, the
-    largest term in place of each sum.
+    For every caption c of image i, with similarity s, negatives d of i and negatives j of c:
+    sum_d [margin + s(i, d) - s(i, c)]+  +  sum_j [margin + s(j, c) - s(i, c)]+ ; with `hardest` the largest
+    term instead of each sum.
 
     Args:
         similarity: float (B, C), images by captions.
-        positive: bool (B, C), whether the caption describes the image; on the CPU, since to count the pairs a
-            GPU would have to halt.
-        negative: bool (B, C), whether the pair is a mistake; None for all that are not positive.
+        positive: bool (B, C), the caption describes the image; on the CPU, since counting the pairs would
+            make a GPU synchronize.
+        negative: bool (B, C), the pair is a mistake; on the CPU.
+        margin: on cosine similarity.
+        hardest: count only the hardest negatives.
 
     Returns:
         The sum over all pairs, a scalar.
     """
     image, caption = positive.nonzero(as_tuple=True)
-    allowed = positive if negative is None else ~negative
-    image, caption, allowed = (move(part, similarity.device) for part in (image, caption, allowed))
+    image, caption, allowed = (move(part, similarity.device) for part in (image, caption, ~negative))
     matched = similarity[image, caption].unsqueeze(1)
     to_captions = (margin + similarity[image] - matched).clamp(min=0).masked_fill(allowed[image], 0)
     to_images = (margin + similarity.T[caption] - matched).clamp(min=0).masked_fill(allowed.T[caption], 0)

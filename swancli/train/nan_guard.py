@@ -1,4 +1,4 @@
-"""Training that comes apart is stopped at the step where it does: a loss or gradients that are no numbers."""
+"""Stops training at the first step whose loss or gradients contain NaN or infinity."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import nn
 
 from swancli.errors import SwanError
 
-READ_STEPS = 10  # of a GPU: losses are read once in so many steps
+READ_STEPS = 10  # between two reads of the losses on a GPU
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of an epoch, counted from 1.
+    """One step of an epoch.
 
-    images: int64 (B,), rows of its batch's images. loss, norm: of the batch and of all its gradients, scalars
-    on the device.
+    number: from 1. images: int64 (B,), rows of the batch's images. loss: of the batch, a scalar on the
+    device. norm: of all gradients together, a scalar on the device.
     """
 
     number: int
@@ -29,7 +29,7 @@ class Step:
 
 
 class UnsoundStepError(Exception):
-    """A step's loss or gradients are not numbers. Caught by the loop, which knows what to tell of it."""
+    """A step's loss or gradients are not finite. The loop turns it into a `SwanError`."""
 
     def __init__(self, step: Step) -> None:
         super().__init__(step.number)
@@ -37,19 +37,19 @@ class UnsoundStepError(Exception):
 
 
 class UnsoundWeightsError(Exception):
-    """The embeddings of a model are not numbers. Caught by the loop as well."""
+    """A model's embeddings are not finite. The loop turns it into a `SwanError`."""
 
 
 def gradient_norm(model: nn.Module) -> torch.Tensor:
-    """The norm of all gradients together, a scalar; not finite as soon as one of them is not."""
+    """The norm of all gradients together, a scalar; not finite if any of them is not."""
     return nn.utils.get_total_norm([part.grad for part in model.parameters() if part.grad is not None])
 
 
 def check_steps(steps: Sequence[Step]) -> None:
-    """Looks at steps together, which makes a GPU halt once.
+    """Checks several steps at once, so that a GPU synchronizes once.
 
     Raises:
-        UnsoundStepError: with the first one that is not sound.
+        UnsoundStepError: for the first step that is not finite.
     """
     if steps:
         sound = torch.stack([step.loss.isfinite() & step.norm.isfinite() for step in steps]).tolist()
@@ -58,9 +58,10 @@ def check_steps(steps: Sequence[Step]) -> None:
 
 
 class StepWatch:
-    """Looks at the steps of an epoch: on a CPU at each; on a GPU, which halts for it, at some together.
+    """Checks the steps of an epoch: each one on a CPU, several at a time on a GPU, which has to synchronize.
 
     Args:
+        device: where the losses are.
         steps: in the epoch.
     """
 
@@ -69,22 +70,25 @@ class StepWatch:
         self._unread: list[Step] = []
 
     def looks_at(self, number: int) -> bool:
-        """Whether it looks when a step comes, so that its loss costs no further halt to read."""
+        """Whether `see` checks at this step, so that reading its loss costs no further synchronization."""
         return self._each or number % READ_STEPS == 1 or number == self._steps
 
     def see(self, step: Step) -> None:
-        """To be called before the optimiser takes a step; raises as `check_steps` does."""
+        """Call before the optimizer step. Raises as `check_steps` does."""
         self._unread.append(step)
         if self.looks_at(step.number):
             check_steps(self._unread)
             self._unread.clear()
 
 
-def stopped(where: str, step: Step, names: Iterable[str], mend: str) -> SwanError:
-    """What is told of an unsound step.
+def step_error(where: str, step: Step, names: Iterable[str], mend: str) -> SwanError:
+    """The error for a step that is not finite.
 
     Args:
-        where: run and epoch. names: files of its batch's images. mend: which checkpoint is good, what to do.
+        where: run and epoch.
+        step: the first one that is not finite.
+        names: files of its batch's images.
+        mend: which checkpoint is good, and what to do.
     """
     loss, norm = float(step.loss), float(step.norm)
     what = "gradients are not finite" if np.isfinite(loss) else f"loss is {loss}"

@@ -1,4 +1,4 @@
-"""A backbone that tells scenes apart: trained on the scenes of the training images, for `train --weights`.
+"""Supervised pretraining of the backbone on scene labels, for `swan train --weights`.
 
 swan pretrain --dataset rsicd
 swan train --dataset rsicd --weights swan-data/rsicd/backbone-resnet18.pt
@@ -26,20 +26,20 @@ from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.torch_file import write_torch_file
 from swancli.train.batches import augment, draw_views, read_images, stored_size
-from swancli.train.nan_guard import Step, StepWatch, UnsoundStepError, gradient_norm, stopped
+from swancli.train.nan_guard import Step, StepWatch, UnsoundStepError, gradient_norm, step_error
 from swancli.train.schedule import warmed_cosine
 
-# Usual for a ResNet that is trained from random weights.
+# The usual values for a ResNet trained from random weights.
 MOMENTUM, WEIGHT_DECAY, SMOOTHING = 0.9, 5e-4, 0.1
 WARM_UP = 2  # epochs in which the learning rate rises
 
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """How a backbone is trained to tell scenes apart.
+    """The recipe of scene pretraining.
 
-    weights: path of the weights to start from, "" for random ones. lr: of SGD with momentum, at its highest.
-    batch_size: images in a step, at most. The rest as in `TrainSettings`.
+    weights: path of the weights to start from, "" for random ones. lr: highest rate of SGD with momentum.
+    batch_size: images per step at most. The rest is as in `TrainSettings`.
     """
 
     backbone: str = "resnet18"
@@ -54,7 +54,11 @@ class SceneSettings:
 
 @dataclass(frozen=True)
 class SceneAccuracy:
-    """Share of validation images, in percent, whose scene is told; None when none of them has a scene."""
+    """How well scenes are predicted.
+
+    scenes: number of them. training, validation: numbers of images. accuracy: in percent of the validation
+    images, None without any.
+    """
 
     scenes: int
     training: int
@@ -83,25 +87,31 @@ def train_on_scenes(
     progress: Progress,
     on_epoch: Callable[[int, float, SceneAccuracy], None],
 ) -> SceneAccuracy:
-    """Trains a backbone on the scenes of the training split and writes it; returns how it does on val.
+    """Trains a backbone to classify the scenes of the training split and writes it to a file.
 
-    The last epoch's weights are kept, whatever their accuracy; the test split is never looked at. Images
-    without a scene take no part.
+    The weights of the last epoch are kept, whatever their accuracy. The test split is never read, and images
+    without a scene are left out.
 
     Args:
-        path: of the file to write: a torchvision state dict, without a classifier, under `state_dict`.
-        on_epoch: told of each epoch its number, its mean loss and the accuracy after it.
+        dataset: with scenes.
+        settings: the recipe.
+        path: the file to write: a torchvision state dict without a classifier, under `state_dict`.
+        device: where the model runs.
+        progress: called after each step.
+        on_epoch: called after each epoch with its number, its mean loss and the accuracy.
+
+    Returns:
+        The accuracy after the last epoch.
 
     Raises:
         SwanError: the training images have fewer than two scenes, the weights do not fit, or a step's loss or
             gradients are not finite.
     """
     rows, validation = (_with_scene(dataset, split) for split in ("train", "val"))
-    scene = dataset.catalogue.scene
-    names = sorted({scene[row] for row in rows})
+    names = sorted({dataset.catalogue.scene[row] for row in rows})
     if len(names) < 2:
         raise SwanError(
-            f"{dataset.path}: its training images are of {len(names)} scenes, and telling apart takes two",
+            f"{dataset.path}: its training images have {len(names)} scenes, and pretraining takes two",
             "give scenes with the source, as in a column `scene` or in names like river_12.jpg",
         )
     torch.manual_seed(settings.seed)
@@ -112,35 +122,11 @@ def train_on_scenes(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
-    label = {name: number for number, name in enumerate(names)}
-    steps = math.ceil(len(rows) / settings.batch_size)
     for epoch in range(1, settings.epochs + 1):
-        model.train()
-        total = torch.zeros((), device=device)
-        sound = StepWatch(device, steps)
-        batches = _varied_batches(dataset, settings, rows, steps, epoch, device)
-        for step, (batch, pixels) in enumerate(batches, start=1):
-            done = (epoch - 1) * steps + step
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * warmed_cosine(done, steps * settings.epochs, steps * WARM_UP)
-            wanted = move(torch.tensor([label[scene[row]] for row in batch]), device)
-            with autocast(device, settings.precision):
-                scores = model(pixels)
-            loss = F.cross_entropy(scores.float(), wanted, label_smoothing=SMOOTHING)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            try:
-                sound.see(Step(step, batch, loss.detach(), gradient_norm(model)))
-            except UnsoundStepError as unsound:
-                names = dataset.catalogue.filename[unsound.step.images]
-                mend = "nothing was written; start again with a lower --lr"
-                raise stopped(f"{dataset.path}: epoch {epoch}", unsound.step, names, mend) from None
-            optimizer.step()
-            total += loss.detach()
-            progress("steps", done, steps * settings.epochs)
-        share = _share_told(dataset, validation, model, names, settings, device)
+        loss = _train_epoch(model, optimizer, dataset, settings, rows, names, epoch, device, progress)
+        share = _accuracy(dataset, validation, model, names, settings, device)
         accuracy = SceneAccuracy(len(names), len(rows), len(validation), share)
-        on_epoch(epoch, float(total) / steps, accuracy)
+        on_epoch(epoch, loss, accuracy)
     content = {
         "created_by": CREATED_BY,
         "settings": asdict(settings),
@@ -152,6 +138,45 @@ def train_on_scenes(
     return accuracy
 
 
+def _train_epoch(
+    model: SceneClassifier,
+    optimizer: torch.optim.Optimizer,
+    dataset: Dataset,
+    settings: SceneSettings,
+    rows: np.ndarray,
+    names: list[str],
+    epoch: int,
+    device: torch.device,
+    progress: Progress,
+) -> float:
+    """Mean loss over the steps of one epoch."""
+    model.train()
+    total = torch.zeros((), device=device)
+    steps = math.ceil(len(rows) / settings.batch_size)
+    sound = StepWatch(device, steps)
+    batches = _varied_batches(dataset, settings, rows, steps, epoch, device)
+    for step, (batch, pixels) in enumerate(batches, start=1):
+        done = (epoch - 1) * steps + step
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * warmed_cosine(done, steps * settings.epochs, steps * WARM_UP)
+        labels = move(torch.tensor([names.index(dataset.catalogue.scene[row]) for row in batch]), device)
+        with autocast(device, settings.precision):
+            scores = model(pixels)
+        loss = F.cross_entropy(scores.float(), labels, label_smoothing=SMOOTHING)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        try:
+            sound.see(Step(step, batch, loss.detach(), gradient_norm(model)))
+        except UnsoundStepError as unsound:
+            files = dataset.catalogue.filename[unsound.step.images]
+            mend = "nothing was written; start again with a lower --lr"
+            raise step_error(f"{dataset.path}: epoch {epoch}", unsound.step, files, mend) from None
+        optimizer.step()
+        total += loss.detach()
+        progress("steps", done, steps * settings.epochs)
+    return float(total) / steps
+
+
 def _with_scene(dataset: Dataset, split: str) -> np.ndarray:
     scene, splits = dataset.catalogue.scene, dataset.catalogue.split
     rows = np.flatnonzero(splits.astype(str) == split)
@@ -161,7 +186,7 @@ def _with_scene(dataset: Dataset, split: str) -> np.ndarray:
 def _varied_batches(
     dataset: Dataset, settings: SceneSettings, rows: np.ndarray, steps: int, epoch: int, device: torch.device
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """An epoch's batches in random order: rows, and float (B, 3, S, S) views on the device."""
+    """One epoch's batches in random order: rows, and float (B, 3, S, S) views on the device."""
     generator = np.random.default_rng([settings.seed, epoch])
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
     size, kind = settings.image_size, "overhead"
@@ -172,7 +197,7 @@ def _varied_batches(
         yield batch, augment(move(pixels, device), draw_views(len(batch), side, size, kind, chance))
 
 
-def _share_told(
+def _accuracy(
     dataset: Dataset,
     rows: np.ndarray,
     model: SceneClassifier,
@@ -180,7 +205,7 @@ def _share_told(
     settings: SceneSettings,
     device: torch.device,
 ) -> float | None:
-    """Share of some images, in percent, whose scene the model tells; None of none."""
+    """Share of images whose scene is predicted, in percent; None without images."""
     scene, size = dataset.catalogue.scene, image_batch(device)
     model.eval()
     right = 0
@@ -188,6 +213,6 @@ def _share_told(
         batch = rows[start : start + size]
         with torch.inference_mode(), autocast(device, settings.precision):
             pixels = move(read_images(dataset, batch, settings.image_size, device), device)
-            told = model(pixels).argmax(dim=1)
-        right += sum(names[number] == scene[row] for number, row in zip(told.tolist(), batch, strict=True))
+            predicted = model(pixels).argmax(dim=1).tolist()
+        right += sum(names[number] == scene[row] for number, row in zip(predicted, batch, strict=True))
     return 100 * right / len(rows) if len(rows) else None

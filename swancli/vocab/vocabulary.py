@@ -1,22 +1,21 @@
-"""The words a text tower knows: the tokenizer, the `Vocabulary`, and its files.
+"""Tokenizer and vocabulary, `vocab.h5`, and the published JSON layout.
 
     swan vocab --dataset ucm        # dataset.h5 -> vocab.h5
 
-A caption becomes words by `tokenize`, and indices by `Vocabulary.encode`; 0 is left for padding.
+`tokenize` splits a caption into words, `Vocabulary.encode` turns them into indices; 0 is padding.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from swancli.errors import SwanError
@@ -38,30 +37,30 @@ if TYPE_CHECKING:
     from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 UNKNOWN = "<unk>"
-TOKENIZER = "nltk-punkt-untrained+words"  # the name a vocab.h5 records
-PUNCTUATION = frozenset(",.:;?()[]&!*@#$%")  # what the published rule drops
+TOKENIZER = "nltk-punkt-untrained+words"  # its name in vocab.h5
+PUNCTUATION = frozenset(",.:;?()[]&!*@#$%")  # dropped by the published rule
 STOP_WORD_RULES = ("keep", "drop")
-MAKE_AGAIN = "make it with `swan vocab`"
+MAKE_AGAIN = "make it again: swan vocab"
 
 
 @cache
 def _tokenizers() -> tuple[PunktSentenceTokenizer, NLTKWordTokenizer]:
-    from nltk.tokenize import NLTKWordTokenizer  # importing nltk takes longer than a --help may
+    from nltk.tokenize import NLTKWordTokenizer  # too slow to import for --help
     from nltk.tokenize.punkt import PunktSentenceTokenizer
 
     return PunktSentenceTokenizer(), NLTKWordTokenizer()
 
 
 @cache
-def stop_words() -> frozenset[str]:
-    """NLTK's English stop words, as shipped with this package."""
+def english_stop_words() -> frozenset[str]:
+    """NLTK's English stop words, which come with this package."""
     return frozenset(files("swancli.vocab").joinpath("stop_words.txt").read_text(encoding="utf-8").split())
 
 
 def tokenize(text: str) -> list[str]:
     """The words of a text, in order, by the rule of the published vocabularies.
 
-    Lower-case; sentences by an untrained Punkt; NLTK's word tokenizer in each; punctuation dropped.
+    Lower case, sentences by an untrained Punkt model, words by NLTK's tokenizer, punctuation dropped.
     """
     sentences, words = _tokenizers()
     text = text.lower().replace("\0", " ")  # HDF5 text cannot hold it
@@ -71,12 +70,12 @@ def tokenize(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that a model can tell apart.
+    """The words that a model knows.
 
     words: (V) in the order of their first appearance, UNKNOWN last; word i has the index i + 1, 0 is
-    padding. counts: (V) how often each was seen, all 0 when imported; for UNKNOWN, how many words of the
-    captions it stands for. min_count: rarer words were left out (0 when imported). stop_words: "keep" or
-    "drop". dataset: whose captions were counted, "" when imported from JSON.
+    padding. counts: (V) of each word, all 0 if imported; that of UNKNOWN includes all words left out.
+    min_count: rarer words were left out (0 if imported). stop_words: "keep" or "drop". dataset: whose
+    captions were counted, "" if imported from JSON.
     """
 
     words: tuple[str, ...]
@@ -95,9 +94,9 @@ class Vocabulary:
             raise SwanError(problem, MAKE_AGAIN)
         odd = next((word for word in self.words if not isinstance(word, str)), None)
         if odd is not None:
-            raise SwanError(f"vocabulary: {odd!r} is no word", MAKE_AGAIN)
+            raise SwanError(f"vocabulary: {odd!r} is not a word", MAKE_AGAIN)
         if not all(isinstance(count, int) and count >= 0 for count in self.counts):
-            raise SwanError("vocabulary: a count is no number from 0 on", MAKE_AGAIN)
+            raise SwanError("vocabulary: a count is not an integer from 0", MAKE_AGAIN)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -107,69 +106,64 @@ class Vocabulary:
         return {word: index for index, word in enumerate(self.words, start=1)}
 
     def encode(self, text: str) -> list[int]:
-        """The index of each word of a text, 1 to V; that of UNKNOWN for a word it does not hold.
+        """The index of each word of a text, 1 to V; that of UNKNOWN for a word not in the vocabulary.
 
-        A text without words, of punctuation alone, counts as one unknown word.
+        A text without words, such as punctuation only, becomes one unknown word.
         """
         unknown = self._index[UNKNOWN]
         return [self._index.get(word, unknown) for word in tokenize(text)] or [unknown]
 
     def unknown(self, text: str) -> list[str]:
-        """The words of a text that it does not hold, in order; dropped stop words are among them."""
+        """The words of a text that are not in the vocabulary, in order, including dropped stop words."""
         return [word for word in tokenize(text) if word not in self._index]
 
     def to_plain(self) -> dict[str, Any]:
-        """Lists and numbers only, as a checkpoint carries it."""
+        """Lists and numbers only, for a checkpoint."""
         return asdict(self) | {"words": list(self.words), "counts": list(self.counts)}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Vocabulary:
-        """The vocabulary that `to_plain` gave.
+        """The inverse of `to_plain`.
 
         Raises:
             SwanError: a key is missing, or words and counts do not fit.
         """
         try:
-            if not (isinstance(plain["words"], list) and isinstance(plain["counts"], list)):
-                raise SwanError("vocabulary: words and counts are no lists", MAKE_AGAIN)
-            return cls(
-                words=tuple(plain["words"]),
-                counts=tuple(plain["counts"]),
-                min_count=plain["min_count"],
-                stop_words=plain["stop_words"],
-                dataset=plain["dataset"],
-            )
+            values = {field.name: plain[field.name] for field in fields(cls)}
         except KeyError as error:
-            raise SwanError(f"vocabulary: no {error} in it", MAKE_AGAIN) from error
+            raise SwanError(f"vocabulary: no key {error}", MAKE_AGAIN) from error
+        for name in ("words", "counts"):
+            if not isinstance(values[name], list):
+                raise SwanError("vocabulary: words and counts are not lists", MAKE_AGAIN)
+            values[name] = tuple(values[name])
+        return cls(**values)
 
 
 def count_words(captions: Iterable[str], *, min_count: int, stop_words: str, dataset: str) -> Vocabulary:
-    """The words seen at least `min_count` times in the captions, in the order of their first appearance.
+    """The words that occur at least `min_count` times, in the order of their first appearance.
 
     Args:
-        stop_words: "keep", or "drop" to leave English stop words out whatever their count.
+        captions: repeated ones count every time.
+        min_count: of a word that is kept.
+        stop_words: "keep", or "drop" to leave out English stop words whatever their count.
+        dataset: name of the data set, for the file and for errors.
 
     Raises:
         SwanError: another stop-word rule, or no word is left.
     """
     if stop_words not in STOP_WORD_RULES:
-        raise SwanError(f"--stop-words {stop_words!r}: not a rule", "give keep or drop")
+        raise SwanError(f"--stop-words {stop_words!r}: no such rule", "give keep or drop")
     seen: Counter[str] = Counter()
-    for caption, times in Counter(captions).items():  # captions repeat, and tokenizing is the slow part
+    for caption, times in Counter(captions).items():  # captions repeat, and tokenizing is slow
         for word in tokenize(caption):
             seen[word] += times
-    dropped = _dropped(stop_words)
-    held = {word: count for word, count in seen.items() if count >= min_count and word not in dropped}
-    held.pop(UNKNOWN, None)
-    if not held:
+    dropped = {UNKNOWN} | (english_stop_words() if stop_words == "drop" else set())
+    kept = {word: count for word, count in seen.items() if count >= min_count and word not in dropped}
+    if not kept:
         problem = f"{dataset or 'captions'}: no word occurs {min_count} times in them"
         raise SwanError(problem, "lower --min-count, or check that there are captions")
-    unknown = seen.total() - sum(held.values())
-    return Vocabulary((*held, UNKNOWN), (*held.values(), unknown), min_count, stop_words, dataset)
-
-
-def _dropped(rule: str) -> frozenset[str]:
-    return stop_words() if rule == "drop" else frozenset()
+    unknown = seen.total() - sum(kept.values())
+    return Vocabulary((*kept, UNKNOWN), (*kept.values(), unknown), min_count, stop_words, dataset)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -179,7 +173,7 @@ def _dropped(rule: str) -> frozenset[str]:
 def write_vocabulary(
     path: str | PathLike[str], vocabulary: Vocabulary, vectors: WordVectors | None = None
 ) -> None:
-    """Writes a `vocab.h5`: `/words`, `/counts`, and the rule that made them as attributes.
+    """Writes a `vocab.h5`: `/words` and `/counts`, with the rule that made them as attributes.
 
     With vectors, also `/vectors` float32 (V, 300) and `/has_vector` bool (V).
     """
@@ -195,10 +189,10 @@ def write_vocabulary(
 
 
 def read_vectors(path: str | PathLike[str]) -> WordVectors | None:
-    """The word vectors of a `vocab.h5`; None when it, or a published JSON, has none.
+    """The word vectors of a `vocab.h5`; None if there are none, as in the published JSON.
 
     Raises:
-        SwanError: they do not fit its words.
+        SwanError: they do not fit the words, or are not finite.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
@@ -211,7 +205,7 @@ def read_vectors(path: str | PathLike[str]) -> WordVectors | None:
         has_vector = array_in(file, "has_vector", "b", words)[:]
     odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(odd):
-        raise SwanError(f"{path}: /vectors[{odd[0]}] holds what is no number", MAKE_AGAIN)
+        raise SwanError(f"{path}: /vectors[{odd[0]}] contains NaN or infinity", MAKE_AGAIN)
     return WordVectors(vectors, has_vector)
 
 
@@ -219,13 +213,20 @@ def read_vocabulary(path: str | PathLike[str]) -> Vocabulary:
     """Reads a `vocab.h5`, or the published JSON layout from a path that ends in `.json`.
 
     Raises:
-        SwanError: the file is absent or damaged, or its tokenizer is another one; names file and key.
+        SwanError: the file is absent or damaged, or was made by another tokenizer; names file and key.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
         return _read_json(path)
     with open_store(path, VOCABULARY) as file, damage_named(path, VOCABULARY):
-        plain, tokenizer = _read_store(file), text_attribute(file, "tokenizer")
+        tokenizer = text_attribute(file, "tokenizer")
+        plain = {
+            "words": texts_in(file, "words").tolist(),
+            "counts": array_in(file, "counts", "iu", None)[:].tolist(),
+            "min_count": int(file.attrs["min_count"]),
+            "stop_words": text_attribute(file, "stop_words"),
+            "dataset": text_attribute(file, "dataset"),
+        }
     try:
         if tokenizer != TOKENIZER:
             raise SwanError(f"tokenizer {tokenizer!r}; this swan knows {TOKENIZER!r}", MAKE_AGAIN)
@@ -234,67 +235,54 @@ def read_vocabulary(path: str | PathLike[str]) -> Vocabulary:
         raise SwanError(f"{path}: {error.problem}", error.mend) from error
 
 
-def _read_store(file: h5py.File) -> dict[str, Any]:
-    """What `Vocabulary.from_plain` takes."""
-    return {
-        "words": texts_in(file, "words").tolist(),
-        "counts": array_in(file, "counts", "iu", None)[:].tolist(),
-        "min_count": int(file.attrs["min_count"]),
-        "stop_words": text_attribute(file, "stop_words"),
-        "dataset": text_attribute(file, "dataset"),
-    }
-
-
 # ---------------------------------------------------------------------------------------------------------
 # the published JSON layout: {"word2idx": {word: 1..V}, "idx2word": {"1": word, ...}, "idx": V + 1}
 
 
 def export_json(path: str | PathLike[str], vocabulary: Vocabulary) -> None:
     """Writes the published JSON layout, which the published code and `--import` read."""
-    numbered = dict(enumerate(vocabulary.words, start=1))
-    layout = {
-        "word2idx": {word: index for index, word in numbered.items()},
-        "idx2word": numbered,
-        "idx": len(vocabulary) + 1,
-    }
-    write_json(path, layout)
+    write_json(path, _layout(vocabulary.words))
+
+
+def _layout(words: Sequence[str]) -> dict[str, Any]:
+    numbered = {str(index): word for index, word in enumerate(words, start=1)}
+    indices = {word: index for index, word in enumerate(words, start=1)}
+    return {"word2idx": indices, "idx2word": numbered, "idx": len(words) + 1}
 
 
 def _read_json(path: Path) -> Vocabulary:
-    """The layout holds words alone: the stop-word rule is seen from them, the counts are unknown."""
+    """Reads the published layout, which has no counts and no stop-word rule; the words show the rule."""
     mend = 'it needs {"word2idx": {word: 1 to V}, "idx2word": {"1": word, ...}, "idx": V + 1}'
     layout = read_json(path, mend)
     problem = _json_problem(layout)
     if problem:
         raise SwanError(f"{path}: {problem}", mend)
-    indices = layout["word2idx"]
-    words = tuple(sorted(indices, key=indices.get))
-    rule = "drop" if stop_words().isdisjoint(words) else "keep"
+    words = tuple(sorted(layout["word2idx"], key=layout["word2idx"].get))
+    rule = "drop" if english_stop_words().isdisjoint(words) else "keep"
     return Vocabulary(words, (0,) * len(words), min_count=0, stop_words=rule, dataset="")
 
 
-def _json_problem(layout: object) -> str | None:
-    """What is wrong with the decoded JSON, naming the key; None when nothing is."""
+def _json_problem(layout: object) -> str:
+    """What is wrong with the decoded JSON, naming the key; "" if nothing is."""
     if not isinstance(layout, dict):
         return "not a JSON object"
-    for key, kind in (("word2idx", dict), ("idx2word", dict), ("idx", int)):
-        if key not in layout:
-            return f"no key {key!r}"
-        if not isinstance(layout[key], kind):
-            return f"{key!r} is not {'an object' if kind is dict else 'a number'}"
+    missing = next((key for key in ("word2idx", "idx2word", "idx") if key not in layout), None)
+    if missing:
+        return f"no key {missing!r}"
     indices = layout["word2idx"]
-    wrong = next((word for word, index in indices.items() if type(index) is not int), None)
-    if wrong is not None:
-        return f"word2idx[{wrong!r}] is {indices[wrong]!r}, not a number"
+    if not isinstance(indices, dict):
+        return "'word2idx' is not an object"
+    for word, index in indices.items():
+        if type(index) is not int:
+            return f"word2idx[{word!r}] is {index!r}, not a number"
+        if not is_text(word):
+            return f"word2idx[{word!r}] is not a word"
     if sorted(indices.values()) != list(range(1, len(indices) + 1)):
         return f"the numbers of 'word2idx' are not 1 to {len(indices)}, each once"
     if UNKNOWN not in indices:
         return f"no {UNKNOWN} in 'word2idx'"
-    odd = next((word for word in indices if not is_text(word)), None)
-    if odd is not None:
-        return f"word2idx[{odd!r}] is no word"
-    if layout["idx2word"] != {str(index): word for word, index in indices.items()}:
+    if layout["idx2word"] != _layout(sorted(indices, key=indices.get))["idx2word"]:
         return "'idx2word' does not agree with 'word2idx'"
     if layout["idx"] != len(indices) + 1:
-        return f"'idx' is {layout['idx']}, {len(indices)} words need {len(indices) + 1}"
-    return None
+        return f"'idx' is {layout['idx']!r}; {len(indices)} words need {len(indices) + 1}"
+    return ""

@@ -1,9 +1,9 @@
-"""Word vectors for the words of a vocabulary, out of a file in GloVe's text format.
+"""Word vectors for a vocabulary, from a file in GloVe's text format.
 
     swan vocab --dataset ucm --vectors glove.6B.300d.txt
 
-Such a file has one word a line and its numbers after it, 400,000 to 2,200,000 lines in all. It is read once,
-from front to back, and only the lines of words that are needed are taken apart.
+Such a file has one line per word, the word and then its numbers, 400,000 to 2,200,000 lines in all. It is
+read once from start to end, and only the lines of needed words are parsed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ REPORT_EVERY = 10_000  # lines
 
 @dataclass(frozen=True)
 class WordVectors:
-    """What word vectors a vocabulary starts from.
+    """Initial word vectors of a vocabulary.
 
-    vectors: float32 (V, 300), zero where there is none. has_vector: bool (V). retried: how many of them were
-    found by the second try alone.
+    vectors: float32 (V, 300), zero for words without one. has_vector: bool (V). retried: number of vectors
+    found only under the word's second spelling.
     """
 
     vectors: np.ndarray
@@ -37,17 +37,22 @@ class WordVectors:
 
 
 def second_try(word: str) -> str:
-    """How the published code writes a word that it does not find: without `-`, `.` and `'`, up to a `/`."""
+    """A word as the published code looks it up again: without `-`, `.` and `'`, and only up to a `/`."""
     return word.replace("-", "").replace(".", "").replace("'", "").split("/")[0]
 
 
 def read_word_vectors(path: str | PathLike[str], words: Sequence[str], progress: Progress) -> WordVectors:
-    """The vectors of words; a word that has none is looked up once more as `second_try` writes it.
+    """The vectors of words; a word without one is looked up again as `second_try` spells it.
 
-    Where a word stands in several lines the first counts. A token may hold spaces, as some do.
+    If several lines have the same word, the first counts. A word in the file may contain spaces.
+
+    Args:
+        path: of the text file.
+        words: of the vocabulary, in its order.
+        progress: called with megabytes read.
 
     Raises:
-        SwanError: the file cannot be read, or a line that is needed holds no word and 300 numbers; names it.
+        SwanError: the file cannot be read, or a needed line is not a word and 300 numbers; names the line.
     """
     path = Path(path)
     needed = {form.encode() for word in words for form in (word, second_try(word)) if form}
@@ -56,7 +61,7 @@ def read_word_vectors(path: str | PathLike[str], words: Sequence[str], progress:
         with path.open("rb") as file:
             size = path.stat().st_size
             for number, line in _lines(file, size, progress):
-                # The first field tells whether the line can be needed; the token itself may be longer.
+                # The first field shows whether the line can be needed; the token itself may be longer.
                 token = line.split(b" ", 1)[0].rstrip(b"\r\n")
                 if number == 1:
                     _check_width(path, line)
@@ -69,17 +74,14 @@ def read_word_vectors(path: str | PathLike[str], words: Sequence[str], progress:
     if not found:
         raise SwanError(
             f"--vectors {path}: none of the {len(words)} words is in it",
-            "give a text file of one lower-case word and 300 numbers a line",
+            "give a text file of lines with one lower-case word and 300 numbers",
         )
-    vectors = np.zeros((len(words), WORD_DIM), np.float32)
-    direct = np.zeros(len(words), bool)
-    retried = np.zeros(len(words), bool)
-    for row, word in enumerate(words):
-        direct[row] = word.encode() in found
-        retried[row] = not direct[row] and second_try(word).encode() in found
-        if direct[row] or retried[row]:
-            vectors[row] = found[(word if direct[row] else second_try(word)).encode()]
-    return WordVectors(vectors, direct | retried, int(retried.sum()))
+    direct = [found.get(word.encode()) for word in words]
+    retried = [found.get(second_try(word).encode()) for word in words]
+    best = [again if first is None else first for first, again in zip(direct, retried, strict=True)]
+    has_vector = np.array([vector is not None for vector in best])
+    vectors = np.stack([np.zeros(WORD_DIM, np.float32) if vector is None else vector for vector in best])
+    return WordVectors(vectors, has_vector, int(has_vector.sum()) - sum(v is not None for v in direct))
 
 
 def _lines(file: BinaryIO, size: int, progress: Progress) -> Iterator[tuple[int, bytes]]:
@@ -94,10 +96,10 @@ def _lines(file: BinaryIO, size: int, progress: Progress) -> Iterator[tuple[int,
 
 
 def _check_width(path: Path, line: bytes) -> None:
-    """Refuses a file of another width or kind by its first line, before the rest of it is read."""
+    """Raises for a file of another width or kind from its first line, before the rest is read."""
     fields = line.rstrip().split(b" ")
     if len(fields) == 2 and all(field.isdigit() for field in fields):
-        return  # word2vec's text format opens with the numbers of words and of dimensions
+        return  # word2vec's text format starts with the numbers of words and dimensions
     width = len(fields) - 1
     if width < WORD_DIM or (width > WORD_DIM and _is_number(fields[1])):
         raise SwanError(
@@ -123,6 +125,6 @@ def _numbers(path: Path, line: int, fields: list[bytes]) -> np.ndarray:
     if len(vector) != WORD_DIM or not np.isfinite(vector).all():
         raise SwanError(
             f"--vectors {path}, line {line}: not a word and {WORD_DIM} numbers",
-            "the file is damaged: fetch it again",
+            "the file is damaged: download it again",
         )
     return vector

@@ -152,7 +152,8 @@ def train(source: Path, checkpoint: Path, batch: int, steps: int, hear: Hear) ->
     for step, (pixels, tokens, lengths) in enumerate(read_ahead(batches())):
         scores = encode_images(model, pixels) @ model.encode_captions(tokens, lengths).T
         optimizer.zero_grad()
-        hinge_loss(scores, torch.eye(batch, dtype=torch.bool)).backward()
+        positive = torch.eye(batch, dtype=torch.bool)
+        hinge_loss(scores, positive, ~positive).backward()
         optimizer.step()
         hear("steps", step + 1)
     return {}

@@ -266,7 +266,7 @@ def _counted_step(model: Swan, batch: int, captions: int, features: bool) -> int
         scores = (
             model.encode_images(pixels, deep) @ model.encode_captions(tokens, torch.full((batch,), WORDS)).T
         )
-        hinge_loss(scores, positive).backward()
+        hinge_loss(scores, positive, ~positive).backward()
 
     counted = operations(step)
     model.zero_grad(set_to_none=True)

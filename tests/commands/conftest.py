@@ -27,8 +27,8 @@ def write_source(folder, images=60):
     """Generated scenes as a folder of PNG files and a Karpathy-style list."""
     (folder / "images").mkdir(parents=True)
     entries = []
-    for image in generate_demo(images, seed=3, size=48):
-        Image.fromarray(image.pixels).save(folder / "images" / image.filename)
+    for image, pixels in generate_demo(images, seed=3, size=48):
+        Image.fromarray(pixels).save(folder / "images" / image.filename)
         entries.append(
             {
                 "filename": image.filename,

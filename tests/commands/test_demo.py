@@ -12,8 +12,9 @@ from swancli.model.encoder import Encoder
 from swancli.prepare.build import prepare_demo
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import read_embeddings, write_embeddings
-from swancli.train.loop import TrainSettings, Watch
-from swancli.train.run import RunConfig, train_run
+from swancli.train.config import RunConfig, TrainSettings
+from swancli.train.loop import Watch
+from swancli.train.run import train_run
 from swancli.vocab.vocabulary import count_words, write_vocabulary
 from swancli.workspace import Workspace
 

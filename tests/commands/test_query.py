@@ -170,7 +170,7 @@ def test_nothing_asked_leaves_no_sheet_and_is_told(finished, tmp_path):
     sheet = tmp_path / "hits.png"
     refused = invoke("query", "--batch", "--sheet", sheet, root=finished.root, stdin="")
     assert refused.returncode == 2
-    assert "nothing was asked" in refused.stderr
+    assert "nothing to show" in refused.stderr
     assert not sheet.exists()
 
 

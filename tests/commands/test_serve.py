@@ -103,7 +103,7 @@ def test_open_api_document_describes_it(served):
         ({"image": "0" * 32}, 400, "upload it again"),
         ({"text": "x" * 2001}, 422, "2000"),
         ({"text": "boats", "like": "3"}, 400, "more than one way"),
-        ({"like": "3", "not": "boats"}, 400, "taken from a text"),
+        ({"like": "3", "not": "boats"}, 400, "not: needs a text"),
         ({"text": "boats", "threshold": "nan"}, 400, "from -1 to 1"),
         ({"text": "boats", "top_k": "0"}, 422, "top_k"),
     ],

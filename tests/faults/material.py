@@ -82,8 +82,8 @@ def write_source(folder: Path, images: int = 48) -> None:
     """Generated scenes as PNG files and a list, word vectors, and one large scene."""
     (folder / "images").mkdir(parents=True)
     entries = []
-    for image in generate_demo(images, seed=3, size=48):
-        Image.fromarray(image.pixels).save(folder / "images" / image.filename)
+    for image, pixels in generate_demo(images, seed=3, size=48):
+        Image.fromarray(pixels).save(folder / "images" / image.filename)
         sentences = [{"raw": caption} for caption in image.captions]
         entries.append({"filename": image.filename, "split": image.split, "sentences": sentences})
     (folder / "dataset.json").write_text(json.dumps({"images": entries}))

@@ -99,7 +99,7 @@ TEXT_ONLY = {
     "a vocabulary that is text": (put("vocabulary", value="river"), ("damaged",)),
     "no words in its vocabulary": (put("vocabulary", "words", value=...), ("words",)),
     "words that are text": (put("vocabulary", "words", value="abcd"), ("lists",)),
-    "words that are numbers": (put("vocabulary", "words", value=[1, 2, 3, "<unk>"]), ("1 is no word",)),
+    "words that are numbers": (put("vocabulary", "words", value=[1, 2, 3, "<unk>"]), ("1 is not a word",)),
     "a word twice": (put("vocabulary", "words", value=["a", "a", "b", "<unk>"]), ("twice",)),
     "fewer counts than words": (put("vocabulary", "counts", value=[1]), ("counts",)),
     "more words than word vectors": (

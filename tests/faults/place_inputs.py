@@ -316,7 +316,7 @@ SERVE_CASES = [
     requested("the picture of a row that is not there", "/image/99", answers(400, "99")),
     requested("a picture that is gone", "/image/0", answers(400, "river_0.png")),
     requested("a picture of another size", "/image/0?size=huge", answers(422, "size")),
-    requested("an upload's picture that is not there", "/upload/none", answers(400, "not here")),
+    requested("an upload's picture that is not there", "/upload/none", answers(400, "no longer kept")),
     requested("an address that is not there", "/api/none", answers(404)),
     requested("a page with a number in words", "/?text=a&top_k=many", answers(422, "top_k")),
     requested("a page about what is not there", "/?text=a&scene=moon", answers(400, "moon")),

@@ -40,8 +40,8 @@ from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddin
 from swancli.store.hdf5 import FEATURES, TILES, create_store
 from swancli.store.made_by import MadeBy
 from swancli.store.parts import Part, read_part, read_part_vectors, write_part
+from swancli.train.config import resumed_config
 from swancli.train.features import Features
-from swancli.train.run import resumed_config
 from swancli.vocab.vocabulary import (
     UNKNOWN,
     Vocabulary,

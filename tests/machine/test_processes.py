@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from swancli.cli import app
 from swancli.errors import SwanError
 from swancli.machine import processes
-from swancli.machine.processes import ALONE, Processes, first_to_tell, joined, launched
+from swancli.machine.processes import ALONE, Processes, first_to_report, joined, launched
 
 
 def set_launch(monkeypatch, rank, count, port, attempt=0):
@@ -65,7 +65,7 @@ def test_what_one_process_says_first_all_agree_on():
 def test_of_the_errors_of_an_attempt_one_is_told(monkeypatch):
     launcher = torch.distributed.TCPStore("localhost", 0, is_master=True)
     told = [
-        first_to_tell()
+        first_to_report()
         for rank, attempt in ((1, 0), (0, 0), (1, 0), (0, 1))
         if set_launch(monkeypatch, rank, 2, launcher.port, attempt)
     ]
@@ -114,8 +114,8 @@ def test_launcher_that_is_gone_is_told(monkeypatch):
     monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
     monkeypatch.setattr(processes, "TELLING", timedelta(seconds=1))
     set_launch(monkeypatch, rank=1, count=2, port=1)
-    assert first_to_tell()
-    with pytest.raises(SwanError, match="nobody answers at localhost:1"), joined(torch.device("cpu")):
+    assert first_to_report()
+    with pytest.raises(SwanError, match="there is no answer at localhost:1"), joined(torch.device("cpu")):
         pass
 
 
@@ -123,4 +123,4 @@ def test_variables_that_are_no_launch_are_told(monkeypatch):
     set_launch(monkeypatch, rank="x", count=2, port=1)
     with pytest.raises(SwanError, match="RANK=x, WORLD_SIZE=2"):
         launched()
-    assert first_to_tell()
+    assert first_to_report()

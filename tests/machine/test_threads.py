@@ -58,7 +58,7 @@ def test_reading_ahead_stops_with_its_reader():
             made.append(1)
             yield 1
 
-    items = read_ahead(endless(), depth=2)
+    items = read_ahead(endless())
     next(items)
     items.close()
     assert len(made) <= 5

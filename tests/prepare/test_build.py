@@ -115,7 +115,7 @@ def test_all_absent_images_are_told_at_once(source):
         (source / "images" / f"port_{row}.png").unlink()
     assert prepare_problem(source) == (
         f"{source / 'images'}: 2 of 4 images are missing: 2 port_<number>.png (first port_1.png)\n"
-        "say where they are, --images DIR, or leave them out, --missing skip"
+        "give their folder: --images DIR; or leave them out, --missing skip"
     )
 
 
@@ -273,7 +273,7 @@ def test_demo_is_written_as_any_other_data_set(tmp_path):
 def test_source_may_be_left_out_for_the_demo_alone(tmp_path):
     with pytest.raises(SwanError, match="--dataset ucm: no source given"):
         prepare_dataset(PrepareSettings("ucm"), tmp_path / "dataset.h5")
-    with pytest.raises(SwanError, match="brings its own splits"):
+    with pytest.raises(SwanError, match="has its own splits"):
         prepare_dataset(PrepareSettings("demo", split="random"), tmp_path / "dataset.h5")
 
 
@@ -303,10 +303,10 @@ def test_captions_that_are_off_by_one_are_warned_of(tmp_path):
     folder = tmp_path / "source"
     (folder / "images").mkdir(parents=True)
     images = list(generate_demo(36, seed=1, size=16))
-    for image in images:
-        Image.fromarray(image.pixels).save(folder / "images" / image.filename)
-    captions = [caption for image in images for caption in image.captions]
-    (folder / "train_filename.txt").write_text("\n".join(image.filename for image in images))
+    for entry, pixels in images:
+        Image.fromarray(pixels).save(folder / "images" / entry.filename)
+    captions = [caption for entry, _ in images for caption in entry.captions]
+    (folder / "train_filename.txt").write_text("\n".join(entry.filename for entry, _ in images))
     (folder / "train_caps.txt").write_text("\n".join(captions))
     assert prepare(folder)[0].warnings == ()
     (folder / "train_caps.txt").write_text("\n".join(captions[1:] + captions[:1]))

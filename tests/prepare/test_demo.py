@@ -8,8 +8,13 @@ from swancli.prepare.demo import COLOURS, NUMBERS, PLACES, SCENES, SPLIT_PATTERN
 
 
 @pytest.fixture(scope="module")
-def images():
-    return list(generate_demo())
+def demo():
+    return list(generate_demo(1200, seed=0, size=128))
+
+
+@pytest.fixture(scope="module")
+def images(demo):
+    return [image for image, _ in demo]
 
 
 def attributes(image):
@@ -35,27 +40,22 @@ def blobs(pixels, colour):
     return sum(size > 40 for size in sizes), x.mean() / pixels.shape[1], y.mean() / pixels.shape[0]
 
 
-def test_default_holds_1200_images_of_128_by_128_pixels(images):
-    assert len(images) == len({image.filename for image in images}) == 1200
-    assert {(image.pixels.shape, image.pixels.dtype) for image in images} == {
-        ((128, 128, 3), np.dtype(np.uint8))
-    }
-
-
-def test_size_is_the_side_of_an_image():
-    assert next(generate_demo(1, size=64)).pixels.shape == (64, 64, 3)
+def test_images_have_names_of_their_own_and_the_side_that_was_asked_for(demo):
+    assert len(demo) == len({image.filename for image, _ in demo}) == 1200
+    assert {(pixels.shape, pixels.dtype) for _, pixels in demo} == {((128, 128, 3), np.dtype(np.uint8))}
 
 
 def test_same_seed_gives_the_same_images():
-    for one, other in zip(generate_demo(36, seed=5), generate_demo(24, seed=5), strict=False):
-        assert np.array_equal(one.pixels, other.pixels)
-        assert (one.filename, one.split, one.captions) == (other.filename, other.split, other.captions)
+    longer, shorter = (generate_demo(count, seed=5, size=64) for count in (36, 24))
+    for (one, pixels), (other, same) in zip(longer, shorter, strict=False):
+        assert np.array_equal(pixels, same)
+        assert one == other
 
 
 def test_another_seed_gives_other_images():
-    pairs = list(zip(generate_demo(24, seed=0), generate_demo(24, seed=1), strict=True))
-    assert not any(np.array_equal(one.pixels, other.pixels) for one, other in pairs)
-    assert sum(one.captions != other.captions for one, other in pairs) > 20
+    pairs = list(zip(*(generate_demo(24, seed, size=64) for seed in (0, 1)), strict=True))
+    assert not any(np.array_equal(pixels, others) for (_, pixels), (_, others) in pairs)
+    assert sum(one.captions != other.captions for (one, _), (other, _) in pairs) > 20
 
 
 def test_every_split_has_every_scene_equally_often(images):
@@ -68,7 +68,7 @@ def test_every_split_has_every_scene_equally_often(images):
 
 
 def test_a_small_set_has_every_scene_in_every_split():
-    found = {(image.split, image.scene) for image in generate_demo(48)}
+    found = {(image.split, image.scene) for image, _ in generate_demo(48, seed=0, size=16)}
     assert len(found) == len(set(SPLIT_PATTERN)) * len(SCENES)
 
 
@@ -103,13 +103,13 @@ def test_attributes_are_balanced(images):
 
 
 @pytest.mark.parametrize("colour", ["red", "purple"])  # nothing but the objects has these colours
-def test_pictures_show_the_number_and_place_that_captions_name(images, colour):
+def test_pictures_show_the_number_and_place_that_captions_name(demo, colour):
     words = {word: number for number, word in NUMBERS.items()}
-    shown = [image for image in images[:240] if attributes(image)[1] == colour]
-    assert len({image.scene for image in shown}) == len(SCENES)
-    for image in shown:
+    shown = [(image, pixels) for image, pixels in demo[:240] if attributes(image)[1] == colour]
+    assert len({image.scene for image, _ in shown}) == len(SCENES)
+    for image, pixels in shown:
         number, _, place = attributes(image)
-        count, x, y = blobs(image.pixels, colour)
+        count, x, y = blobs(pixels, colour)
         assert count == words[number], image.filename
         for coordinate, side in zip((x, y), PLACES[place], strict=True):
             assert coordinate == pytest.approx(0.5 + 0.225 * side, abs=0.06), image.filename

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from swancli.prepare.demo import generate_demo
-from swancli.prepare.entries import Entry
 from swancli.prepare.misplaced import LEAST, described_images, misplaced_captions
 from swancli.prepare.sources import read_source
 from swancli.store.catalogue import Catalogue
@@ -28,7 +27,7 @@ def by_images(entries, images):
 
 @pytest.fixture(scope="module")
 def demo():
-    return [Entry(i.filename, i.captions, i.split, i.scene) for i in generate_demo(120, seed=3, size=16)]
+    return [entry for entry, _ in generate_demo(120, seed=3, size=16)]
 
 
 def check_all(entries):

@@ -83,15 +83,15 @@ def test_split_names_are_brought_to_train_val_test(tmp_path, spelled, split):
     ("broken", "said"),
     [
         (image(captions=["a", "  "]), "images[1].sentences[1].raw is empty (filename 1.jpg)"),
-        (image(split="holdout"), "images[1].split is 'holdout', no known split"),
+        (image(split="holdout"), "images[1].split is 'holdout', not a known split"),
         (image(filename="/etc/1.jpg"), "images[1].filename leads out of the folder of images: /etc/1.jpg"),
         (image(filename="a/../../1.jpg"), "images[1].filename leads out"),
         (image(filename="..\\1.jpg"), "images[1].filename leads out"),
         (image(filename="C:\\1.jpg"), "images[1].filename leads out"),
         (image(filename=""), "images[1].filename is empty"),
         (image(filename=7), "images[1].filename is not text but int"),
-        (image(filename="a\0b.jpg"), "images[1].filename holds characters that are no text"),
-        (image(captions=["\ud800"]), "images[1].sentences[0].raw holds characters that are no text"),
+        (image(filename="a\0b.jpg"), "images[1].filename contains characters that are not text"),
+        (image(captions=["\ud800"]), "images[1].sentences[0].raw contains characters that are not text"),
         (image(filename="0.jpg"), "images[1]: 0.jpg is listed twice, first at"),
         ({"filename": "1.jpg"}, "images[1] has no key 'sentences'"),
         ({"sentences": []}, "images[1] has no key 'filename'"),
@@ -236,7 +236,7 @@ def test_precomp_image_in_two_splits_is_refused(tmp_path):
 
 def test_precomp_needs_both_lists(tmp_path):
     write(tmp_path / "train_caps.txt", "a\n")
-    assert f"{tmp_path / 'train_filename.txt'}: no such file, but train_caps.txt is there" in read_problem(
+    assert f"{tmp_path / 'train_filename.txt'}: no such file, but train_caps.txt exists" in read_problem(
         tmp_path
     )
 
@@ -336,7 +336,7 @@ def test_damaged_parquet_is_named(tmp_path):
         ("filename,caption\n\n1.png,a\n,b\n", "row 4: filename is empty"),
         (
             "filename,caption,split\n1.png,a,train\n1.png,b,holdout\n",
-            "row 3: split is 'holdout', no known split",
+            "row 3: split is 'holdout', not a known split",
         ),
         ("filename,caption,split\n1.png,a,train\n1.png,b,test\n", "row 3: split of 1.png is test, but train"),
         ("filename,caption\n1.png,a road, a house\n", "rows have more values than the header"),

@@ -18,7 +18,7 @@ def entries(scenes, split=None):
 
 
 def assign(listed, rule, fraction=0.2, seed=0):
-    return assign_splits(listed, rule, fraction, np.random.default_rng(seed))
+    return [entry.split for entry in assign_splits(listed, rule, fraction, np.random.default_rng(seed))]
 
 
 def test_given_keeps_the_source_and_leaves_images_without_captions_alone():
@@ -150,7 +150,7 @@ def test_images_that_train_are_found_in_another_split_by_name_and_by_pixels():
     assert overlap(catalogue, list("123456"), "val") == ""
     assert overlap(catalogue, list("123452"), "test") == (
         "1 of 3 images of test have the name or the pixels of a training image (first c, as c); "
-        "recall on them says little of new images"
+        "recall on them says little about new images"
     )
     told = overlap(catalogue, list("123255"), "test", of="embedding")
     assert told.startswith(

@@ -5,8 +5,9 @@ import pytest
 
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
-from swancli.train.loop import TrainSettings, Watch
-from swancli.train.run import RunConfig, train_run
+from swancli.train.config import RunConfig, TrainSettings
+from swancli.train.loop import Watch
+from swancli.train.run import train_run
 from swancli.vocab.vocabulary import count_words, write_vocabulary
 from swancli.workspace import Workspace
 

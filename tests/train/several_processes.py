@@ -27,8 +27,9 @@ from swancli.model.swan import Swan
 from swancli.store.dataset import Dataset
 from swancli.train import loop
 from swancli.train.batches import Batch, draw_views, load_batches, number_wordings, pair_batches
+from swancli.train.config import TrainSettings
 from swancli.train.distributed import pair_encoder
-from swancli.train.loop import TrainSettings, _train_step
+from swancli.train.loop import _train_step
 from swancli.train.nan_guard import StepWatch
 from swancli.vocab.vocabulary import read_vocabulary
 from swancli.workspace import Workspace
@@ -117,7 +118,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     Dropout.forward = lambda part, values: values
-    loop.save_checkpoint = loop._tensorboard = lambda *ignored: None  # which take the most time
+    loop.save_checkpoint = loop.tensorboard_writer = lambda *ignored: None  # which take the most time
     torch.manual_seed(0)
     on_each_count(folder, {f"frozen{SINGLE}": Swan(CASES["frozen"][0])})
     torch.set_default_dtype(torch.float64)

@@ -14,8 +14,9 @@ from swancli.errors import SwanError
 from swancli.evaluate.report import evaluate_checkpoint, evaluate_group
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.encoder import Encoder
+from swancli.train.config import PUBLISHED_PAIRS, TrainSettings
 from swancli.train.group import plan_runs, resumed_runs, train_runs
-from swancli.train.loop import PUBLISHED_PAIRS, TrainSettings, Watch
+from swancli.train.loop import Watch
 
 NO_CLOCK = ["pairs_per_second", "seconds"]
 
@@ -172,7 +173,11 @@ def test_variants_and_folds_together_give_a_run_for_each(plan):
 
 @pytest.mark.parametrize(
     ("variants", "message"),
-    [(["gru"], "gru"), (["full", "full"], "full comes twice"), (["vmsf+sfgs", "sfgs+vmsf"], "comes twice")],
+    [
+        (["gru"], "gru"),
+        (["full", "full"], "full is given twice"),
+        (["vmsf+sfgs", "sfgs+vmsf"], "is given twice"),
+    ],
 )
 def test_list_that_makes_no_sense_is_refused_before_anything_is_written(workspace, plan, variants, message):
     with pytest.raises(SwanError, match=message):

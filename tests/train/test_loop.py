@@ -16,8 +16,8 @@ from swancli.model.swan import Swan
 from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
 from swancli.train import loop
-from swancli.train.loop import TrainSettings, Watch, rate_share
-from swancli.train.run import resumed_config
+from swancli.train.config import TrainSettings, resumed_config
+from swancli.train.loop import Watch, rate_share
 from swancli.vocab.vocabulary import count_words, write_vocabulary
 
 NO_CLOCK = ["pairs_per_second", "seconds"]
@@ -254,7 +254,7 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
     explode = TrainSettings(epochs=2, batch_size=8, captions_per_image=1, lr=1e30, schedule="step")
     with pytest.raises(SwanError) as told:
         run_training("a", training=explode)
-    assert "validation: embeddings are not numbers" in told.value.problem
+    assert "validation: embeddings contain NaN or infinity" in told.value.problem
     assert "no checkpoint is written yet" in told.value.mend
     assert not workspace.run("tiny", "a").last.exists()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from swancli.train.nan_guard import Step, UnsoundStepError, check_steps, gradient_norm, stopped
+from swancli.train.nan_guard import Step, UnsoundStepError, check_steps, gradient_norm, step_error
 
 NAN, INF = float("nan"), float("inf")
 
@@ -31,7 +31,7 @@ def test_one_gradient_that_is_no_number_makes_the_norm_none():
 
 
 def test_what_is_told_names_each_image_once():
-    told = stopped("a: epoch 2", step(7, norm=INF), ["a.png", "b.png", "a.png"], "lower --lr")
+    told = step_error("a: epoch 2", step(7, norm=INF), ["a.png", "b.png", "a.png"], "lower --lr")
     assert told.problem == (
         "a: epoch 2: the gradients are not finite at step 7 (gradient norm inf); its images: a.png, b.png"
     )

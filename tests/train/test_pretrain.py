@@ -70,7 +70,7 @@ def test_test_images_have_no_part_in_it(trained, workspace):
 def test_one_scene_cannot_be_told_apart(trained, workspace):
     with h5py.File(workspace.dataset("tiny"), "r+") as file:
         file["images/scene"][:] = 0
-    with pytest.raises(SwanError, match="of 1 scenes"):
+    with pytest.raises(SwanError, match="training images have 1 scenes"):
         trained()
     assert not (workspace.root / "backbone.pt").exists()
 

@@ -9,8 +9,7 @@ import torch
 from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
 from swancli.store.dataset import Dataset
-from swancli.train.loop import TrainSettings
-from swancli.train.run import new_config, resumed_config
+from swancli.train.config import TrainSettings, new_config, resumed_config
 from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json, write_vocabulary
 from swancli.vocab.word_vectors import WordVectors
 
@@ -162,7 +161,7 @@ def test_shape_of_the_checkpoint_is_taken_over_unless_given(workspace, run_train
 
 def test_model_that_the_checkpoint_does_not_fit_is_refused(run_training):
     best = run_training("source", epochs=1).best
-    with pytest.raises(SwanError, match=r"--init-from .* no weights for") as error:
+    with pytest.raises(SwanError, match=r"--init-from .*: it lacks 78 weights") as error:
         run_training("next", embed_dim=24, init_from=str(best))
     assert "--embed-dim" in error.value.mend
 

@@ -87,7 +87,7 @@ def test_later_attempt_takes_up_the_run_of_an_earlier_one_under_the_name_it_had(
         raise SystemExit(1)
 
     with monkeypatch.context() as losing:
-        losing.setattr(loop, "_write_metrics", lost)  # after epoch 1 and its `last.pt`
+        losing.setattr(loop, "write_metrics", lost)  # after epoch 1 and its `last.pt`
         assert attempt(0).returncode == 1
     assert attempt(1).returncode == 0
     (run,) = (workspace.root / "tiny" / "runs").iterdir()

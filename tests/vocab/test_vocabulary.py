@@ -13,9 +13,9 @@ from swancli.vocab.vocabulary import (
     UNKNOWN,
     Vocabulary,
     count_words,
+    english_stop_words,
     export_json,
     read_vocabulary,
-    stop_words,
     tokenize,
     write_vocabulary,
 )
@@ -61,15 +61,15 @@ def test_no_text_is_too_odd_to_tokenize(text):
 
 
 def test_stop_words_are_the_179_of_nltk():
-    assert len(stop_words()) == 179
-    assert {"a", "the", "don't", "wouldn't", "ourselves"} <= stop_words()
+    assert len(english_stop_words()) == 179
+    assert {"a", "the", "don't", "wouldn't", "ourselves"} <= english_stop_words()
 
 
 def test_stop_words_hold_all_that_the_published_vocabularies_drop():
     path = SHARED / "parity" / "stop_words.txt"
     if not path.is_file():
         pytest.skip("the reference values are not beside this repository")
-    assert set(path.read_text(encoding="utf-8").split()) <= stop_words()
+    assert set(path.read_text(encoding="utf-8").split()) <= english_stop_words()
 
 
 # ---------------------------------------------------------------------------------------------------------

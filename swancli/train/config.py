@@ -1,0 +1,256 @@
+"""Run settings: from the options of `swan train` to a `RunConfig`, and back from its JSON form.
+
+swan train --dataset ucm --run first        # writes runs/first/config.json
+swan train --resume --run first             # reads it
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from swancli.errors import SwanError
+from swancli.model.checkpoint import load_checkpoint
+from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
+from swancli.prepare.splits import Fold
+from swancli.store.text import read_json
+from swancli.train.features import Features
+from swancli.workspace import Run
+
+# Section 4.1 and the published options file.
+PAPER_RATE = 2e-4
+MARGIN = 0.2
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a run is trained; written to its `config.json` beside the model's settings.
+
+    backbone_rate: factor on the learning rate for a backbone that is not frozen.
+    schedule: "step", the paper's, or "cosine", whose first epoch is a warm-up (see `schedule`).
+    clip_norm: largest norm of all gradients together; larger ones are scaled down to it. 0 turns this off.
+    own_captions_only: other captions of the same image count as negatives, as in the published code.
+    hide_rare_words: rare words are replaced by the unknown word at random; the published code never does so.
+    compiled: the backbone runs through torch.compile.
+    """
+
+    epochs: int = 30
+    batch_size: int = 100
+    captions_per_image: int = 5
+    lr: float = 1e-3
+    backbone_rate: float = 1.0
+    schedule: str = "cosine"
+    loss: str = "sum"
+    margin: float = MARGIN
+    clip_norm: float = 0.0
+    own_captions_only: bool = False
+    hide_rare_words: bool = True
+    augmentation: str = "overhead"
+    precision: str = "fp32"
+    compiled: bool = False
+    seed: int = 0
+
+
+# The allowed values of the settings that are words.
+CHOICES = {
+    "schedule": ("step", "cosine"),
+    "loss": ("sum", "hardest"),
+    "augmentation": ("paper", "overhead", "none"),
+    "precision": ("fp32", "bf16"),
+}
+# How the published code pairs images and captions. Belongs to the variant, whatever the recipe.
+PUBLISHED_PAIRS = {"own_captions_only": True, "hide_rare_words": False}
+# Defaults of `--variant published`: section 4.1 and the published README.
+PUBLISHED_RECIPE = {
+    "backbone": "resnet50",
+    "image_size": 256,
+    "embed_dim": 512,
+    "freeze": True,
+    "epochs": 50,
+    "batch_size": 100,
+    "captions_per_image": 1,
+    "lr": PAPER_RATE,
+    "backbone_rate": 1.0,
+    "schedule": "step",
+    "loss": "sum",
+    "margin": MARGIN,
+    "clip_norm": 0.0,
+    "augmentation": "paper",
+    **PUBLISHED_PAIRS,
+}
+# Options that default to those of the checkpoint a run starts from.
+SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
+# Defaults that depend on the backbone's starting weights. From random weights the backbone takes most of the
+# time, so captions share its passes, and it learns as fast as the heads. From trained weights an epoch gains
+# more from a pass, and another view, for each caption (README, the recipe).
+FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
+FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
+# Options that default to those the features were made with.
+FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole configuration of a run, as stored in its `config.json`.
+
+    vocab: path of the vocabulary. weights: path of the backbone's starting weights, "" for random ones.
+    init_from: path of the checkpoint to start from, "" for none. features: identity of the features that the
+    heads are trained on, "" to run the backbone. fold: how train and val are drawn, None for the data set's
+    own splits. group: name of the group the run belongs to, "" for none. The rest is as in `ModelSettings`
+    and `TrainSettings`.
+    """
+
+    dataset: str
+    vocab: str
+    weights: str
+    backbone: str
+    image_size: int
+    embed_dim: int
+    frozen: bool
+    training: TrainSettings
+    init_from: str = ""
+    features: str = ""
+    variant: str = "repaired"
+    without: tuple[str, ...] = ()
+    fold: Fold | None = None
+    group: str = ""
+
+
+def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
+    """The configuration that the options of `swan train` ask for.
+
+    An option that the user did not set comes from the features, else from the checkpoint to start from, else
+    from the published recipe when the variant is published.
+
+    Args:
+        options: by name, as in `RunConfig` and `TrainSettings`, and `freeze` (None: frozen when there are
+            weights). Paths, also that of `features`, are text. None for what depends on the backbone's
+            starting weights: see `FROM_RANDOM_WEIGHTS` and `FROM_TRAINED_WEIGHTS`.
+        given: names of the options that the user set.
+
+    Raises:
+        SwanError: options contradict each other, the checkpoint to start from does not exist, or it needs a
+            vocabulary.
+    """
+    options = dict(options)
+    if options["init_from"]:
+        vocab = Path(options["vocab"]) if "vocab" in given else None
+        shape = load_checkpoint(Path(options["init_from"]), vocab, spare=True).model.settings
+        options |= {name: getattr(shape, name) for name in SHAPE if name not in given}
+        given = given | set(SHAPE)
+        if options["freeze"] is None:
+            options["freeze"] = shape.frozen
+    if options["variant"] == "published":
+        options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
+    if options["features"]:
+        with Features(Path(options["features"])) as features:
+            made_with = asdict(features.settings)
+            options["features"] = features.identity
+        if options["init_from"]:
+            made_with["weights"] = ""
+        options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in given}
+        if "freeze" not in given:
+            options["freeze"] = True
+    trained = options["weights"] or options["init_from"]
+    start = FROM_TRAINED_WEIGHTS if trained else FROM_RANDOM_WEIGHTS
+    options |= {name: value for name, value in start.items() if options[name] is None}
+    options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
+    frozen = bool(options["weights"]) if options["freeze"] is None else options["freeze"]
+    if frozen and "backbone_rate" in given:
+        raise SwanError("--backbone-rate has no effect: the backbone is frozen", "add --fine-tune")
+    training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
+    return RunConfig(
+        **{field.name: options[field.name] for field in fields(RunConfig) if field.name in options},
+        frozen=frozen,
+        training=TrainSettings(**training),
+    )
+
+
+def config_from(content: dict[str, Any], source: Path, epochs: int | None = None) -> RunConfig:
+    """A configuration from its JSON form.
+
+    Args:
+        content: as in `config.json`, without `created_by`.
+        source: the file it was read from.
+        epochs: replaces the configured number of epochs when given.
+
+    Raises:
+        SwanError: it is not a configuration, or its schedule depends on the number of epochs.
+    """
+    try:
+        config = RunConfig(
+            **content
+            | {
+                "training": TrainSettings(**content["training"]),
+                "without": tuple(content["without"]),
+                "fold": Fold(**content["fold"]) if content["fold"] else None,
+            }
+        )
+        _check_values(config)
+    except (ValueError, KeyError, TypeError, AttributeError, SwanError) as error:
+        reason = error.problem if isinstance(error, SwanError) else error
+        raise SwanError(f"{source}: not a run's configuration ({reason})", "start a new run") from error
+    if epochs in (None, config.training.epochs):
+        return config
+    if config.training.schedule == "cosine":
+        raise SwanError(
+            f"{source}: its cosine schedule ends after {config.training.epochs} epochs, not {epochs}",
+            "leave --epochs out, or start a new run from it: --init-from RUN",
+        )
+    return replace(config, training=replace(config.training, epochs=epochs))
+
+
+def _check_values(config: RunConfig) -> None:
+    for settings in (config, config.training, *([config.fold] if config.fold else [])):
+        _check_types(settings)
+    for name, least in {"epochs": 1, "batch_size": 2, "captions_per_image": 1}.items():
+        if getattr(config.training, name) < least:
+            raise ValueError(f"{name} is {getattr(config.training, name)}, less than {least}")
+    for name, known in CHOICES.items():
+        if getattr(config.training, name) not in known:
+            raise ValueError(f"{name} is {getattr(config.training, name)!r}, not one of {', '.join(known)}")
+    model_settings(config, words=1)  # raises for an impossible model
+
+
+def _check_types(settings: Any) -> None:
+    """Raises, naming the key, when a dataclass holds a value of another type than declared."""
+    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        kind = kinds.get(field.type)
+        if kind and (not isinstance(value, kind) or (isinstance(value, bool) and field.type != "bool")):
+            raise TypeError(f"{field.name} is {value!r}, not {field.type}")
+        if field.type == "float" and not math.isfinite(value):
+            raise ValueError(f"{field.name} is {value}")
+
+
+def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
+    """The configuration of an existing run.
+
+    Args:
+        run: whose `config.json` is read.
+        epochs: replaces the configured number of epochs when given.
+
+    Raises:
+        SwanError: `config.json` cannot be read, or its schedule depends on the number of epochs.
+    """
+    content = read_json(run.config, "start a new run")
+    if not isinstance(content, dict) or "created_by" not in content:
+        raise SwanError(f"{run.config}: not a run's configuration (no key 'created_by')", "start a new run")
+    del content["created_by"]
+    return config_from(content, run.config, epochs)
+
+
+def model_settings(config: RunConfig, words: int) -> ModelSettings:
+    """The shape of a run's model, for a vocabulary of `words` words."""
+    return ModelSettings(
+        words=PUBLISHED_WORDS if config.variant == "published" else words,  # item 10
+        backbone=config.backbone,
+        image_size=config.image_size,
+        embed_dim=config.embed_dim,
+        frozen=config.frozen,
+        variant=config.variant,
+        without=config.without,
+    )

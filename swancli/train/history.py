@@ -1,0 +1,61 @@
+"""The history of a run: one row per epoch, in `metrics.csv` and as TensorBoard events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from swancli.evaluate.metrics import Scores
+from swancli.store.atomic import atomic_path
+from swancli.workspace import Run
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The result of one epoch.
+
+    loss: mean over its pairs. scores: on the validation split. seconds: training and validation. best:
+    whether mR is the highest so far.
+    """
+
+    epoch: int
+    loss: float
+    pairs_per_second: float
+    seconds: float
+    scores: Scores
+    best: bool
+
+
+def metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
+    """One row of `metrics.csv`: recalls and mR in percent; lr is that of the heads at the last step."""
+    row = {"epoch": report.epoch, "lr": lr, "loss": report.loss}
+    for name, direction in (("i2t", report.scores.image_to_text), ("t2i", report.scores.text_to_image)):
+        row |= {f"{name}_R@{k}": value for k, value in direction.recall.items()}
+        row |= {f"{name}_median_rank": direction.median_rank, f"{name}_mean_rank": direction.mean_rank}
+    row |= {"mR": report.scores.mean_recall, "pairs_per_second": report.pairs_per_second}
+    return row | {"seconds": report.seconds}
+
+
+def write_metrics(run: Run, history: list[dict[str, Any]]) -> None:
+    """Writes `metrics.csv`."""
+    with atomic_path(run.metrics) as temporary:
+        pd.DataFrame(history).to_csv(temporary, index=False)
+
+
+def tensorboard_writer(run: Run, first_epoch: int) -> Any | None:
+    """A writer of TensorBoard events if tensorboard is installed; drops events from `first_epoch` on."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run.folder), purge_step=first_epoch)
+
+
+def add_events(events: Any | None, row: dict[str, Any]) -> None:
+    """Adds one row of the history to the events, if they are written."""
+    if events:
+        for name, value in row.items():
+            events.add_scalar(name, value, row["epoch"])
+        events.flush()
