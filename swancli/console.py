@@ -76,14 +76,14 @@ class Boundary(TyperGroup):
             return super().invoke(ctx)
         except SwanError as error:
             if _tells():
-                _show_error(error.problem, error.mend)
+                _show_error(error.problem, error.hint)
             raise Exit(2) from error
         except BrokenPipeError:
             # The reader of a pipe has gone (`| head -1`); nothing is left to say to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(0) from None
         except OSError as error:
-            # A full disk, a folder that may not be written: the user's to mend.
+            # A full disk, a folder that may not be written: the user's to fix.
             where = f"{error.filename}: " if error.filename else ""
             _show_error(f"{where}{error.strerror or error}", "")
             raise Exit(2) from error
@@ -98,10 +98,10 @@ def _tells() -> bool:
     return first_to_report()
 
 
-def _show_error(problem: str, mend: str) -> None:
+def _show_error(problem: str, hint: str) -> None:
     console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold red]error:[/] {escape(problem)}")
-    for line in mend.splitlines():
+    for line in hint.splitlines():
         console.print(f"  {escape(line)}")
 
 

@@ -6,16 +6,16 @@ class SwanError(Exception):
 
     Args:
         problem: what is wrong and where: the file, and the row or key if there is one.
-        mend: what to do about it, as an instruction; shown on the next line.
+        hint: what to do about it, as an instruction; shown on the next line.
     """
 
-    def __init__(self, problem: str, mend: str = "") -> None:
+    def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.problem}\n{self.mend}" if self.mend else self.problem
+        return f"{self.problem}\n{self.hint}" if self.hint else self.problem
 
 
 class ImageError(SwanError):

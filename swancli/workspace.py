@@ -149,8 +149,8 @@ class Workspace:
             return Run(found.parent)
         which = f"run {name!r}" if name else "finished run"
         where = self.root / dataset if dataset else self.root
-        mend = f"train one: swan train --dataset {dataset or 'NAME'}"
-        raise SwanError(f"{where}: no {which} there", mend)
+        hint = f"train one: swan train --dataset {dataset or 'NAME'}"
+        raise SwanError(f"{where}: no {which} there", hint)
 
     def has_run(self, name: str, dataset: str | None = None) -> bool:
         """Whether a run or a group of that name exists, finished or not."""

@@ -57,14 +57,14 @@ def test_names_that_are_no_folder_names_are_refused(workspace, name):
 
 
 def test_empty_root_says_what_to_do(tmp_path):
-    for find, mend in (
+    for find, hint in (
         ("find_run", "swan train"),
         ("newest_dataset", "swan prepare"),
         ("find_embeddings", "swan embed"),
     ):
         with pytest.raises(SwanError) as caught:
             getattr(Workspace(tmp_path), find)()
-        assert mend in caught.value.mend
+        assert hint in caught.value.hint
 
 
 def write_group(workspace, name, fold, age):

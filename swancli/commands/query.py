@@ -311,7 +311,7 @@ def _print_answer(answer: Answer, as_json: bool, searched: str, lenient: bool = 
     if answer.error:
         problem = f"query {answer.question!r}: {answer.error.problem}"
         if not lenient:
-            raise SwanError(problem, answer.error.mend)
+            raise SwanError(problem, answer.error.hint)
         warn(problem)  # and print one answer per line, so that answers and lines stay side by side
     if answer.unknown:
         warn(f"words that the model does not know: {', '.join(answer.unknown)}")

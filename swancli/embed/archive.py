@@ -119,8 +119,8 @@ def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.nda
 def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, Picture]:
     """Raises the error instead, unless `missing` is "skip"."""
     if missing == "error":
-        mend = f"{error.mend or 'mend it'}; or pass over it: --missing skip"
-        raise ImageError(error.problem, mend) from None
+        hint = f"{error.hint or 'hint it'}; or pass over it: --missing skip"
+        raise ImageError(error.problem, hint) from None
     return None, replace(picture, reason=error.problem)
 
 

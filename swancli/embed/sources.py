@@ -326,7 +326,7 @@ def _tar_picture(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: str) ->
         data = archive.extractfile(member).read()
     except SwanError as error:
         return SourceFile(
-            f"{tar}/{member.name}", None, partial(_raise, ImageError(error.problem, error.mend))
+            f"{tar}/{member.name}", None, partial(_raise, ImageError(error.problem, error.hint))
         )
     return SourceFile(name, scene_in_name(name), lambda: data)
 

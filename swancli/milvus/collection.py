@@ -129,8 +129,8 @@ def connected(address: Address) -> Iterator[MilvusClient]:
     except (MilvusException, grpc.RpcError) as error:
         if address.is_lite:
             raise _not_opened_error(address) from error
-        mend = "is it up, is the address right, and the user, the password and the database?"
-        raise SwanError(f"{address}: cannot be reached ({reason_of(error)})", mend) from error
+        hint = "is it up, is the address right, and the user, the password and the database?"
+        raise SwanError(f"{address}: cannot be reached ({reason_of(error)})", hint) from error
     try:
         yield client
     except (MilvusException, grpc.RpcError) as error:

@@ -131,9 +131,9 @@ class Backbone(nn.Module):
         wrong += [key for key in weights if key not in own]
         if wrong:
             fitting = _network_of(weights)
-            mend = f"it fits --backbone {fitting}" if fitting else "give a ResNet's weights"
+            hint = f"it fits --backbone {fitting}" if fitting else "give a ResNet's weights"
             raise SwanError(
-                f"{path}: not weights of {self.name} ({len(wrong)} differ, first {wrong[0]})", mend
+                f"{path}: not weights of {self.name} ({len(wrong)} differ, first {wrong[0]})", hint
             )
         odd = next((key for key, value in weights.items() if not torch.isfinite(value).all()), None)
         if odd:
@@ -176,8 +176,8 @@ def _convolve_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d, maps: torch.T
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    mend = "give a torchvision state dict, or one under a `model` key"
-    content = read_torch_file(path, mend)
+    hint = "give a torchvision state dict, or one under a `model` key"
+    content = read_torch_file(path, hint)
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -186,7 +186,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(value, torch.Tensor) for value in content.values()
     ):
-        raise SwanError(f"{path}: holds no state dict", mend)
+        raise SwanError(f"{path}: holds no state dict", hint)
     own = {key: value for key, value in content.items() if key.startswith(OWN)}
     return {key.removeprefix(OWN).removeprefix("module."): value for key, value in (own or content).items()}
 

@@ -172,7 +172,7 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
             raise ValueError(f"{len(vocabulary)} words, and word vectors for {model.settings.words}")
         _fill(model, weights)
     except SwanError as error:
-        raise StoreError(f"{path}: {error.problem}", error.mend) from error
+        raise StoreError(f"{path}: {error.problem}", error.hint) from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = repr(error).partition("\\n")[0]
         raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
@@ -194,7 +194,7 @@ def _load_published(
         model = _unfilled(settings, captions_only)
         _fill(model, weights)
     except SwanError as error:
-        raise StoreError(f"{path}: {error.problem}", error.mend) from error
+        raise StoreError(f"{path}: {error.problem}", error.hint) from error
     except (TypeError, ValueError, RuntimeError) as error:
         reason = repr(error).partition("\\n")[0]
         raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error

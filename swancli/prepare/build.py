@@ -195,13 +195,13 @@ def _find_files(
             found.append((entry, path))
         progress("looking for images", done, len(entries))
     folder = f"{source.images}{'' if source.images.is_dir() else ' (no such folder)'}"
-    for skipped, what, mend in (
+    for skipped, what, hint in (
         (absent, "are missing", "give their folder: --images DIR"),
         (outside, "lie outside of it, by links or by name", LEADS_OUT_HINT),
     ):
         if skipped and (missing == "error" or not found):
             problem = f"{folder}: {len(skipped)} of {len(entries)} images {what}: {_describe(skipped)}"
-            raise SwanError(problem, mend + ("; or leave them out, --missing skip" if found else ""))
+            raise SwanError(problem, hint + ("; or leave them out, --missing skip" if found else ""))
     return found, absent + outside
 
 
@@ -265,8 +265,8 @@ def _read_rows(
         elif settings.missing == "skip":
             skipped.append((entry.filename, row.problem.removeprefix(f"{path}: ").partition(" (")[0]))
         else:
-            mend = "leave unreadable images out: --missing skip"
-            raise SwanError(row.problem, f"{row.mend}; or {mend}" if row.mend else mend)
+            hint = "leave unreadable images out: --missing skip"
+            raise SwanError(row.problem, f"{row.hint}; or {hint}" if row.hint else hint)
         progress("reading images", done, len(found))
 
 

@@ -330,8 +330,8 @@ async def _body(request: Request) -> bytes:
 class RefusedError(SwanError):
     """A request that is answered with an HTTP status of its own."""
 
-    def __init__(self, status: int, problem: str, mend: str = "") -> None:
-        super().__init__(problem, mend)
+    def __init__(self, status: int, problem: str, hint: str = "") -> None:
+        super().__init__(problem, hint)
         self.status = status
 
 
@@ -387,7 +387,7 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
         if isinstance(error, StoreError):  # names a file of this machine
             LOG.error("%s", error)
             return JSONResponse({"error": "the embeddings are damaged"}, 500)
-        problem = f"{error.problem}; {error.mend}" if error.mend else error.problem
+        problem = f"{error.problem}; {error.hint}" if error.hint else error.problem
         return JSONResponse({"error": problem}, getattr(error, "status", 400))
 
     @app.exception_handler(HTTPException)
@@ -460,8 +460,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
-        mend = "choose another --host or --port; --port 0 takes a free one"
-        raise SwanError(f"--host {host} --port {port}: {error}", mend) from error
+        hint = "choose another --host or --port; --port 0 takes a free one"
+        raise SwanError(f"--host {host} --port {port}: {error}", hint) from error
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:

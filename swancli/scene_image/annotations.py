@@ -78,10 +78,10 @@ def read_annotations(
         SwanError: the file is absent or not such a list, or a scene is not there.
     """
     path, images = Path(path), Path(images) if images else None
-    mend = 'give a JSON list of {"jpg_name", "caption", "points": [[[x, y], ...], ...]}'
-    entries = read_json(path, mend)
+    hint = 'give a JSON list of {"jpg_name", "caption", "points": [[[x, y], ...], ...]}'
+    entries = read_json(path, hint)
     if not isinstance(entries, list) or not entries:
-        raise SwanError(f"{path}: not a list of annotations, or an empty one", mend)
+        raise SwanError(f"{path}: not a list of annotations, or an empty one", hint)
     annotations = []
     for number, entry in enumerate(entries, start=1):
         try:
@@ -95,7 +95,7 @@ def read_annotations(
             ):
                 raise ValueError("a polygon has fewer than three points, or one that is no number")
         except (KeyError, TypeError, ValueError) as error:
-            raise SwanError(f"{path}: annotation {number} is not one ({error!r})", mend) from error
+            raise SwanError(f"{path}: annotation {number} is not one ({error!r})", hint) from error
         if not tokenize(caption):
             raise SwanError(f"{path}: annotation {number} has no word in its caption {caption!r}")
         folder = images or path.parent

@@ -156,7 +156,7 @@ class SceneSearcher:
         """
         if not question.has_words:
             error = no_words_error()
-            raise SwanError(f"query {str(question)!r}: {error.problem}", error.mend)
+            raise SwanError(f"query {str(question)!r}: {error.problem}", error.hint)
         vectors = question_vectors(self.encoder, [question])
         unknown = question.unknown(self.encoder.checkpoint.vocabulary)
         return self._answer(str(question), unknown, vectors, top_k, threshold)

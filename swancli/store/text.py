@@ -50,22 +50,22 @@ def decode_text(data: bytes, name: str) -> str:
     return text
 
 
-def read_json(path: str | PathLike[str], mend: str) -> Any:
+def read_json(path: str | PathLike[str], hint: str) -> Any:
     """What a JSON file holds.
 
     Raises:
-        SwanError: as `read_text`, or it is no JSON; names line and column, and says `mend`.
+        SwanError: as `read_text`, or it is no JSON; names line and column, and gives `hint`.
     """
     text = read_text(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"{path}: not valid JSON at line {error.lineno}, column {error.colno}"
-        raise SwanError(f"{place} ({error.msg})", mend) from error
+        raise SwanError(f"{place} ({error.msg})", hint) from error
     except RecursionError as error:
-        raise SwanError(f"{path}: JSON nested too deeply", mend) from error
+        raise SwanError(f"{path}: JSON nested too deeply", hint) from error
     except ValueError as error:  # a number of more digits than Python reads
-        raise SwanError(f"{path}: not valid JSON (a number of too many digits)", mend) from error
+        raise SwanError(f"{path}: not valid JSON (a number of too many digits)", hint) from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -39,7 +39,7 @@ class Unread:
         pass
 
 
-def read_torch_file(path: str | PathLike[str], mend: str, *, in_part: bool = False) -> Any:
+def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = False) -> Any:
     """The content of a torch file, on the CPU: tensors and plain values; `Unread` for every other object.
 
     torch's own restricted unpickler reads it (`weights_only=True`).
@@ -48,17 +48,17 @@ def read_torch_file(path: str | PathLike[str], mend: str, *, in_part: bool = Fal
         in_part: few of its tensors are wanted; each is read when it is used, where the format allows it.
 
     Raises:
-        StoreError: the file is absent, damaged, or holds more than that unpickler takes; with `mend`.
+        StoreError: the file is absent, damaged, or holds more than that unpickler takes; with `hint`.
     """
     path = Path(path)
     if not path.is_file():
-        raise StoreError(f"{path}: no such file", mend)
+        raise StoreError(f"{path}: no such file", hint)
     try:
         with safe_globals([(Unread, name) for name in foreign_names(path)]):
             mapped = in_part and is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
-        raise StoreError(f"{path}: cannot be loaded safely ({_reason(error)})", mend) from error
+        raise StoreError(f"{path}: cannot be loaded safely ({_reason(error)})", hint) from error
 
 
 def foreign_names(path: Path) -> list[str]:

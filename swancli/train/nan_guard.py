@@ -81,16 +81,16 @@ class StepWatch:
             self._unread.clear()
 
 
-def step_error(where: str, step: Step, names: Iterable[str], mend: str) -> SwanError:
+def step_error(where: str, step: Step, names: Iterable[str], hint: str) -> SwanError:
     """The error for a step that is not finite.
 
     Args:
         where: run and epoch.
         step: the first one that is not finite.
         names: files of its batch's images.
-        mend: which checkpoint is good, and what to do.
+        hint: which checkpoint is good, and what to do.
     """
     loss, norm = float(step.loss), float(step.norm)
     what = "gradients are not finite" if np.isfinite(loss) else f"loss is {loss}"
     shown = f"{where}: the {what} at step {step.number} (gradient norm {norm:.3g}); its images: "
-    return SwanError(shown + ", ".join(dict.fromkeys(names)), mend)
+    return SwanError(shown + ", ".join(dict.fromkeys(names)), hint)

@@ -169,8 +169,8 @@ def _train_epoch(
             sound.see(Step(step, batch, loss.detach(), gradient_norm(model)))
         except UnsoundStepError as unsound:
             files = dataset.catalogue.filename[unsound.step.images]
-            mend = "nothing was written; start again with a lower --lr"
-            raise step_error(f"{dataset.path}: epoch {epoch}", unsound.step, files, mend) from None
+            hint = "nothing was written; start again with a lower --lr"
+            raise step_error(f"{dataset.path}: epoch {epoch}", unsound.step, files, hint) from None
         optimizer.step()
         total += loss.detach()
         progress("steps", done, steps * settings.epochs)

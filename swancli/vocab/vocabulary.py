@@ -232,7 +232,7 @@ def read_vocabulary(path: str | PathLike[str]) -> Vocabulary:
             raise SwanError(f"tokenizer {tokenizer!r}; this swan knows {TOKENIZER!r}", MAKE_AGAIN)
         return Vocabulary.from_plain(plain)
     except SwanError as error:
-        raise SwanError(f"{path}: {error.problem}", error.mend) from error
+        raise SwanError(f"{path}: {error.problem}", error.hint) from error
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -252,11 +252,11 @@ def _layout(words: Sequence[str]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Vocabulary:
     """Reads the published layout, which has no counts and no stop-word rule; the words show the rule."""
-    mend = 'it needs {"word2idx": {word: 1 to V}, "idx2word": {"1": word, ...}, "idx": V + 1}'
-    layout = read_json(path, mend)
+    hint = 'it needs {"word2idx": {word: 1 to V}, "idx2word": {"1": word, ...}, "idx": V + 1}'
+    layout = read_json(path, hint)
     problem = _json_problem(layout)
     if problem:
-        raise SwanError(f"{path}: {problem}", mend)
+        raise SwanError(f"{path}: {problem}", hint)
     words = tuple(sorted(layout["word2idx"], key=layout["word2idx"].get))
     rule = "drop" if english_stop_words().isdisjoint(words) else "keep"
     return Vocabulary(words, (0,) * len(words), min_count=0, stop_words=rule, dataset="")

@@ -1,4 +1,4 @@
-"""The user's mistakes: exit code 2, a line that names the file and the mend, and nothing half-written."""
+"""The user's mistakes: exit code 2, a line that names the file and a hint, and nothing half-written."""
 
 import json
 import shutil

@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_left_out_and_listed_by_its_shard_and_by_the_last
     source = made_source([3, 2, 2], broken=[(0, 1), 1])
     with pytest.raises(ImageError, match=r"0\.tar/1\.png: not an image") as told:
         embed(checkpoint, archive_of_source(source, 2), tmp_path / "one.h5")
-    assert "--missing skip" in told.value.mend
+    assert "--missing skip" in told.value.hint
     assert not any(tmp_path.iterdir())
     archive = archive_of_source(source, 2, missing="skip")
     whole = embed(checkpoint, archive, tmp_path / "one.h5")

@@ -162,8 +162,8 @@ def test_link_that_leads_out_of_the_folder_is_refused_or_left_out(vocabulary, tm
 
     with pytest.raises(ImageError, match=r"secret\.png: leads out of the folder") as told:
         embed("error")
-    assert "cp -rL" in told.value.mend
-    assert "--missing skip" in told.value.mend
+    assert "cp -rL" in told.value.hint
+    assert "--missing skip" in told.value.hint
     assert {path.name for path in tmp_path.iterdir()} == {"best.pt", "images", "secret.png"}
     outcome = embed("skip")
     assert outcome.embeddings.catalogue.filename.tolist() == ["own.png", "same.png"]

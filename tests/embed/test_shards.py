@@ -74,7 +74,7 @@ def test_shards_agree_on_one_manifest_and_a_different_one_is_told(tmp_path):
     assert json.loads(one.manifest.read_text())["pieces"] == [[0, 512], [512, 600]]
     with pytest.raises(SwanError, match="begun with another checkpoint, --batch-size 32\n") as caught:
         other.agree({**MANIFEST, "checkpoint_sha256": "1" * 64, "batch_size": 64}, replace=True)
-    assert "--output" in caught.value.mend
+    assert "--output" in caught.value.hint
 
 
 def test_embeddings_have_one_identity_however_many_shards_they_are_made_in():

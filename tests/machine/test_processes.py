@@ -47,7 +47,7 @@ def test_process_alone_has_all_and_agrees_with_itself():
 
 def test_error_of_a_process_alone_is_raised_as_it_is():
     def fail():
-        raise SwanError("wrong", "mend it")
+        raise SwanError("wrong", "fix it")
 
     with pytest.raises(SwanError, match="wrong"):
         ALONE.by_first(fail)

@@ -103,8 +103,8 @@ def test_other_addresses_are_refused_without_showing_the_password(text, tmp_path
         parse_address(text, tmp_path)
     assert "secret" not in str(refused.value)
     assert (
-        "HOST:PORT" in refused.value.mend
-        or "collection" in refused.value.problem + refused.value.mend
+        "HOST:PORT" in refused.value.hint
+        or "collection" in refused.value.problem + refused.value.hint
         or ("tls" in refused.value.problem)
     )
 
@@ -161,7 +161,7 @@ def test_upload_that_fails_says_how_far_it_came_and_goes_on_from_there(address, 
     monkeypatch.setattr(MilvusClient, "upsert", failing)
     with pytest.raises(SwanError, match=r"20 of 45 images there \(the connection is lost\)") as failed:
         upload(path, address)
-    assert failed.value.mend == f"go on from there: swan embed --embeddings {path} --to '{address}'"
+    assert failed.value.hint == f"go on from there: swan embed --embeddings {path} --to '{address}'"
     told = []
     assert upload(path, address, lambda *progress: told.append(progress)) == Upload(25, 0, 20, 45)
     assert len(upserts) == 3 + 3  # the first two batches were passed over
@@ -180,7 +180,7 @@ def test_vectors_of_another_checkpoint_or_width_are_refused(width, of, said, dat
     upload(write(tmp_path / "a.h5", unit(2, 8)), address)
     with pytest.raises(SwanError, match=said) as refused:
         upload(write(tmp_path / "b.h5", unit(2, width), **of), address)
-    assert "?collection=NAME" in refused.value.mend
+    assert "?collection=NAME" in refused.value.hint
 
 
 def test_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path):
@@ -332,7 +332,7 @@ def test_filters_leave_the_images_that_they_leave_of_a_file(searcher, scope):
 
 
 @pytest.mark.parametrize(
-    ("scope", "said", "mend"),
+    ("scope", "said", "hint"),
     [
         ({"scenes": ("x", "lake")}, "--scene 'lake': no image has it", 'there are: a "quay", back'),
         ({"split": "x"}, "--split x: no image has it", 'there are: say "val", test, train, val'),
@@ -344,11 +344,11 @@ def test_filters_leave_the_images_that_they_leave_of_a_file(searcher, scope):
         ({"top_k": MOST + 1}, "--top-k 16385: Milvus gives 16384 results at most", "fewer"),
     ],
 )
-def test_filters_that_leave_nothing_or_cannot_be_asked_are_refused_by_name(searcher, scope, said, mend):
+def test_filters_that_leave_nothing_or_cannot_be_asked_are_refused_by_name(searcher, scope, said, hint):
     with pytest.raises(SwanError) as refused:
         searcher.ranking(Scope(**scope))
     assert refused.value.problem.startswith(said)
-    assert mend in refused.value.mend
+    assert hint in refused.value.hint
 
 
 def test_rows_of_hits_are_those_of_their_names(searcher):
@@ -392,7 +392,7 @@ def test_checkpoint_is_the_collections_own_and_no_other(tiny_model, address, tmp
     for option in ({}, {"checkpoint": other}):
         with pytest.raises(SwanError) as refused:
             open_of(address, tmp_path, **option).__enter__()
-        assert "--checkpoint FILE" in refused.value.mend
+        assert "--checkpoint FILE" in refused.value.hint
     hashes = [file_sha256(path)[:12] for path in (tiny_model, other)]
     assert f"gone.pt ({hashes[0]}), than {other} ({hashes[1]})" in refused.value.problem
 

@@ -196,7 +196,7 @@ def test_item_5_one_or_two_words_alone_are_refused_in_a_line(words):
     tokens = torch.arange(1, words + 1)[None]
     with pytest.raises(SwanError, match=r"item 5") as error:
         tower(tokens, torch.tensor([words]))
-    assert "at least three words" in error.value.mend
+    assert "at least three words" in error.value.hint
     beside_longer = torch.tensor([[4, 5, 0], [1, 2, 3]])
     assert tower(beside_longer, torch.tensor([2, 3])).isfinite().all()
     repaired = TextTower(20, 32).eval()

@@ -161,7 +161,7 @@ def test_weights_of_another_network_name_the_one_they_fit(tmp_path):
     torch.save(get_model("resnet34", weights=None).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(SwanError, match="not weights of resnet18") as caught:
         Backbone("resnet18", frozen=True).load_weights(tmp_path / "weights.pth")
-    assert "--backbone resnet34" in caught.value.mend
+    assert "--backbone resnet34" in caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", None])

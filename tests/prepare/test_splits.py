@@ -29,7 +29,7 @@ def test_given_keeps_the_source_and_leaves_images_without_captions_alone():
 def test_given_without_splits_says_how_to_draw_them():
     with pytest.raises(SwanError, match="2 of 2 captioned images have no split, first 0") as caught:
         assign(entries("ab"), "given")
-    assert "--split random" in caught.value.mend
+    assert "--split random" in caught.value.hint
 
 
 def test_given_refuses_a_list_that_is_only_partly_divided():

@@ -194,8 +194,8 @@ def test_index_of_other_embeddings_is_refused(folder, tmp_path):
     shutil.copy(folder / "hnsw" / "embeddings.index", tmp_path)
     with pytest.raises(SwanError, match="made for other embeddings") as caught:
         open_index(path, open_embeddings(path))
-    assert f"swan embed --index hnsw --embeddings {path}" in caught.value.mend
-    assert "--exact" in caught.value.mend
+    assert f"swan embed --index hnsw --embeddings {path}" in caught.value.hint
+    assert "--exact" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", PROPOSED)
@@ -218,14 +218,14 @@ def test_index_of_other_embeddings_is_refused(folder, tmp_path):
         (lambda file: file.attrs.__delitem__("complete"), "not complete"),
     ],
 )
-def test_damaged_index_is_the_users_to_mend(folder, tmp_path, kind, damage, problem):
+def test_damaged_index_is_the_users_to_fix(folder, tmp_path, kind, damage, problem):
     shutil.copytree(folder / kind, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "embeddings.h5"
     with h5py.File(index_path(path), "r+") as file:
         damage(file)
     with pytest.raises(StoreError, match=problem) as caught:
         open_index(path, open_embeddings(path))
-    assert "--exact" in caught.value.mend
+    assert "--exact" in caught.value.hint
 
 
 def test_links_that_lead_out_of_the_index_are_refused(folder, tmp_path):
@@ -298,8 +298,8 @@ def test_without_faiss_the_extra_is_named(folder, tmp_path, monkeypatch):
     for attempt in (lambda: open_index(path, open_embeddings(path)), lambda: build_index(path, "flat")):
         with pytest.raises(SwanError, match="needs faiss") as caught:
             attempt()
-        assert "swancli[search]" in caught.value.mend
-        assert "--exact" in caught.value.mend
+        assert "swancli[search]" in caught.value.hint
+        assert "--exact" in caught.value.hint
 
 
 def test_failed_building_leaves_the_index_that_stood(tmp_path, monkeypatch):

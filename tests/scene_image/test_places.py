@@ -109,7 +109,7 @@ def test_box_that_ends_at_the_antimeridian_stays_whole():
 def test_system_that_cannot_be_brought_to_wgs84_is_refused(crs, transform):
     with pytest.raises(SwanError, match="WGS84") as refused:
         place_boxes(Frame(100, 200, crs, transform), BOX)
-    assert re.search("gdal", refused.value.mend)
+    assert re.search("gdal", refused.value.hint)
     assert len(refused.value.problem) < 250
 
 

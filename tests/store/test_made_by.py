@@ -38,4 +38,4 @@ def test_another_checkpoint_or_width_is_refused_with_both_named(other, said):
     with pytest.raises(StoreError, match=r"a\.h5: ") as refused:
         OWN.check(other, "a.h5", "make it again")
     assert said in refused.value.problem
-    assert refused.value.mend == "make it again"
+    assert refused.value.hint == "make it again"

@@ -70,10 +70,10 @@ def test_features_past_the_cap_are_refused_with_the_views_that_fit(dataset, tmp_
     most = 13 * SETTINGS.view_bytes() / 1e9  # two views of five images, and two plain ones: 12
     with pytest.raises(SwanError, match="3 views of 5 images") as refused:
         features_cost(dataset, SETTINGS, tmp_path / "features.h5", most)
-    assert "--views 2" in refused.value.mend
+    assert "--views 2" in refused.value.hint
     with pytest.raises(SwanError) as refused:
         features_cost(dataset, SETTINGS, tmp_path / "features.h5", most / 3)
-    assert "--max-gb" in refused.value.mend
+    assert "--max-gb" in refused.value.hint
 
 
 def test_every_training_image_has_its_views_and_every_validation_image_one(features):

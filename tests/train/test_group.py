@@ -213,7 +213,7 @@ def test_group_with_an_untrained_run_says_how_to_go_on(workspace, plan):
     runs = plan("cv", folds=2, epochs=1)
     with pytest.raises(SwanError, match="cv-fold1: not trained yet") as error:
         evaluate_group(workspace, workspace.find_group("cv"))
-    assert "--resume --run cv" in error.value.mend
+    assert "--resume --run cv" in error.value.hint
     assert runs.grouped
 
 

@@ -232,8 +232,8 @@ def test_loss_that_is_no_number_stops_with_its_step_files_and_the_last_good_chec
     names = told.value.problem.partition("its images: ")[2].split(", ")
     assert names
     assert set(names) <= {"red_0.png", "green_1.png", "blue_2.png", "white_3.png"}
-    assert f"the last good checkpoint is {run.last}" in told.value.mend
-    assert "--init-from" in told.value.mend
+    assert f"the last good checkpoint is {run.last}" in told.value.hint
+    assert "--init-from" in told.value.hint
     assert load_checkpoint(run.last).origin["epoch"] == 1
     assert all(value.isfinite().all() for value in weights_of(run.last).values())
     assert len(pd.read_csv(run.metrics)) == 1
@@ -246,7 +246,7 @@ def test_loss_that_is_no_number_at_once_says_that_there_is_no_checkpoint(
     watch.poisoned = True
     with pytest.raises(SwanError, match="at step 1 ") as told:
         run_training("a", epochs=1, watch=watch)
-    assert told.value.mend.startswith("no checkpoint is written yet")
+    assert told.value.hint.startswith("no checkpoint is written yet")
     assert not workspace.run("tiny", "a").last.exists()
 
 
@@ -255,7 +255,7 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
     with pytest.raises(SwanError) as told:
         run_training("a", training=explode)
     assert "validation: embeddings contain NaN or infinity" in told.value.problem
-    assert "no checkpoint is written yet" in told.value.mend
+    assert "no checkpoint is written yet" in told.value.hint
     assert not workspace.run("tiny", "a").last.exists()
 
 

@@ -88,5 +88,5 @@ def test_images_without_captions_or_validation_serve_too(trained, workspace):
 def test_loss_that_is_no_number_stops_with_its_step_and_writes_nothing(trained, workspace):
     with pytest.raises(SwanError, match=r"epoch 1: the .* at step \d .*; its images: \w+_\d\.png") as told:
         trained(lr=1e30, epochs=2)
-    assert told.value.mend.startswith("nothing was written")
+    assert told.value.hint.startswith("nothing was written")
     assert not (workspace.root / "backbone.pt").exists()

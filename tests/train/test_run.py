@@ -163,7 +163,7 @@ def test_model_that_the_checkpoint_does_not_fit_is_refused(run_training):
     best = run_training("source", epochs=1).best
     with pytest.raises(SwanError, match=r"--init-from .*: it lacks 78 weights") as error:
         run_training("next", embed_dim=24, init_from=str(best))
-    assert "--embed-dim" in error.value.mend
+    assert "--embed-dim" in error.value.hint
 
 
 def test_parts_may_be_left_out_of_a_model_that_starts_from_a_whole_one(run_training):

@@ -103,7 +103,7 @@ def test_unknown_words_get_the_index_of_unk(vocabulary):
 def test_no_word_left_is_an_error(captions):
     with pytest.raises(SwanError, match=r"ucm: no word occurs 2 times") as error:
         count_words(captions, min_count=2, stop_words="keep", dataset="ucm")
-    assert "--min-count" in error.value.mend
+    assert "--min-count" in error.value.hint
 
 
 def test_an_unknown_stop_word_rule_is_an_error():
@@ -228,7 +228,7 @@ def test_a_wrong_json_names_its_file_and_key(tmp_path, text, names):
         read_vocabulary(path)
     assert "words.json" in error.value.problem
     assert names in error.value.problem
-    assert error.value.mend
+    assert error.value.hint
 
 
 def test_an_absent_file_is_named(tmp_path):

@@ -80,7 +80,7 @@ def test_vectors_of_another_width_are_refused_at_the_first_line(tmp_path, width)
     path = write(tmp_path / "g.txt", row("the", 1, width))
     with pytest.raises(SwanError, match=rf"g\.txt, line 1: .* {width} after") as error:
         read(path, "road")
-    assert "300-dimensional" in error.value.mend
+    assert "300-dimensional" in error.value.hint
 
 
 @pytest.mark.parametrize("line", ["road 1 2 3", "road " + " ".join(["x"] * 300), row("road", float("nan"))])
