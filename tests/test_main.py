@@ -10,8 +10,10 @@ import time
 import pytest
 
 RUNNING = """
-import sys, threading
+import signal, sys, threading
 import swancli.__main__, swancli.cli
+
+signal.signal(signal.SIGINT, signal.{handler})  # whatever the tests were started with
 
 def command():
 {body}
@@ -22,13 +24,12 @@ swancli.__main__.main()
 SECONDS = 2.0  # from the interrupt to the end
 
 
-def start(body, disposition=signal.SIG_DFL, **options):
-    """Starts the executable with a body in place of its commands; SIGINT has a disposition at its start."""
-    code = RUNNING.format(body=textwrap.indent(textwrap.dedent(body), "    "))
+def start(body, handler="default_int_handler", **options):
+    """Starts the executable with a body in place of its commands, and a handler of SIGINT."""
+    code = RUNNING.format(handler=handler, body=textwrap.indent(textwrap.dedent(body), "    "))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        preexec_fn=lambda: signal.signal(signal.SIGINT, disposition),
         text=True,
         **(pipes | options),
     )
@@ -143,7 +144,7 @@ def test_interrupt_does_not_wait_for_the_reader_of_a_full_pipe():
 
 def test_ignored_interrupt_stays_ignored():
     """As in the background of a shell without job control."""
-    process = start("print('ready', flush=True); print(input())", disposition=signal.SIG_IGN)
+    process = start("print('ready', flush=True); print(input())", handler="SIG_IGN")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate("done\n", timeout=30) == ("done\n", "")
