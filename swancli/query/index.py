@@ -212,11 +212,11 @@ def _measured_recall(
     Captions if there are any: they are what people ask with, and lie apart from the images. Images with equal
     scores count as equal.
     """
-    asked = "captions" if len(embeddings.caption) else "images"
-    source = embeddings.caption if len(embeddings.caption) else embeddings.image
+    captions, images = embeddings.caption, embeddings.image
+    asked, source = ("captions", captions) if len(captions) else ("images", images)
     chosen = np.random.default_rng(0).permutation(len(source))[:QUESTIONS]
     questions = mapped(source)[np.sort(chosen)]
-    exact = StreamedRanking(embeddings.image, np.arange(len(embeddings.image)), CPU)
+    exact = StreamedRanking(images, np.arange(len(images)), CPU)
     recalls = []
     for (_, found), (_, best) in zip(
         asking.best(questions, MEASURED_AT), exact.best(questions, MEASURED_AT), strict=True
@@ -275,11 +275,8 @@ class IndexRanking(StreamedRanking):
         description: str = "",
     ) -> None:
         super().__init__(embedding, np.arange(len(embedding)), device)
-        self._kind = kind
-        self._index = index
-        self._rows = rows
-        self._starts = starts
-        self._description = description
+        self._kind, self._index, self._description = kind, index, description
+        self._rows, self._starts = rows, starts
 
     def searched(self, top_k: int) -> str:
         return self._kind if top_k <= MOST_RESULTS else super().searched(top_k)

@@ -113,17 +113,14 @@ class Searcher(BaseSearcher):
     def _table(self, answer: Answer) -> pd.DataFrame:
         import pandas as pd
 
-        folder = Path(self.embeddings.pictures) if self.embeddings.pictures else None
-        known = folder is not None and folder.is_dir()
+        folder = Path(self.embeddings.pictures)
+        known = self.embeddings.pictures and folder.is_dir()
+        paths = [
+            str(folder / hit.filename) if known and hit.filename else hit.filename for hit in answer.hits
+        ]
         rows = [
-            {
-                "rank": hit.rank,
-                "score": hit.score,
-                "path": str(folder / hit.filename) if known and hit.filename else hit.filename,
-                "scene": hit.scene,
-                "caption": next(iter(hit.captions), None),
-            }
-            for hit in answer.hits
+            (hit.rank, hit.score, path, hit.scene, next(iter(hit.captions), None))
+            for hit, path in zip(answer.hits, paths, strict=True)
         ]
         return pd.DataFrame(rows, columns=["rank", "score", "path", "scene", "caption"])
 

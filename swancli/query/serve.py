@@ -164,9 +164,8 @@ class Service:
             raise SwanError("not: needs a text", "give text too")
         with self._asking:
             if asked.text:
-                (answer,) = self.searcher.ask_texts(
-                    [Question(tuple(asked.text), tuple(asked.without))], scope
-                )
+                question = Question(tuple(asked.text), tuple(asked.without))
+                (answer,) = self.searcher.ask_texts([question], scope)
             elif asked.image:
                 upload = self.upload(asked.image)
                 answer = self.searcher.ask_vector(upload.vector, upload.name, scope)
@@ -360,8 +359,7 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        wrong = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
-        problem = "; ".join(wrong)
+        problem = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
         if request.url.path == "/":
             return HTMLResponse(service.page(SearchRequest(), None, problem), 422)
         return JSONResponse({"error": problem}, 422)
