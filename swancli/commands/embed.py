@@ -271,7 +271,7 @@ def _upload(path: Path, address: Address, display: Display) -> None:
         "uploaded",
         new=uploaded.new,
         changed=uploaded.changed,
-        unchanged=uploaded.stood,
+        unchanged=uploaded.unchanged,
         images_there_now=uploaded.total,
         vector_database=address,
     )

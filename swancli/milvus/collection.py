@@ -1,4 +1,4 @@
-"""A collection of Milvus: its address, the connection to it, and what it says of its vectors."""
+"""Milvus collections: their addresses, connections to them, and the record of who made their vectors."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 FORMAT, VERSION = "swan-collection", 1
-CARD = "swan"  # the collection's property that says what it is; Lite keeps no description
-TOKEN = "SWAN_MILVUS_TOKEN"  # environment variable: user:password, or a cloud's key
+CARD = "swan"  # property of a collection that records what made it; Lite keeps no description
+TOKEN = "SWAN_MILVUS_TOKEN"  # environment variable: user:password, or the key of a cloud
 FORMS = (
     "give milvus:// (milvus.db under the root), milvus://FILE.db, milvus:///FOLDER/FILE.db, or "
-    "milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE]; each with ?collection=NAME, a cluster's with ?tls=true"
+    "milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE]; append ?collection=NAME, or for a cluster ?tls=true"
 )
 CLUSTER = re.compile(r"(?:(?P<token>.+)@)?(?P<host>[\w.-]+):(?P<port>\d{1,5})/?(?P<database>\w*)")
-LITE_HAS = {"LOCK", "collections", "databases"}  # in the folder that a database of Milvus Lite is
+LITE_HAS = {"LOCK", "collections", "databases"}  # entries of the folder of a Milvus Lite database
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 OTHER_COLLECTION = "name another: ?collection=NAME"
-TO_CONNECT, TO_ANSWER = 5, 60  # seconds that a cluster is waited for
+TO_CONNECT, TO_ANSWER = 5, 60  # seconds to wait for a cluster
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a collection is. uri: the path of a Lite database, which ends in .db, or http://HOST:PORT.
+    """Where a collection is. As text, for messages, it does not contain the token.
 
-    Its text is for people, and holds no token.
+    uri: path of a Lite database, which ends in .db, or http://HOST:PORT.
+    collection: its name.
+    database: its database in a cluster; "" for the default one.
+    token: user:password, or a key; "" for none.
     """
 
     uri: str
@@ -48,7 +51,7 @@ class Address:
 
     @property
     def is_lite(self) -> bool:
-        """Whether it is a database of Milvus Lite, embedded in this process."""
+        """Whether the database is Milvus Lite, which runs in this process."""
         return self.uri.endswith(".db")
 
     def __str__(self) -> str:
@@ -59,42 +62,45 @@ class Address:
 
 
 def parse_address(text: str, root: str | PathLike[str]) -> Address:
-    """The address that a text of one of `FORMS` stands for.
+    """Parses an address in one of `FORMS`.
 
     Args:
-        root: the folder that milvus:// alone has its database in.
+        text: the address.
+        root: folder of the database of milvus:// alone.
 
     Raises:
-        SwanError: it is of no such form; its password, and options that it cannot have, are not shown.
+        SwanError: it is none of these forms; the message shows no password and no unknown options.
     """
-    shown = re.sub(r"//.*@", "//***@", text.partition("?")[0])
-    scheme, slashes, rest = text.partition("://")
-    place, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    collection, tls = options.pop("collection", "swan"), options.pop("tls", "false")
+    start, _, query = text.partition("?")
+    shown = re.sub(r"//.*@", "//***@", start)
+    options = {"collection": "swan", "tls": "false", **dict(parse_qsl(query, keep_blank_values=True))}
+    collection, tls = options["collection"], options["tls"]
+    place = start.removeprefix("milvus://")
     cluster = CLUSTER.fullmatch(place)
     if cluster and int(cluster["port"]) > 65_535:
         raise SwanError(f"{shown}: there is no port {cluster['port']}", FORMS)
     lite = not cluster and "@" not in place and (not place or place.endswith(".db"))
-    if f"{scheme}{slashes}" != "milvus://" or options or not (cluster or lite) or (lite and tls != "false"):
-        raise SwanError(f"{shown}: no address of a vector database", FORMS)
+    understood = start.startswith("milvus://") and len(options) == 2
+    if not understood or not (cluster or lite) or (lite and tls != "false"):
+        raise SwanError(f"{shown}: not an address of a vector database", FORMS)
     if not NAME.fullmatch(collection):
-        problem = f"{shown}?collection={collection}: no name of a collection"
+        problem = f"{shown}?collection={collection}: not a name for a collection"
         raise SwanError(problem, "letters, digits and _ only, a letter or _ first")
     if tls not in ("true", "false"):
         raise SwanError(f"{shown}?tls={tls}: neither true nor false", "give tls=true, or leave it out")
     if lite:
-        path = Path(place).expanduser() if place else Path(root) / "milvus.db"
-        return Address(str(path), collection)
-    protocol = "https" if tls == "true" else "http"
+        return Address(str(Path(place).expanduser() if place else Path(root) / "milvus.db"), collection)
     token = unquote(cluster["token"]) if cluster["token"] else os.environ.get(TOKEN, "")
-    return Address(
-        f"{protocol}://{cluster['host']}:{cluster['port']}", collection, cluster["database"], token
-    )
+    uri = f"{'https' if tls == 'true' else 'http'}://{cluster['host']}:{cluster['port']}"
+    return Address(uri, collection, cluster["database"], token)
 
 
 def load_pymilvus() -> None:
-    """Raises SwanError where the extra `milvus` is not installed; silences what it logs beside its errors."""
+    """Imports pymilvus and silences its log, which repeats its errors.
+
+    Raises:
+        SwanError: the extra `milvus` is not installed.
+    """
     try:
         import milvus_lite  # noqa: F401
         import pymilvus  # noqa: F401
@@ -108,7 +114,7 @@ def load_pymilvus() -> None:
 
 @contextmanager
 def connected(address: Address) -> Iterator[MilvusClient]:
-    """A connection. What comes of Milvus inside it is told as a `SwanError`.
+    """A connection to a database; errors of Milvus in its body become a `SwanError`.
 
     Raises:
         SwanError: the database cannot be opened or reached, or a request failed.
@@ -117,19 +123,18 @@ def connected(address: Address) -> Iterator[MilvusClient]:
     import grpc
     from pymilvus import MilvusClient, MilvusException
 
+    options = {"token": address.token, "db_name": address.database, "timeout": TO_CONNECT}
+    if address.is_lite:
+        _refuse_other_folder(Path(address.uri))
+        Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
+        # Lite listens on loopback; a proxy set in the environment would lead elsewhere.
+        options = {"grpc_options": {"grpc.enable_http_proxy": 0}}
     try:
-        if address.is_lite:
-            _refuse_other_folder(Path(address.uri))
-            Path(address.uri).parent.mkdir(parents=True, exist_ok=True)
-            # It is reached through loopback, which a proxy of the environment would lead elsewhere.
-            client = MilvusClient(address.uri, grpc_options={"grpc.enable_http_proxy": 0})
-        else:
-            options = {"token": address.token, "db_name": address.database, "timeout": TO_CONNECT}
-            client = MilvusClient(address.uri, **options)
+        client = MilvusClient(address.uri, **options)
     except (MilvusException, grpc.RpcError) as error:
         if address.is_lite:
             raise _not_opened_error(address) from error
-        hint = "is it up, is the address right, and the user, the password and the database?"
+        hint = "check that it runs, and the address, the user, the password and the database"
         raise SwanError(f"{address}: cannot be reached ({reason_of(error)})", hint) from error
     try:
         yield client
@@ -142,21 +147,21 @@ def connected(address: Address) -> Iterator[MilvusClient]:
 
 
 def _refuse_other_folder(path: Path) -> None:
-    """Raises SwanError where a folder holds something else than a database, which Lite would write into."""
+    """Raises SwanError if a folder contains something else; Lite would write into it."""
     entries = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if entries and not entries & LITE_HAS:
-        raise SwanError(f"{path}: a folder that is no database of Milvus Lite", "give another FILE.db")
+        raise SwanError(f"{path}: a folder that is not a Milvus Lite database", "give another FILE.db")
 
 
 def _release(address: Address) -> None:
-    """Ends Lite in this process, which lets others open the database."""
+    """Stops Lite in this process, so that others can open the database."""
     from milvus_lite.server_manager import server_manager_instance
 
     server_manager_instance.release_server(address.uri)
 
 
 def _not_opened_error(address: Address) -> SwanError:
-    """Why a database of Lite cannot be opened; pymilvus keeps that to itself."""
+    """For a Lite database that cannot be opened: the reason, which pymilvus does not report."""
     from milvus_lite import MilvusLite
     from milvus_lite.exceptions import DataDirLockedError
 
@@ -166,37 +171,37 @@ def _not_opened_error(address: Address) -> SwanError:
     except DataDirLockedError:
         return SwanError(
             f"{address.uri}: another program has it open",
-            "wait for its end; Milvus Lite is for one at a time, a cluster for many",
+            "wait until it ends; Milvus Lite serves one program at a time, a cluster many",
         )
     except Exception as error:
-        return SwanError(f"{address.uri}: no database of Milvus Lite ({error})", "give another FILE.db")
+        return SwanError(f"{address.uri}: not a Milvus Lite database ({error})", "give another FILE.db")
     return SwanError(f"{address.uri}: Milvus Lite does not start", "run it again")
 
 
 def reason_of(error: Exception) -> str:
-    """What Milvus says, in a line."""
-    details = error.details() if hasattr(error, "details") else ""  # of gRPC, whose text is a page
+    """The message of a Milvus error, in one line."""
+    details = error.details() if hasattr(error, "details") else ""  # of gRPC, whose text fills a page
     text = details or getattr(error, "message", "") or str(error)
     return " ".join(str(text).split())[:300]
 
 
 def patience(address: Address) -> float | None:
-    """Seconds until a request fails. Lite, in this process, cannot be lost, and may have much to write."""
+    """Seconds until a request fails; None for Lite, which is always there, and may have much to write."""
     return None if address.is_lite else TO_ANSWER
 
 
 def card_text(made_by: MadeBy) -> str:
-    """What a collection keeps of the checkpoint that made its vectors; paths are absolute."""
+    """The record, as JSON, of the checkpoint that made a collection's vectors; paths are absolute."""
     paths = {name: getattr(made_by, name) for name in ("checkpoint", "vocab")}
     paths = {name: path and str(Path(path).resolve()) for name, path in paths.items()}
     return json.dumps({"format": FORMAT, "version": VERSION, **asdict(made_by), **paths})
 
 
 def read_card(client: MilvusClient, address: Address) -> MadeBy | None:
-    """The checkpoint that made the vectors of a collection; None where there is no collection.
+    """The checkpoint that made the vectors of a collection; None if there is no collection.
 
     Raises:
-        SwanError: something else made the collection, or another version of swan.
+        SwanError: another program made the collection, or another version of swan.
     """
     if not client.has_collection(address.collection):
         return None
@@ -212,10 +217,10 @@ def read_card(client: MilvusClient, address: Address) -> MadeBy | None:
 
 
 def check_target(address: Address, made_by: MadeBy) -> None:
-    """Before an hour of encoding: whether vectors of a checkpoint can go to an address.
+    """Checks, before an hour of encoding, that the vectors of a checkpoint can be uploaded to an address.
 
     Raises:
-        SwanError: it cannot be reached, or its collection holds vectors of another checkpoint.
+        SwanError: it cannot be reached, or its collection contains vectors of another checkpoint.
     """
     with connected(address) as client:
         if found := read_card(client, address):
@@ -223,6 +228,6 @@ def check_target(address: Address, made_by: MadeBy) -> None:
 
 
 def count_images(client: MilvusClient, address: Address) -> int:
-    """How many images a collection holds."""
+    """The number of images in a collection."""
     options = {"output_fields": ["count(*)"], "timeout": patience(address)}
     return client.query(address.collection, filter="", **options)[0]["count(*)"]

@@ -1,7 +1,7 @@
-"""Questions to a collection of Milvus: `swan query --from milvus:// "many boats in a harbor"`.
+"""Search of a Milvus collection: `swan query --from milvus:// "many boats in a harbor"`.
 
-Milvus proposes images with their vectors; they are scored and ranked as exact search ranks them. On Milvus
-Lite, which looks at every vector, nothing is missing; a cluster's index may miss some. Letters in shapes:
+Milvus proposes images with their vectors, which are then scored and ranked as in exact search. Milvus Lite
+compares every vector, so no image is missing; the index of a cluster may miss some. Letters in shapes:
 D embedding, Q questions.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -18,42 +18,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.evaluate.match_threshold import MatchThreshold
 from swancli.milvus.collection import Address, connected, count_images, patience, read_card
 from swancli.model.checkpoint import file_sha256, load_maker
 from swancli.model.encoder import Encoder
-from swancli.query.questions import BaseSearcher, Hit, Scope
+from swancli.query.questions import BaseSearcher, Hit, Scope, absent_error, no_image_error
 from swancli.query.ranking import ROUNDING, similarities
-from swancli.store.catalogue import names_in
+from swancli.store.hdf5 import objects
 from swancli.store.made_by import MadeBy
 from swancli.workspace import Workspace, relocated_checkpoint
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-MOST = 16_384  # results of a request that Milvus gives
-SPARE = 10  # results asked for beyond those wanted, since Milvus rounds otherwise than `similarities`
-CELLS = 2**22  # numbers in the vectors of a request's results, at most (but one question's at least)
+MOST = 16_384  # results of one request, at most; Milvus' limit
+SPARE = 10  # results requested beyond those wanted, since Milvus rounds differently from `similarities`
+CELLS = 2**22  # numbers in the vectors of one request's results, at most (but at least one question's)
 
 ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 LIKE = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_", "*": "%", "?": "_"})
 
 
-@dataclass(frozen=True)
-class FoundImage:
-    """An image that a question found, with its score, the cosine similarity."""
-
-    dataset: str
-    filename: str
-    scene: str | None
-    score: float
-
-
 class CollectionRanking:
-    """Searches the images of a collection that a filter leaves.
+    """Searches the images of a collection that pass a filter.
 
-    Attributes:
-        size: how many images the collection holds, whatever the filter.
+    Args:
+        client: the connection.
+        address: of the collection.
+        condition: the filter, as Milvus spells it; "" for all images.
+        size: number of images in the collection, whatever the filter.
     """
 
     def __init__(self, client: MilvusClient, address: Address, condition: str, size: int) -> None:
@@ -61,21 +53,30 @@ class CollectionRanking:
         self._client, self._address, self._condition = client, address, condition
 
     def searched(self, top_k: int) -> str:
-        """What finds so many."""
+        """What finds this many results: Milvus' name for its index."""
         return "milvus-flat" if self._address.is_lite else "milvus-autoindex"
 
     def note(self, top_k: int) -> str:
-        """What people should know of it; "" for nothing."""
+        """What a user should know about the search; "" for nothing."""
         return "" if self._address.is_lite else "its index is Milvus' AUTOINDEX, which may miss some images"
 
-    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[FoundImage]]:
-        """For each question, of float32 (Q, D), the best images; equal scores in the order of file names."""
+    def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[Hit]]:
+        """For each question the images most similar to it; equal scores in the order of file names.
+
+        Args:
+            vectors: float32 (Q, D), L2-normalised.
+            top_k: number of images per question, at most.
+            threshold: the least cosine similarity.
+
+        Returns:
+            Hits without a row (-1) and without captions.
+        """
         limit = min(top_k + SPARE, MOST)
         together = max(1, CELLS // (limit * vectors.shape[1]))
         for start in range(0, len(vectors), together):
             questions = vectors[start : start + together]
-            for question, hits in zip(questions, self._proposed(questions, limit), strict=True):
-                yield self._ranked(question, hits, limit, top_k, threshold)
+            for question, proposed in zip(questions, self._proposed(questions, limit), strict=True):
+                yield self._ranked(question, proposed, limit, top_k, threshold)
 
     def _proposed(self, questions: np.ndarray, limit: int) -> list[list[dict[str, Any]]]:
         return self._client.search(
@@ -88,134 +89,109 @@ class CollectionRanking:
         )
 
     def _ranked(
-        self, question: np.ndarray, hits: list[dict[str, Any]], limit: int, top_k: int, threshold: float
-    ) -> list[FoundImage]:
-        """The best of what is proposed; more is asked for while what is left out may be as good."""
-        if not hits:
+        self, question: np.ndarray, proposed: list[dict[str, Any]], limit: int, top_k: int, threshold: float
+    ) -> list[Hit]:
+        """The best of the proposed images; more are requested while those left out may be as good."""
+        if not proposed:
             return []
         while True:
-            vectors = np.array([hit["entity"]["embedding"] for hit in hits], np.float32)
-            scores = similarities(vectors, question)
+            images = [found["entity"] for found in proposed]
+            scores = similarities(np.array([image["embedding"] for image in images], np.float32), question)
             kept = np.sort(scores)[::-1][:top_k][-1]
-            if len(hits) < limit or limit == MOST or scores.min() < kept - ROUNDING:
+            if len(images) < limit or limit == MOST or scores.min() < kept - ROUNDING:
                 break
             limit = min(2 * limit, MOST)
-            (hits,) = self._proposed(question[None], limit)
-        rows = [hit["entity"] for hit in hits]
-        found = [
-            FoundImage(row["dataset"], row["filename"], row["scene"], float(score))
-            for row, score in zip(rows, scores, strict=True)
+            (proposed,) = self._proposed(question[None], limit)
+        ordered = sorted(
+            zip(scores.tolist(), images, strict=True),
+            key=lambda found: (-found[0], found[1]["filename"], found[1]["dataset"]),
+        )
+        return [
+            Hit(rank, -1, score, image["filename"], image["scene"], (), image["dataset"])
+            for rank, (score, image) in enumerate(ordered[:top_k], start=1)
+            if threshold <= -1 or score >= threshold
         ]
-        found.sort(key=lambda one: (-one.score, one.filename, one.dataset))
-        return [one for one in found[:top_k] if threshold <= -1 or one.score >= threshold]
 
 
 class CollectionSearcher(BaseSearcher):
-    """An open collection with its checkpoint, ready to answer; see `open_collection`.
+    """An open collection and its checkpoint, ready to answer; see `open_collection`.
 
     Args:
-        size: how many images it holds.
+        client: the connection.
+        address: of the collection.
+        size: number of images in it.
+        encoder: of the checkpoint that made its vectors.
 
     Attributes:
-        filename: of each row that its hits name; it grows with the answers.
+        filename: of each `row` in a hit; it grows with the answers.
     """
 
     def __init__(self, client: MilvusClient, address: Address, size: int, encoder: Encoder) -> None:
         super().__init__(encoder)
-        self._size = size
         self.filename: list[str] = []
-        self._client, self._address = client, address
+        self._client, self._address, self._size = client, address, size
         self._rows: dict[tuple[str, str], int] = {}
         self._narrowed = lru_cache(1)(self._new_ranking)
 
     def ranking(self, scope: Scope) -> CollectionRanking:
-        """What finds the best images in a scope.
+        """The search of a scope.
 
         Raises:
-            SwanError: the scope leaves none, or cannot be asked of Milvus.
+            SwanError: the filters leave no image, or Milvus cannot apply them.
         """
         if scope.top_k > MOST:
-            raise SwanError(f"--top-k {scope.top_k}: Milvus gives {MOST} results at most", "ask for fewer")
-        return self._narrowed(scope.scenes, scope.split, scope.files)
-
-    def match_threshold(self) -> MatchThreshold:
-        """From which score on a query matches, as set in training.
-
-        Raises:
-            SwanError: the checkpoint has none.
-        """
-        if stored := self.stored_threshold():
-            return stored
-        problem = f"--threshold auto: {self.checkpoint.path} has none"
-        raise SwanError(problem, "give a number, such as --threshold 0.7")
+            raise SwanError(f"--top-k {scope.top_k}: Milvus gives at most {MOST} results", "ask for fewer")
+        return self._narrowed(replace(scope, top_k=0, threshold=0.0))
 
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
-        for found in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
-            yield tuple(
-                Hit(rank, self._row(one), one.score, one.filename, one.scene, (), one.dataset)
-                for rank, one in enumerate(found, start=1)
-            )
+        for hits in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
+            yield tuple(replace(hit, row=self._row(hit)) for hit in hits)
 
-    def _row(self, found: FoundImage) -> int:
-        """The number by which the picture of a hit is asked for."""
-        image = found.dataset, found.filename
-        if image not in self._rows:
-            self._rows[image] = len(self.filename)
-            self.filename.append(found.filename)
-        return self._rows[image]
+    def _row(self, hit: Hit) -> int:
+        """The place of a hit's image in `filename`."""
+        row = self._rows.setdefault((hit.dataset, hit.filename), len(self.filename))
+        if row == len(self.filename):
+            self.filename.append(hit.filename)
+        return row
 
     def datasets(self) -> list[str]:
-        """The data sets of the hits so far, whose pictures lie in folders of their own."""
+        """The data sets of the hits so far, each with its own folder of pictures."""
         return list(dict.fromkeys(dataset for dataset, _ in self._rows))
 
-    def _new_ranking(
-        self, scenes: tuple[str, ...], split: str | None, files: str | None
-    ) -> CollectionRanking:
-        within = [f"scene in [{', '.join(map(_quoted, scenes))}]"] if scenes else []
-        within += [f"split == {_quoted(split)}"] if split else []
-        named = [f"filename like {_quoted(_as_like(files))}"] if files else []
-        condition = " and ".join(within + named)
-        if condition and not self._holds(condition):
-            raise self._nothing_left(scenes, split, files, " and ".join(within))
-        for scene in scenes if len(scenes) > 1 else ():
-            if not self._holds(f"scene == {_quoted(scene)}"):
-                raise self._unknown_value_error("scene", repr(scene))
+    def _new_ranking(self, scope: Scope) -> CollectionRanking:
+        groups = [f"scene in [{', '.join(map(_quoted, scope.scenes))}]"] if scope.scenes else []
+        groups += [f"split == {_quoted(scope.split)}"] if scope.split else []
+        named = [f"filename like {_quoted(_as_like(scope.files))}"] if scope.files else []
+        condition = " and ".join(groups + named)
+        found = not condition or self._holds(condition)
+        if not found or len(scope.scenes) > 1:
+            self._check_names(scope)
+        if not found and named and (not groups or self._holds(" and ".join(groups))):
+            problem = f"--files {scope.files!r}: none of these images has such a name"
+            raise SwanError(problem, "match whole names as they are stored")
+        if not found:
+            raise no_image_error(scope)
         return CollectionRanking(self._client, self._address, condition, self._size)
 
-    def _nothing_left(
-        self, scenes: tuple[str, ...], split: str | None, files: str | None, within: str
-    ) -> SwanError:
-        """Which of its filters leave no image; `within` is the condition of all but that of names."""
-        if split and not self._holds(f"split == {_quoted(split)}"):
-            return self._unknown_value_error("split", split)
-        for scene in scenes:
-            if not self._holds(f"scene == {_quoted(scene)}"):
-                return self._unknown_value_error("scene", repr(scene))
-        if files and (not within or self._holds(within)):
-            return SwanError(
-                f"--files {files!r}: none of these images has such a name",
-                "it is to match whole names as they are stored",
-            )
-        return SwanError(f"no image is of {', '.join(scenes)} and of split {split}")
+    def _check_names(self, scope: Scope) -> None:
+        """Refuses a split or a scene that no image has."""
+        names = [("split", scope.split)] if scope.split else []
+        for column, name in [*names, *(("scene", scene) for scene in scope.scenes)]:
+            if not self._holds(f"{column} == {_quoted(name)}"):
+                rows = self._query(f"{column} is not null", column, MOST)
+                error = absent_error(column, name, objects(row[column] for row in rows))
+                more = " and perhaps more" if len(rows) == MOST else ""
+                raise SwanError(error.problem, error.hint + more)
 
     def _holds(self, condition: str) -> bool:
-        """Whether an image fulfils a condition: a search for one finds it soonest, in Lite by far.
+        """Whether an image meets a condition. A search for one is the fastest test, by far in Lite.
 
-        The index of a cluster may miss the only one, so where nothing is found all are looked at.
+        The index of a cluster may miss the only one, so where it finds none, all are looked at.
         """
         width = self.encoder.dimensions
         any_question = np.full((1, width), width**-0.5, np.float32)
         ranking = CollectionRanking(self._client, self._address, condition, self._size)
         return bool(next(ranking.best(any_question, 1))) or bool(self._query(condition, "id", 1))
-
-    def _unknown_value_error(self, column: str, name: str) -> SwanError:
-        return SwanError(f"--{column} {name}: no image has it", self._there_are(column))
-
-    def _there_are(self, column: str) -> str:
-        """The names in a column, of as many images as Milvus gives at a time."""
-        rows = self._query(f"{column} is not null", column, MOST)
-        more = " and perhaps more" if len(rows) == MOST else ""
-        return f"there are: {names_in(np.array([row[column] for row in rows], object)) or 'none'}{more}"
 
     def _query(self, condition: str, column: str, limit: int) -> list[dict[str, Any]]:
         options = {"output_fields": [column], "limit": limit, "timeout": patience(self._address)}
@@ -223,18 +199,18 @@ class CollectionSearcher(BaseSearcher):
 
 
 def _quoted(text: str) -> str:
-    """A text as a literal of Milvus' filters, whatever quotes and backslashes it holds."""
+    """A text as a string literal in Milvus' filters, with its quotes and backslashes escaped."""
     return f'"{text.translate(ESCAPED)}"'
 
 
 def _as_like(pattern: str) -> str:
-    """A shell pattern as one of Milvus' `like`.
+    """A shell pattern as a pattern of Milvus' `like`.
 
     Raises:
-        SwanError: it has a set of characters, for which `like` has no word.
+        SwanError: it has a set of characters, which `like` cannot express.
     """
     if "[" in pattern:
-        raise SwanError(f"--files {pattern!r}: Milvus knows * and ? only", "leave [...] out")
+        raise SwanError(f"--files {pattern!r}: Milvus knows only * and ?", "leave [...] out")
     return pattern.translate(LIKE)
 
 
@@ -251,14 +227,18 @@ def open_collection(
     """Opens a collection and the checkpoint that made its vectors.
 
     Args:
-        workspace: whose newest run is tried where the collection's checkpoint is not there any more.
-        checkpoint, vocab, texts_only: as of `search.open_search`.
+        address: of the collection.
+        device: as in `open_search`.
+        workspace: its newest run is tried if the collection's checkpoint no longer exists.
+        checkpoint: as in `open_search`.
+        vocab: as in `open_search`.
+        texts_only: as in `open_search`.
 
     Raises:
         SwanError: there is nothing to search, or the checkpoint is not the one that made its vectors.
     """
     fill = f"fill it: swan embed --to '{address}'"
-    if address.is_lite and not Path(address.uri).exists():  # which opening would make
+    if address.is_lite and not Path(address.uri).exists():  # opening it would create it
         raise SwanError(f"{address.uri}: no such database", fill)
     with connected(address) as client:
         made_by = read_card(client, address)
@@ -267,11 +247,11 @@ def open_collection(
         client.load_collection(address.collection)
         size = count_images(client, address)
         if not size:
-            raise SwanError(f"{address}: holds nothing to search", fill)
+            raise SwanError(f"{address}: contains nothing to search", fill)
         loaded = load_maker(
             made_by,
             address,
-            "give the one that made them: --checkpoint FILE; or fill another: ?collection=NAME",
+            "give the one that made them: --checkpoint FILE; or fill another collection: ?collection=NAME",
             checkpoint=checkpoint or _maker(made_by, workspace),
             vocab=vocab,
             captions_only=texts_only,
@@ -280,7 +260,7 @@ def open_collection(
 
 
 def _maker(made_by: MadeBy, workspace: Workspace) -> Path | None:
-    """The checkpoint that made a collection, in its place or the newest run; None where it is in neither."""
+    """The checkpoint that made a collection, where it was then or in the newest run; None if in neither."""
     places = [relocated_checkpoint(Path(made_by.checkpoint))]
     with suppress(SwanError):  # no run
         places.append(workspace.find_run().best)

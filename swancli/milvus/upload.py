@@ -1,19 +1,17 @@
-"""A vector database past one machine's memory: embeddings.h5 -> a collection of Milvus, see `collection`.
+"""Upload to a vector database, for more images than fit on one machine: embeddings.h5 -> a Milvus collection.
 
-swan embed --to milvus://                               # Milvus Lite, embedded, in milvus.db under the root
-swan embed --embeddings FILE --to milvus://host:19530   # a file that stands, to a cluster
+swan embed --to milvus://                               # Milvus Lite, embedded: milvus.db under the root
+swan embed --embeddings FILE --to milvus://host:19530   # an existing file, to a cluster
 
-A collection holds the image vectors of one checkpoint, and says of which. Lite's index (FLAT) looks at every
-vector; a cluster's is the one that it chooses (AUTOINDEX). Letters in shapes: N images, D embedding.
+A collection contains the image vectors of one checkpoint, which it names. The index is FLAT in Lite, which
+compares every vector, and AUTOINDEX in a cluster, which chooses for itself. Letters in shapes: N images,
+D embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,25 +33,20 @@ from swancli.store.digest import content_digest
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.hdf5 import EMBEDDINGS, damage_named, texts_in
 from swancli.store.made_by import MadeBy
-from swancli.store.vectors import BLOCK, read_rows
+from swancli.store.vectors import read_rows
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-
-BATCH = 1024  # images a request: 2 MB of 512 dimensions. From 500 to 2,000 Lite takes as many a second
-TEXT_BYTES = 65_535  # of a text in a column, as many as Milvus allows
+BATCH = 1024  # images per request: 2 MB of 512 dimensions. From 500 to 2,000, Lite is equally fast
+TEXT_BYTES = 65_535  # longest text in a column; Milvus' limit
 FACTS = ("filename", "scene", "split", "dataset", "checkpoint")  # columns beside `id` and `embedding`
 
 
-# ---------------------------------------------------------------------------------------------------------
-# connections and collections
-
-
 def _open_for_upload(client: MilvusClient, address: Address, made_by: MadeBy) -> None:
-    """The collection, made where there is none, with its index, ready to be asked.
+    """Creates the collection if there is none, and its index, and loads it for searching.
 
-    A process that was killed between these steps leaves what the next one goes on with.
+    Each step checks what exists, so an upload resumes where an earlier one was killed.
     """
     from pymilvus import DataType
 
@@ -68,84 +61,96 @@ def _open_for_upload(client: MilvusClient, address: Address, made_by: MadeBy) ->
         for column in FACTS:
             absent = column in ("scene", "split")
             schema.add_field(column, DataType.VARCHAR, max_length=TEXT_BYTES, nullable=absent)
-        # Strong: who asks after an upload finds all of it, on whichever machine of a cluster.
+        # Strong: a search after an upload finds all of it, on every machine of a cluster.
         consistency = {} if address.is_lite else {"consistency_level": "Strong"}
         client.create_collection(name, schema=schema, properties={CARD: card}, **consistency)
     if not client.list_indexes(name):
         index = client.prepare_index_params()
         kind = "FLAT" if address.is_lite else "AUTOINDEX"
         index.add_index("embedding", index_type=kind, metric_type="IP")
-        client.create_index(name, index, sync=False)  # of no vector yet, so there is nothing to wait for
+        client.create_index(name, index, sync=False)  # without vectors there is nothing to wait for
     client.load_collection(name)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# upload
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What came of an upload, in images. changed: were there with another scene or split.
+    """The outcome of an upload, in images.
 
-    stood: were there as they are, or came twice. total: in the collection now.
+    new: were not in the collection.
+    changed: were there with another scene or split.
+    unchanged: were there as they are, or occur twice in the file.
+    total: in the collection now.
     """
 
     new: int
     changed: int
-    stood: int
+    unchanged: int
     total: int
 
 
 def content_key(dataset: str, filename: str, pixels: str) -> str:
-    """32 hexadecimal characters that stand for an image: equal for the same data set, name and picture.
+    """The key of an image, 32 hexadecimal characters: equal for the same data set, file name and picture.
 
     Args:
-        pixels: the digest of its pixels. Its vector would not do: embedding again with another batch size, or
-            on another machine, changes the last bits of it.
+        dataset: its data set.
+        filename: its file name.
+        pixels: the digest of its pixels. That of its vector would not do: another batch size or another
+            machine changes the vector's last bits.
     """
     return content_digest([dataset, filename, pixels])
 
 
 def upload(path: str | PathLike[str], address: Address, progress: Progress = quiet) -> Upload:
-    """Brings the image vectors of an embeddings file into a collection, made where there is none.
+    """Copies the image vectors of an embeddings file into a collection, created if there is none.
 
-    What stands there already is passed over, so it may be run again after whatever ended it, and goes on.
-    Of the file's vectors a block is in memory at a time.
+    Images that are already there are skipped, so an upload can be repeated, and resumed after an interrupt.
+    `BATCH` vectors are in memory at a time.
+
+    Args:
+        path: the embeddings file.
+        address: of the collection.
+        progress: called with "upload", the number of images done, and their total.
 
     Raises:
-        SwanError: there are none, the collection is not of their checkpoint, or Milvus failed.
+        SwanError: there are no images, the collection belongs to another checkpoint, or Milvus failed.
         StoreError: the file is damaged, see `read_rows`.
     """
+    import grpc
+    from pymilvus import MilvusException
+
     embeddings = open_embeddings(path)
     with embeddings.image.file as file, connected(address) as client:
         count = len(embeddings.image)
         if not count:
-            raise SwanError(f"{path}: holds no images", "embed some: swan embed --images DIR")
+            raise SwanError(f"{path}: contains no images", "embed some: swan embed --images DIR")
         with damage_named(path, EMBEDDINGS):
             digests = texts_in(file, "images/digest", count)
         _open_for_upload(client, address, embeddings.made_by)
         done, new, changed = 0, 0, 0
         progress("upload", 0, count)
-        for start in range(0, count, BLOCK):
-            vectors = read_rows(embeddings.image, start, start + BLOCK)
-            for first in range(0, len(vectors), BATCH):
-                batch = vectors[first : first + BATCH]
-                records = _records(embeddings, digests, start + first, batch)
-                with _failure_told(path, address, done, count):
-                    added, altered = _put(client, address, records)
-                done, new, changed = done + len(batch), new + added, changed + altered
+        try:
+            for start in range(0, count, BATCH):
+                vectors = read_rows(embeddings.image, start, start + BATCH)
+                added, altered = _put(client, address, _records(embeddings, digests, start, vectors))
+                done, new, changed = done + len(vectors), new + added, changed + altered
                 progress("upload", done, count)
-        with _failure_told(path, address, done, count):
             if address.is_lite:
-                client.flush(address.collection)  # what is not written out yet is searched much slower
+                client.flush(
+                    address.collection
+                )  # what is not yet written to disk is searched much more slowly
             total = count_images(client, address)
+        except (MilvusException, grpc.RpcError) as error:
+            raise SwanError(
+                f"{address}: failed with {done} of {count} images there ({reason_of(error)})",
+                f"resume from there: swan embed --embeddings {path} --to '{address}'",
+            ) from error
     return Upload(new, changed, count - new - changed, total)
 
 
 def _records(
     embeddings: Embeddings, digests: np.ndarray, start: int, vectors: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """The rows of a collection by their keys, each key once: of the images from `start` on."""
+    """The rows of a collection, each key once, for the images from `start` on."""
     catalogue, records = embeddings.catalogue, {}
     for row, vector in enumerate(vectors, start=start):
         key = content_key(embeddings.dataset, catalogue.filename[row], digests[row])
@@ -156,34 +161,19 @@ def _records(
 
 
 def _put(client: MilvusClient, address: Address, records: dict[str, dict[str, Any]]) -> tuple[int, int]:
-    """Upserts those records that do not stand there as they are; how many were new, and how many changed.
+    """Upserts the records that are new or have changed; returns the number of each.
 
-    To ask for them by their keys is nine times as quick as to upsert them again.
+    Asking for them by their keys is nine times as fast as upserting them again.
     """
     name, seconds = address.collection, patience(address)
     found = client.query(name, ids=list(records), output_fields=["id", *FACTS], timeout=seconds)
-    standing = {row["id"]: row for row in found}
-    wanted = [
-        record
-        for key, record in records.items()
-        if key not in standing or any(record[fact] != standing[key][fact] for fact in FACTS)
+    existing = {row["id"]: row for row in found}
+    new = [record for key, record in records.items() if key not in existing]
+    changed = [
+        records[key]
+        for key, row in existing.items()
+        if any(records[key][fact] != row[fact] for fact in FACTS)
     ]
-    if wanted:
-        client.upsert(name, wanted, timeout=seconds)
-    new = sum(record["id"] not in standing for record in wanted)
-    return new, len(wanted) - new
-
-
-@contextmanager
-def _failure_told(path: Path, address: Address, done: int, count: int) -> Iterator[None]:
-    """Around a request of an upload: where it fails, the error says how far the upload came."""
-    import grpc
-    from pymilvus import MilvusException
-
-    try:
-        yield
-    except (MilvusException, grpc.RpcError) as error:
-        raise SwanError(
-            f"{address}: failed with {done} of {count} images there ({reason_of(error)})",
-            f"go on from there: swan embed --embeddings {path} --to '{address}'",
-        ) from error
+    if new or changed:
+        client.upsert(name, new + changed, timeout=seconds)
+    return len(new), len(changed)

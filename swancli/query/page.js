@@ -4,7 +4,7 @@ const dialog = document.querySelector("dialog");
 const box = document.querySelector("input[type=search]");
 let last = null; // the card that was opened last
 
-// A result is open when the address names it, so going back closes it.
+// A result is open while the address names it, so going back closes it.
 function show() {
   const card = cards.find((card) => card.hash === location.hash && location.hash);
   if (!card) {
@@ -34,7 +34,7 @@ function step(by) {
   if (next) location.replace(next.hash);
 }
 
-// The card beside, above or below one.
+// The card left, right, above or below a card.
 function neighbour(card, key) {
   const place = cards.indexOf(card);
   if (key === "ArrowLeft") return cards[place - 1];
@@ -79,18 +79,18 @@ addEventListener("keydown", (event) => {
   }
 });
 
-// A search by image, chosen or dropped anywhere: the server keeps what it is like and answers under its number.
+// Searches by an image, chosen or dropped anywhere: uploads it, and opens the results under the name it gets.
 async function ask(file) {
   const message = document.querySelector(".message");
   message.textContent = `looking at ${file.name} …`;
   try {
     const address = `/api/image?name=${encodeURIComponent(file.name)}`;
     const answer = await fetch(address, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file });
-    const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error);
+    const found = await answer.json();
+    if (!answer.ok) throw new Error(found.error);
     const parameters = new URLSearchParams(new FormData(document.querySelector("form")));
     for (const name of ["text", "not", "like"]) parameters.delete(name);
-    parameters.set("image", told.image);
+    parameters.set("image", found.image);
     location.href = `/?${parameters}`;
   } catch (error) {
     message.textContent = `${file.name}: ${error.message}`;

@@ -29,8 +29,12 @@ SIDE = 384  # pixels, of a picture on the page
 class ResultCard:
     """One result on a page.
 
-    id: unique on the page. picture: address of the image, "" for none. absent: the reason why there is none.
-    whole: address of a larger picture. similar: address of a search for similar images.
+    id: unique on the page.
+    hit: the result.
+    picture: address of the image, "" for none.
+    absent: the reason why there is none.
+    whole: address of a larger picture.
+    similar: address of a search for similar images.
     """
 
     id: str
@@ -43,7 +47,12 @@ class ResultCard:
 
 @dataclass(frozen=True)
 class Section:
-    """One answer on a page. picture: address of the query image, "" for none."""
+    """One answer on a page.
+
+    answer: the answer.
+    cards: its results.
+    picture: address of the query image, "" for none.
+    """
 
     answer: Answer
     cards: Sequence[ResultCard]
@@ -62,7 +71,13 @@ class Section:
 
 
 def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
-    """Writes answers as one self-contained HTML file; a missing picture is replaced by the reason."""
+    """Writes answers as one self-contained HTML file; a missing picture is replaced by the reason.
+
+    Args:
+        path: the file to write.
+        answers: one or more.
+        pictures: the images of the results.
+    """
     sections = [
         Section(answer, [_embedded(f"q{number}-{hit.rank}", hit, pictures) for hit in answer.hits])
         for number, answer in enumerate(answers, start=1)
@@ -92,29 +107,14 @@ def render_page(
         form: values of the search form; None leaves the form out.
         message: a line above the results.
     """
-    style, script = _part("page.css"), _part("page.js")
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"style-src {_source(style)}",
-            f"script-src {_source(script)}",
-            f"img-src {'data:' if form is None else 'data: ' + OWN}",
-            *([f"connect-src {OWN}", f"form-action {OWN}"] if form is not None else []),
-            "base-uri 'none'",
-        ]
-    )
     return _template().render(
         title=title,
         sections=sections,
         form=form,
         message=message,
-        policy=policy,
-        style=Markup(style),
-        script=Markup(script),
+        style=Markup(_part("page.css")),
+        script=Markup(_part("page.js")),
     )
-
-
-OWN = "'self'"
 
 
 @cache
@@ -122,13 +122,13 @@ def _part(name: str) -> str:
     return files("swancli.query").joinpath(name).read_text(encoding="utf-8")
 
 
-def _source(text: str) -> str:
-    """The content security policy source that allows an inline text."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+def _hash_source(text: str) -> str:
+    """The hash that allows an inline text in the content security policy."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 @cache
 def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["hash_source"] = _hash_source
     return environment.from_string(_part("page.html"))

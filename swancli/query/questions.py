@@ -1,4 +1,4 @@
-"""Questions and answers, and how a question becomes an embedding, whatever is searched with it."""
+"""Questions, answers, and the embedding of a question, for every kind of search."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from swancli.errors import StoreError, SwanError
 from swancli.evaluate.match_threshold import MatchThreshold
 from swancli.model.checkpoint import TRAIN_AGAIN
 from swancli.model.encoder import Encoder
+from swancli.store.catalogue import names_in
 from swancli.vocab.vocabulary import Vocabulary, tokenize
 
-# What an excluded text takes from a question. On the validation splits of UCM and RSICD 0.3 halved the share
-# of the excluded scene among the first ten and kept the asked one's; from 0.5 on that fell too.
+# Weight of an excluded text. On the validation splits of UCM and RSICD, 0.3 halved the share of the excluded
+# scene among the first ten results and kept that of the wanted one, which fell from 0.5 on.
 AWAY = 0.3
 
 Find = Literal["images", "captions"]
@@ -26,7 +27,7 @@ Find = Literal["images", "captions"]
 
 @dataclass(frozen=True)
 class Question:
-    """What to look for, in words: the mean of some texts, away from others."""
+    """What to look for, in words: the mean of `texts`, away from the texts of `without`."""
 
     texts: tuple[str, ...]
     without: tuple[str, ...] = ()
@@ -36,25 +37,29 @@ class Question:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Its texts and those to keep away from."""
+        """All its texts, first those to look for, then those to keep away from."""
         return self.texts + self.without
 
     @property
     def has_words(self) -> bool:
-        """Whether there is a word in each of them."""
+        """Whether each of its texts contains a word."""
         return all(map(tokenize, self.words))
 
     def unknown(self, vocabulary: Vocabulary) -> tuple[str, ...]:
-        """Its words that a vocabulary does not hold, each once."""
+        """Its words that are not in a vocabulary, each once."""
         return tuple(dict.fromkeys(chain.from_iterable(map(vocabulary.unknown, self.words))))
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What is ranked, and how much of it is wanted.
+    """What is ranked, and how many results are wanted.
 
-    find: images, or captions, each different text once. threshold: the least score. scenes, split, files:
-    only images of one of these scenes, of this split, with a name of this shell pattern; their captions.
+    find: images, or captions, each distinct text once.
+    top_k: number of results, at most.
+    threshold: the least score.
+    scenes: only images of one of these scenes, or their captions; () for all.
+    split: only those of this split; None for all.
+    files: only those with a file name of this shell pattern; None for all.
     """
 
     find: Find = "images"
@@ -64,13 +69,22 @@ class Scope:
     split: str | None = None
     files: str | None = None
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether it has a filter."""
+        return bool(self.scenes or self.split or self.files)
+
 
 @dataclass(frozen=True)
 class Hit:
-    """One result. rank counts from 1; row: of the image, -1 for a caption without one.
+    """One result.
 
-    score: the cosine similarity of its embedding and the question's, -1 to 1. captions: of the image, or the
-    one that was found. dataset: that it is of, where what is searched holds several; else "".
+    rank: from 1.
+    row: of the image, -1 for a caption without one.
+    score: the cosine similarity of its embedding and the question's, -1 to 1.
+    filename, scene: of the image.
+    captions: of the image, or the one that was found.
+    dataset: its data set, if a database with several of them was searched; else "".
     """
 
     rank: int
@@ -83,21 +97,21 @@ class Hit:
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON; without the row, which means nothing elsewhere."""
-        return {
-            "rank": self.rank,
-            "score": self.score,
-            "filename": self.filename,
-            "scene": self.scene,
-            "captions": list(self.captions),
-            **({"dataset": self.dataset} if self.dataset else {}),
-        }
+        record = dict(vars(self))
+        del record["row"]
+        if not self.dataset:
+            del record["dataset"]
+        return record
 
 
 @dataclass(frozen=True)
 class Answer:
     """The hits of one question, best first.
 
-    unknown: its words that the vocabulary does not hold. error: why it could not be asked, None if it could.
+    question: in words, or the name of an image.
+    unknown: its words that are not in the vocabulary.
+    hits: at most `Scope.top_k`.
+    error: why the question could not be asked; None if it could.
     """
 
     question: str
@@ -113,21 +127,21 @@ class Answer:
 
 
 class BaseSearcher(ABC):
-    """Turns questions into embeddings; where their best results lie, a subclass knows."""
+    """Turns questions into embeddings; subclasses know how to search with them."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.checkpoint = encoder.checkpoint
 
     def ask_texts(self, questions: Sequence[Question], scope: Scope) -> Iterator[Answer]:
-        """What each question describes best; many at a time cost less each than one by one.
+        """What each question describes best; many questions at once take less time than one by one.
 
-        A question that cannot be asked has its error in its answer, and the others are answered.
+        A question that cannot be asked has its error in its answer; the others are still answered.
 
         Raises:
             SwanError: the scope leaves nothing to rank.
         """
-        # A question of the published variant would depend on those beside it (item 4).
+        # In the published variant, a question would depend on the others in its batch (item 4).
         alone = self.checkpoint.model.settings.quirks.counted_padding
         for together in [[question] for question in questions] if alone else [questions]:
             yield from self._ask_together(together, scope)
@@ -147,11 +161,12 @@ class BaseSearcher(ABC):
                 yield Answer(str(question), (), (), no_words_error())
 
     def ask_image(self, image: Path | np.ndarray, name: str, scope: Scope) -> Answer:
-        """What is most like an image.
+        """What is most similar to an image.
 
         Args:
             image: its file, or uint8 (H, W, 3) pixels.
-            name: what the answer calls it.
+            name: of the image in the answer.
+            scope: what is ranked.
 
         Raises:
             SwanError: the scope leaves nothing to rank.
@@ -160,34 +175,62 @@ class BaseSearcher(ABC):
         return self.ask_vector(self.encoder.images([image]), name, scope)
 
     def ask_vector(self, vector: np.ndarray, name: str, scope: Scope) -> Answer:
-        """What is most like an embedding, float32 (1, D); raises as `ask_image` does."""
+        """What is most similar to an embedding, float32 (1, D); raises as `ask_image` does."""
         return Answer(name, (), next(self._best(vector, scope)))
 
-    def stored_threshold(self) -> MatchThreshold | None:
-        """From which score on a query matches, as set in training; None where the checkpoint has none."""
+    def match_threshold(self) -> MatchThreshold:
+        """The score from which a result counts as a match: as set in training, else as measured here.
+
+        Raises:
+            SwanError: it was not set in training, and cannot be measured here.
+        """
         stored = self.checkpoint.origin.get("match")
         try:
-            return MatchThreshold.from_plain(stored) if stored else None
+            found = MatchThreshold.from_plain(stored) if stored else None
         except TypeError as error:
             problem = f"{self.checkpoint.path}: damaged checkpoint (its match threshold: {error})"
             raise StoreError(problem, TRAIN_AGAIN) from error
+        found = found or self._measured_threshold()
+        if not found:
+            problem = "has no match threshold, as its validation split had no scenes"
+            hint = "give a number, such as --threshold 0.7"
+            raise SwanError(f"--threshold auto: {self.checkpoint.path} {problem}", hint)
+        return found
+
+    def _measured_threshold(self) -> MatchThreshold | None:
+        """The match threshold of a validation split that is searched; None where there is none."""
+        return None
 
     def _best(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
-        if not np.isfinite(vectors).all():  # which is like nothing, so that nothing would be found
-            raise StoreError(
-                f"{self.checkpoint.path}: the embedding of a question is no number",
-                "take a checkpoint that is sound, or train again",
-            )
+        if not np.isfinite(vectors).all():  # it would be similar to nothing, and nothing would be found
+            problem = f"{self.checkpoint.path}: the embedding of a question contains NaN or infinity"
+            raise StoreError(problem, "use an undamaged checkpoint, or train again")
         yield from self._hits(vectors, scope)
 
     @abstractmethod
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
-        """The hits of each question, of embeddings float32 (Q, D)."""
+        """The hits of each question, given as embeddings, float32 (Q, D)."""
 
 
 def no_words_error() -> SwanError:
-    """The error of a question without words."""
+    """For a question without words."""
     return SwanError("there is no word in it", "ask with words, as a caption would")
+
+
+def absent_error(option: str, name: str, known: np.ndarray) -> SwanError:
+    """For a scene or a split that no image has.
+
+    Args:
+        option: that gave the name.
+        name: of the scene or the split.
+        known: object (n,), the scene or the split of each image, str or None.
+    """
+    return SwanError(f"--{option} {name!r}: no image has it", f"there are: {names_in(known) or 'none'}")
+
+
+def no_image_error(scope: Scope) -> SwanError:
+    """For scenes that have no image in a split."""
+    return SwanError(f"no image of scene {' or '.join(scope.scenes)} is in split {scope.split}")
 
 
 def question_vectors(encoder: Encoder, questions: Sequence[Question]) -> np.ndarray:
@@ -207,12 +250,13 @@ def question_vectors(encoder: Encoder, questions: Sequence[Question]) -> np.ndar
 
 
 def composed(texts: np.ndarray, without: np.ndarray) -> np.ndarray:
-    """float32 (D,): the mean of some embeddings, less `AWAY` of each other one, L2-normalised.
+    """float32 (D,): the mean of `texts` minus `AWAY` times the sum of `without`, L2-normalised.
 
     Args:
-        texts: float32 (T, D), at least one. without: float32 (W, D), of what is to be kept away from.
+        texts: float32 (T, D), at least one.
+        without: float32 (W, D), what to keep away from.
     """
     if len(texts) == 1 and not len(without):
-        return texts[0]  # to the last bit what `embed` stores of that text
+        return texts[0]  # to the last bit what `swan embed` stores for that text
     vector = texts.mean(axis=0) - AWAY * without.sum(axis=0)
     return vector / max(float(np.linalg.norm(vector)), 1e-8)

@@ -1,4 +1,4 @@
-"""From a question to ranked images: `swan query "two tennis courts beside a road"`."""
+"""Search of embeddings.h5: `swan query "two tennis courts beside a road"`, and `open_search` in Python."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from swancli.machine.device import choose_device
 from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
 from swancli.query.index import open_index
-from swancli.query.questions import Answer, BaseSearcher, Hit, Question, Scope
+from swancli.query.questions import Answer, BaseSearcher, Hit, Question, Scope, absent_error, no_image_error
 from swancli.query.ranking import Ranking, exact_ranking
-from swancli.store.catalogue import Catalogue, names_in
+from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.vectors import check_normalised, mapped
 from swancli.vocab.vocabulary import tokenize
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
-HELD_PARTS = 2  # filters whose vectors are kept in memory beside those of all images: the newest
+HELD_PARTS = 2  # the newest filters, whose vectors are kept in memory beside those of all images
 
 
 class Searcher(BaseSearcher):
-    """An open embeddings file with the encoder of its vectors, ready to answer; see `open_search`.
+    """An open embeddings file and the encoder that made it, ready to answer; see `open_search`.
 
     Args:
         embeddings: an open file.
-        encoder: of the checkpoint that made them.
-        index: finds the best of all images; None for exact search.
+        encoder: of the checkpoint that made the embeddings.
+        index: what searches all images; None for exact search.
     """
 
     def __init__(self, embeddings: Embeddings, encoder: Encoder, index: Ranking | None = None) -> None:
@@ -67,27 +67,27 @@ class Searcher(BaseSearcher):
         files: str | None = None,
         captions: bool = False,
     ) -> pd.DataFrame:
-        """The images that a text, or an image, describes best, as a table; like `swan query`.
+        """The images that match a text or an image best, as a table; like `swan query`.
 
-        Words that the model does not know are a warning.
+        It warns about words that are not in the vocabulary.
 
         Args:
             texts: what to look for; several texts are averaged.
-            image: what to look for, in place of a text: a path, a PIL image or a uint8 (H, W, 3) array.
+            image: what to look for, instead of a text: a path, a PIL image or a uint8 (H, W, 3) array.
             not_: one or several texts to keep away from.
-            top_k: rows of the table at most.
+            top_k: number of rows of the table, at most.
             threshold: the least score; "auto" for that of a match, as set in training.
-            scene: only images of this scene, or of one of these.
+            scene: only images of this scene, or of one of these scenes.
             split: only images of this split.
-            files: only images with a name of this shell pattern, as in "harbor_*".
-            captions: rank captions in place of images, each text once.
+            files: only images whose file name matches this shell pattern, as in "harbor_*".
+            captions: rank captions instead of images, each text once.
 
         Returns:
-            Columns rank (from 1), score (cosine similarity), path (where the picture is, or its name where
-            that is not known), scene and caption (of an image its first one).
+            Columns rank (from 1), score (cosine similarity), path (of the picture; only its file name if the
+            folder is not known), scene and caption (the first one of an image).
 
         Raises:
-            SwanError: the question cannot be asked, or nothing is left to rank.
+            SwanError: the question cannot be asked, or the filters leave nothing to rank.
         """
         question = Question(texts, _several(not_))
         if bool(texts) == (image is not None) or (not_ and not texts):
@@ -113,17 +113,14 @@ class Searcher(BaseSearcher):
     def _table(self, answer: Answer) -> pd.DataFrame:
         import pandas as pd
 
-        folder = Path(self.embeddings.pictures) if self.embeddings.pictures else None
-        known = folder is not None and folder.is_dir()
+        folder = Path(self.embeddings.pictures)
+        known = self.embeddings.pictures and folder.is_dir()
+        paths = [
+            str(folder / hit.filename) if known and hit.filename else hit.filename for hit in answer.hits
+        ]
         rows = [
-            {
-                "rank": hit.rank,
-                "score": hit.score,
-                "path": str(folder / hit.filename) if known and hit.filename else hit.filename,
-                "scene": hit.scene,
-                "caption": next(iter(hit.captions), None),
-            }
-            for hit in answer.hits
+            (hit.rank, hit.score, path, hit.scene, next(iter(hit.captions), None))
+            for hit, path in zip(answer.hits, paths, strict=True)
         ]
         return pd.DataFrame(rows, columns=["rank", "score", "path", "scene", "caption"])
 
@@ -138,17 +135,10 @@ class Searcher(BaseSearcher):
         self.close()
 
     def ask_row(self, row: int, scope: Scope) -> Answer:
-        """What is most like one of the images that are searched; raises as `ask_image` does."""
+        """What is most similar to one of the embedded images; raises as `ask_image` does."""
         return self.ask_vector(self.embeddings.image[row : row + 1], self.catalogue.filename[row], scope)
 
-    def match_threshold(self) -> MatchThreshold:
-        """From which score on a query matches: as set in training, else on the validation split at hand.
-
-        Raises:
-            SwanError: neither can be had.
-        """
-        if stored := self.stored_threshold():
-            return stored
+    def _measured_threshold(self) -> MatchThreshold | None:
         rows = self.catalogue.image_rows("val")
         part, captions = self.catalogue.select(rows)
         image, caption = mapped(self.embeddings.image)[rows], mapped(self.embeddings.caption)[captions]
@@ -157,17 +147,11 @@ class Searcher(BaseSearcher):
             (self.embeddings.caption, caption, captions),
         ):
             check_normalised(vectors, f"{stored.file.filename}: {stored.name}", places)
-        found = match_threshold(image, caption, part.image, part.scene)
-        if not found:
-            raise SwanError(
-                f"--threshold auto: {self.checkpoint.path} saw no scenes in its validation split",
-                "give a number, such as --threshold 0.7",
-            )
-        return found
+        return match_threshold(image, caption, part.image, part.scene)
 
     def ranking(self, scope: Scope) -> Ranking:
-        """What finds the best in a scope; raises as `ask_image` does."""
-        rankings = self._part if scope.scenes or scope.split or scope.files else self._whole
+        """The search of a scope; raises as `ask_image` does."""
+        rankings = self._part if scope.narrowed else self._whole
         return rankings(replace(scope, top_k=0, threshold=0.0))
 
     def _new_ranking(self, scope: Scope) -> Ranking:
@@ -180,17 +164,17 @@ class Searcher(BaseSearcher):
         return exact_ranking(self.embeddings.image, rows, self.encoder.device)
 
     def _caption_rows(self, images: np.ndarray | None) -> np.ndarray:
-        """int64 (n,), ascending: the first caption of each different text, of some images or of all.
+        """int64 (n,), ascending: the first caption of each distinct text, of some images or of all.
 
         Raises:
-            SwanError: there is none.
+            SwanError: there are no captions.
         """
         text, image = self.catalogue.text, self.catalogue.image
         rows = np.arange(len(text)) if images is None else np.flatnonzero(np.isin(image, images))
         if not len(rows):
             raise SwanError(
                 "there are no captions to rank",
-                "embed a data set that has some, or lines of text: swan embed --texts FILE",
+                "embed a data set with captions, or lines of text: swan embed --texts FILE",
             )
         first = dict(zip(text[rows[::-1]], rows[::-1], strict=True))
         return np.sort(np.fromiter(first.values(), np.int64, len(first)))
@@ -214,42 +198,38 @@ class Searcher(BaseSearcher):
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:
-    """One name, or several, as several."""
+    """One name or several, as a tuple."""
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def image_rows(catalogue: Catalogue, scope: Scope) -> np.ndarray | None:
-    """int64 (n,): the images that a scope leaves, rising; None for all.
+    """int64 (n,), ascending: the images that the filters of a scope leave; None for all.
 
     Raises:
-        SwanError: it leaves none.
+        SwanError: the filters leave none.
     """
-    if not (scope.scenes or scope.split or scope.files):
+    if not scope.narrowed:
         return None
     rows = catalogue.image_rows(scope.split)
     if not len(rows):
-        raise SwanError(f"--split {scope.split}: no image has it", _there_are(catalogue.split))
+        raise absent_error("split", scope.split, catalogue.split)
     for scene in scope.scenes:
         if scene not in catalogue.scene:
-            raise SwanError(f"--scene {scene!r}: no image has it", _there_are(catalogue.scene))
+            raise absent_error("scene", scene, catalogue.scene)
     if scope.scenes:
         rows = rows[np.isin(catalogue.scene[rows].astype(str), scope.scenes)]
     if not len(rows):
-        raise SwanError(f"no image is of {', '.join(scope.scenes)} and of split {scope.split}")
-    if scope.files:
-        matches = re.compile(fnmatch.translate(scope.files)).match
-        named = rows[[bool(matches(name)) for name in catalogue.filename[rows]]]
-        if not len(named):
-            raise SwanError(
-                f"--files {scope.files!r}: none of {len(rows)} images has such a name",
-                f"it is to match whole names as they are stored, such as {catalogue.filename[rows[0]]}",
-            )
-        rows = named
-    return rows
-
-
-def _there_are(column: np.ndarray) -> str:
-    return f"there are: {names_in(column) or 'none'}"
+        raise no_image_error(scope)
+    if not scope.files:
+        return rows
+    matches = re.compile(fnmatch.translate(scope.files)).match
+    named = rows[[bool(matches(name)) for name in catalogue.filename[rows]]]
+    if not len(named):
+        raise SwanError(
+            f"--files {scope.files!r}: none of {len(rows)} images has such a name",
+            f"match whole names as they are stored, such as {catalogue.filename[rows[0]]}",
+        )
+    return named
 
 
 def open_search(
@@ -261,28 +241,28 @@ def open_search(
     exact: bool = False,
     texts_only: bool = False,
 ) -> Searcher:
-    """Opens an embeddings file and the checkpoint that made it; call what it returns with a question.
+    """Opens an embeddings file and the checkpoint that made it; call the result with a question.
 
     Args:
-        path: of the embeddings file.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes a GPU when there is one.
+        path: the embeddings file.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto uses a GPU if there is one.
         checkpoint: where it is now; None for where it was when the embeddings were made.
-        vocab: of a published checkpoint, as `checkpoint`.
-        exact: use no index.
-        texts_only: it will be asked with texts alone, so the model's image side can stay in its file.
+        vocab: the vocabulary of a published checkpoint, likewise.
+        exact: do not use the index.
+        texts_only: load only the text side of the model, as no question will be an image.
 
     Raises:
-        SwanError: the file holds nothing to search, its checkpoint is not there, or is not the one that made
-            it; its index does not belong to it or cannot be read.
+        SwanError: the file contains nothing to search, its checkpoint is missing or is not the one that made
+            it, or its index was made for another file or cannot be read.
     """
     path = Path(path)
     embeddings, target = open_embeddings(path), choose_device(device)
     if not (len(embeddings.image) or len(embeddings.caption)):
-        raise SwanError(f"{path}: holds nothing to search", "embed some: swan embed --images DIR")
+        raise SwanError(f"{path}: contains nothing to search", "embed some: swan embed --images DIR")
     index = None if exact else open_index(path, embeddings, target)
     options = {"checkpoint": checkpoint, "vocab": vocab, "captions_only": texts_only}
     with ThreadPoolExecutor(1) as pool:
-        # Reading and hashing leave the interpreter free, which meanwhile imports the tokenizer.
+        # Reading and hashing release the interpreter, which meanwhile imports the tokenizer.
         loading = pool.submit(load_maker, embeddings.made_by, path, "make them again: swan embed", **options)
         tokenize("")
         loaded = loading.result()

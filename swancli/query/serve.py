@@ -15,7 +15,7 @@ import re
 import socket
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from threading import Lock
 from typing import Annotated, Any, Literal
@@ -23,10 +23,10 @@ from urllib.parse import urlencode
 
 import numpy as np
 import uvicorn
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -53,7 +53,39 @@ HOST_HEADER = re.compile(r"(?:\[([\da-fA-F:.]+)\]|([\w.-]+))(?::\d+)?")
 CHOICES = (12, 24, 48, 96)  # numbers of results to choose from on the page
 
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
-Several = Annotated[list[Text], Query(default_factory=list, max_length=20)]
+Several = Annotated[list[Text], Field(max_length=20)]
+Words = Annotated[str, StringConstraints(max_length=LONGEST_TEXT, strip_whitespace=True)]
+SeveralWords = Annotated[list[Words], Field(max_length=20)]
+
+
+class SearchRequest(BaseModel):
+    """The parameters of a search, by the page or the API; an empty form field counts as not given."""
+
+    model_config = ConfigDict(populate_by_name=True)  # FastAPI 0.115 passes `not` by the field's name
+
+    text: SeveralWords = Field([], description="What to look for; several texts are averaged.")
+    without: SeveralWords = Field([], alias="not", description="What results should not show.")
+    image: str = Field("", max_length=64, description="Name of an uploaded image, instead of text.")
+    like: int | None = Field(None, ge=0, description="Row of an image, instead of text.")
+    find: Find = Field("images", description="What is ranked.")
+    top_k: int = Field(24, ge=1, le=MOST_RESULTS, description="Number of results.")
+    threshold: float | Literal["auto"] = Field(
+        -1.0, description="Lowest score, -1 to 1; auto: the score of a match, as set in training."
+    )
+    scene: Several = Field([], description="Only images of these scenes.")
+    split: Text = Field("", description="Only images of this split.")
+    files: Text = Field("", description="Only images whose file name matches this pattern, as in harbor_*.")
+
+    @field_validator("text", "without", "scene")
+    @classmethod
+    def filled_in(cls, texts: list[str]) -> list[str]:
+        """The texts that are not empty."""
+        return [text for text in texts if text]
+
+    @property
+    def ways(self) -> int:
+        """How many ways to ask it uses; a search needs one."""
+        return bool(self.text) + bool(self.image) + (self.like is not None)
 
 
 class SearchResult(BaseModel):
@@ -88,54 +120,6 @@ class Failure(BaseModel):
 
 
 @dataclass(frozen=True)
-class SearchRequest:
-    """The parameters of a request: what to look for, and in which scope.
-
-    image: name of an uploaded image. like: row of an image in the embeddings.
-    """
-
-    text: tuple[str, ...]
-    without: tuple[str, ...]
-    image: str
-    like: int | None
-    threshold: float | Literal["auto"]
-    scope: Scope
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to look for."""
-        return not (self.text or self.image or self.like is not None)
-
-
-def search_request(
-    *,
-    text: Annotated[Several, Query(description="What to look for; several texts are averaged.")],
-    without: Annotated[Several, Query(alias="not", description="What results should not show.")],
-    image: Annotated[
-        str, Query(max_length=64, description="Name of an uploaded image, instead of text.")
-    ] = "",
-    like: Annotated[int | None, Query(ge=0, description="Row of an image, instead of text.")] = None,
-    find: Annotated[Find, Query(description="What is ranked.")] = "images",
-    top_k: Annotated[int, Query(ge=1, le=MOST_RESULTS, description="Number of results.")] = 24,
-    threshold: Annotated[
-        float | Literal["auto"],
-        Query(description="Lowest score, -1 to 1; auto: the score of a match, as set in training."),
-    ] = -1.0,
-    scene: Annotated[Several, Query(description="Only images of these scenes.")],
-    split: Annotated[Text, Query(description="Only images of this split.")] = "",
-    files: Annotated[
-        Text, Query(description="Only images whose file name matches this pattern, as in harbor_*.")
-    ] = "",
-) -> SearchRequest:
-    """Parses the parameters of the page and the API; an empty form field counts as not given."""
-    scope = Scope(
-        find=find, top_k=top_k, scenes=tuple(filter(None, scene)), split=split or None, files=files or None
-    )
-    texts, away = (tuple(given.strip() for given in several if given.strip()) for several in (text, without))
-    return SearchRequest(texts, away, image, like, threshold, scope)
-
-
-@dataclass(frozen=True)
 class UploadedImage:
     """An image to search by. vector: its embedding, float32 (1, D). preview: a small JPEG of it."""
 
@@ -164,7 +148,7 @@ class Service:
             "scene": _names_or_any(catalogue.scene),
             "split": _names_or_any(catalogue.split),
             "find": [("images", "images"), *([("captions", "captions")] if len(catalogue.text) else [])],
-            "threshold": [("-1", "any"), *([("auto", "a match")] if self._match is not None else [])],
+            "threshold": [("-1.0", "any"), *([("auto", "a match")] if self._match is not None else [])],
         }
 
     def ask(self, asked: SearchRequest) -> Answer:
@@ -174,13 +158,14 @@ class Service:
             SwanError: it cannot be answered.
         """
         scope = self._scope(asked)
-        if sum((bool(asked.text), bool(asked.image), asked.like is not None)) > 1:
+        if asked.ways > 1:
             raise SwanError("more than one way to ask", "give one of text, image and like")
         if asked.without and not asked.text:
             raise SwanError("not: needs a text", "give text too")
         with self._asking:
             if asked.text:
-                (answer,) = self.searcher.ask_texts([Question(asked.text, asked.without)], scope)
+                question = Question(tuple(asked.text), tuple(asked.without))
+                (answer,) = self.searcher.ask_texts([question], scope)
             elif asked.image:
                 upload = self.upload(asked.image)
                 answer = self.searcher.ask_vector(upload.vector, upload.name, scope)
@@ -198,7 +183,8 @@ class Service:
             raise SwanError("threshold=auto: this model has no match score", "give a number")
         if not -1 <= least <= 1:
             raise SwanError(f"threshold={least}: not from -1 to 1", "give a number from -1 to 1, or auto")
-        return replace(asked.scope, threshold=least)
+        scenes, split, files = tuple(asked.scene), asked.split or None, asked.files or None
+        return Scope(asked.find, asked.top_k, least, scenes, split, files)
 
     def keep(self, data: bytes, name: str) -> str:
         """Stores an image to search by; returns its name for requests.
@@ -254,12 +240,10 @@ class Service:
         # The tag keeps browsers from caching pictures across different embeddings.
         return f"/image/{row}?size={size}&of={self._tag}" if row >= 0 else ""
 
-    def _similar(self, row: int, scope: Scope) -> str:
+    def _similar(self, row: int, asked: SearchRequest) -> str:
         """Address of a search for similar images, with the filters of the current search."""
-        narrowed = {"scene": scope.scenes, "split": scope.split or "", "files": scope.files or ""}
-        wanted = {"like": row, "top_k": scope.top_k} | {
-            name: value for name, value in narrowed.items() if value
-        }
+        filters = {name: getattr(asked, name) for name in ("scene", "split", "files")}
+        wanted = {"like": row, "top_k": asked.top_k} | {name: of for name, of in filters.items() if of}
         return f"/?{urlencode(wanted, doseq=True)}" if row >= 0 else ""
 
     def page(self, asked: SearchRequest, answer: Answer | None, message: str = "") -> str:
@@ -273,7 +257,7 @@ class Service:
                     picture=self._address(hit.row),
                     absent="" if hit.row >= 0 else "a text without an image",
                     whole=self._address(hit.row, "large"),
-                    similar=self._similar(hit.row, asked.scope),
+                    similar=self._similar(hit.row, asked),
                 )
                 for hit in answer.hits
             ]
@@ -285,26 +269,13 @@ class Service:
         return render_page(title, sections, form=self._form(asked), message=message)
 
     def _form(self, asked: SearchRequest) -> Mapping[str, Any]:
-        scope = asked.scope
-        counts = [(str(number), str(number)) for number in sorted({*CHOICES, scope.top_k})]
-        chosen = {
-            "scene": scope.scenes[0] if scope.scenes else "",
-            "split": scope.split or "",
-            "find": scope.find,
-            "threshold": "auto" if asked.threshold == "auto" else "-1",
-            "top_k": str(scope.top_k),
-        }
-        kept = {"image": asked.image, "like": "" if asked.like is None else str(asked.like)}  # hidden fields
+        counts = [(str(number), str(number)) for number in sorted({*CHOICES, asked.top_k})]
+        chosen = {name: str(getattr(asked, name)) for name in ("split", "find", "threshold", "top_k")}
         return {
-            "text": " ".join(asked.text),
-            "without": " ".join(asked.without),
-            "files": scope.files or "",
+            "asked": asked,
             "longest": LONGEST_TEXT,
-            "labels": {"find": "find", "threshold": "lowest score", "top_k": "results"},
             "choices": {**self._choices, "top_k": counts},
-            "chosen": chosen,
-            "kept": {name: value for name, value in kept.items() if value},
-            "narrowed": bool(asked.without or scope.files or scope.scenes or scope.split),
+            "chosen": {**chosen, "scene": next(iter(asked.scene), "")},
         }
 
 
@@ -316,23 +287,15 @@ async def _body(request: Request) -> bytes:
     """The body of a request.
 
     Raises:
-        RefusedError: it is larger than the largest upload.
+        HTTPException: it is larger than the largest upload.
     """
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > LARGEST_UPLOAD:
-            raise RefusedError(413, f"larger than {LARGEST_UPLOAD // 2**20} MB", "make it smaller")
+            raise HTTPException(413, f"larger than {LARGEST_UPLOAD // 2**20} MB; make it smaller")
         parts.append(part)
     return b"".join(parts)
-
-
-class RefusedError(SwanError):
-    """A request that is answered with an HTTP status of its own."""
-
-    def __init__(self, status: int, problem: str, hint: str = "") -> None:
-        super().__init__(problem, hint)
-        self.status = status
 
 
 def is_loopback(host: str) -> bool:
@@ -350,7 +313,7 @@ def _asked_host(header: str) -> str:
 
 
 FAILURES = {status: {"model": Failure} for status in (400, 408, 413, 500, 503)}
-SearchParameters = Annotated[SearchRequest, Depends(search_request)]
+SearchParameters = Annotated[SearchRequest, Query()]
 
 
 def application(service: Service, host: str) -> FastAPI:
@@ -388,19 +351,17 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
             LOG.error("%s", error)
             return JSONResponse({"error": "the embeddings are damaged"}, 500)
         problem = f"{error.problem}; {error.hint}" if error.hint else error.problem
-        return JSONResponse({"error": problem}, getattr(error, "status", 400))
+        return JSONResponse({"error": problem}, 400)
 
     @app.exception_handler(HTTPException)
-    async def not_found(request: Request, error: HTTPException) -> Response:
+    async def refuse_status(request: Request, error: HTTPException) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        wrong = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
-        problem = "; ".join(wrong)
+        problem = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
         if request.url.path == "/":
-            nothing = SearchRequest((), (), "", None, -1.0, Scope())
-            return HTMLResponse(service.page(nothing, None, problem), 422)
+            return HTMLResponse(service.page(SearchRequest(), None, problem), 422)
         return JSONResponse({"error": problem}, 422)
 
 
@@ -408,9 +369,9 @@ def _add_search(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     def page(asked: SearchParameters) -> HTMLResponse:
         if asked.text:  # typed after a search by image, which the form keeps for its filters
-            asked = replace(asked, image="", like=None)
+            asked = asked.model_copy(update={"image": "", "like": None})
         try:
-            answer = None if asked.empty else service.ask(asked)
+            answer = service.ask(asked) if asked.ways else None
         except SwanError as error:
             return HTMLResponse(service.page(asked, None, str(error)), 400)
         count = len(service.searcher.catalogue.filename)
@@ -431,12 +392,12 @@ def _add_images(app: FastAPI, service: Service) -> None:
         if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise SwanError("an upload from another site's page")
         if uploads.locked():
-            raise RefusedError(503, "too many uploads at once", "try again")
+            raise HTTPException(503, "too many uploads at once; try again")
         async with uploads:
             try:
                 data = await asyncio.wait_for(_body(request), UPLOAD_SECONDS)
             except TimeoutError as error:
-                raise RefusedError(408, f"the image did not come within {UPLOAD_SECONDS} seconds") from error
+                raise HTTPException(408, f"the image did not come within {UPLOAD_SECONDS} seconds") from error
             return Uploaded(image=await run_in_threadpool(service.keep, data, name))
 
     @app.get("/upload/{key}", include_in_schema=False)

@@ -14,27 +14,27 @@ from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
 
-MOST = 100  # images, and queries, for which layout is fast enough
+MOST = 100  # images, and queries, that are laid out fast enough
 
 
 def write_sheet(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
     """Writes the images of answers as one PNG file, each with its rank, score and scene.
 
     Args:
-        path: of the file.
+        path: the file to write.
         answers: one or more.
-        pictures: of the images.
+        pictures: the images of the results.
 
     Raises:
-        SwanError: a picture is missing or unreadable, there is no answer, or there are too many images.
+        SwanError: a picture is missing or unreadable, or there are no answers or too many images.
     """
     images = sum(len(answer.hits) for answer in answers)
     if not answers:
         raise SwanError(f"{path}: no query, so there is nothing to show")
     if images > MOST or len(answers) > MOST:
         raise SwanError(
-            f"{path}: {images} images for {len(answers)} queries are too many for a sheet of {MOST}",
-            "show fewer results, --top-k; or write a page, --html",
+            f"{path}: {images} images for {len(answers)} queries; a sheet shows at most {MOST} of each",
+            "show fewer results: --top-k N; or write a page: --html FILE",
         )
 
     def result(hit: Hit) -> tuple[Result, str]:

@@ -86,7 +86,7 @@ def measure_upload(path: Path, database: Path) -> dict[str, Any]:
         "processor": time.process_time() - processor,
         "new": came.new,
         "changed": came.changed,
-        "stood": came.stood,
+        "stood": came.unchanged,
         "total": came.total,
     }
 

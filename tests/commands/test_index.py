@@ -68,7 +68,7 @@ def test_too_few_images_for_codes_are_one_line_of_error(run):
     path = run / "embeddings.h5"
     printed = invoke("embed", "--index", "ivf-pq", "--embeddings", path, root=run.parents[2])
     assert printed.returncode == 2
-    assert "60 different images; ivf-pq needs at least 1000" in printed.stderr
+    assert "60 distinct images; ivf-pq needs at least 1000" in printed.stderr
 
 
 @pytest.mark.parametrize(

@@ -134,12 +134,12 @@ def test_uploading_again_doubles_nothing_and_brings_what_changed(address, tmp_pa
     vectors, names = unit(5, 8), list("abcda")
     digests = ["1", "2", "3", "4", "1"]  # the last image is the first once more
     path = write(tmp_path / "a.h5", vectors, names, digests=digests)
-    assert upload(path, address) == Upload(new=4, changed=0, stood=1, total=4)
-    assert upload(path, address) == Upload(new=0, changed=0, stood=5, total=4)
+    assert upload(path, address) == Upload(new=4, changed=0, unchanged=1, total=4)
+    assert upload(path, address) == Upload(new=0, changed=0, unchanged=5, total=4)
     # as another batch size would move it, with one image's split drawn anew
     moved = vectors + np.float32(1e-6)
     path = write(tmp_path / "b.h5", moved, names, splits=[None, "val", None, None, None], digests=digests)
-    assert upload(path, address) == Upload(new=0, changed=1, stood=4, total=4)
+    assert upload(path, address) == Upload(new=0, changed=1, unchanged=4, total=4)
     with connected(address) as client:
         client.load_collection(address.collection)
         rows = client.query(
@@ -161,7 +161,7 @@ def test_upload_that_fails_says_how_far_it_came_and_goes_on_from_there(address, 
     monkeypatch.setattr(MilvusClient, "upsert", failing)
     with pytest.raises(SwanError, match=r"20 of 45 images there \(the connection is lost\)") as failed:
         upload(path, address)
-    assert failed.value.hint == f"go on from there: swan embed --embeddings {path} --to '{address}'"
+    assert failed.value.hint == f"resume from there: swan embed --embeddings {path} --to '{address}'"
     told = []
     assert upload(path, address, lambda *progress: told.append(progress)) == Upload(25, 0, 20, 45)
     assert len(upserts) == 3 + 3  # the first two batches were passed over
@@ -187,7 +187,7 @@ def test_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path):
     (tmp_path / "mine.db").mkdir()
     (tmp_path / "mine.db" / "letter.txt").write_text("")
     path = write(tmp_path / "a.h5", unit(2, 8))
-    with pytest.raises(SwanError, match="a folder that is no database of Milvus Lite"):
+    with pytest.raises(SwanError, match="a folder that is not a Milvus Lite database"):
         upload(path, Address(str(tmp_path / "mine.db")))
     assert [entry.name for entry in (tmp_path / "mine.db").iterdir()] == ["letter.txt"]
 
@@ -215,7 +215,7 @@ def test_upload_goes_on_where_one_was_killed_before_the_index_was_made(address, 
 
 
 def test_file_without_images_and_one_with_a_damaged_vector_are_refused(address, tmp_path):
-    with pytest.raises(SwanError, match="holds no images"):
+    with pytest.raises(SwanError, match="contains no images"):
         upload(write(tmp_path / "a.h5", unit(0, 8)), address)
     vectors = unit(3, 8)
     vectors[1] *= 2
@@ -247,7 +247,10 @@ def test_proxy_of_the_environment_does_not_keep_lite_from_itself(tmp_path, monke
 
 def test_file_that_is_no_database_is_told(tmp_path):
     (tmp_path / "a.db").write_text("something else")
-    with pytest.raises(SwanError, match=r"a\.db: no database"), connected(Address(str(tmp_path / "a.db"))):
+    with (
+        pytest.raises(SwanError, match=r"a\.db: not a Milvus Lite database"),
+        connected(Address(str(tmp_path / "a.db"))),
+    ):
         pass
 
 
@@ -335,13 +338,13 @@ def test_filters_leave_the_images_that_they_leave_of_a_file(searcher, scope):
     ("scope", "said", "hint"),
     [
         ({"scenes": ("x", "lake")}, "--scene 'lake': no image has it", 'there are: a "quay", back'),
-        ({"split": "x"}, "--split x: no image has it", 'there are: say "val", test, train, val'),
-        ({"scenes": ("x",), "split": "train"}, "no image is of x and of split train", ""),
-        ({"scenes": ("x",), "split": "train", "files": "a*"}, "no image is of x and of split train", ""),
+        ({"split": "x"}, "--split 'x': no image has it", 'there are: say "val", test, train, val'),
+        ({"scenes": ("x",), "split": "train"}, "no image of scene x is in split train", ""),
+        ({"scenes": ("x",), "split": "train", "files": "a*"}, "no image of scene x is in split train", ""),
         ({"scenes": ("x",), "split": "test", "files": "b*"}, "--files 'b*': none of these images", "names"),
         ({"files": "b*"}, "--files 'b*': none of these images", "whole names"),
-        ({"files": "[ab]*"}, "--files '[ab]*': Milvus knows * and ? only", "leave"),
-        ({"top_k": MOST + 1}, "--top-k 16385: Milvus gives 16384 results at most", "fewer"),
+        ({"files": "[ab]*"}, "--files '[ab]*': Milvus knows only * and ?", "leave"),
+        ({"top_k": MOST + 1}, "--top-k 16385: Milvus gives at most 16384 results", "fewer"),
     ],
 )
 def test_filters_that_leave_nothing_or_cannot_be_asked_are_refused_by_name(searcher, scope, said, hint):

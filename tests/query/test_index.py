@@ -119,7 +119,7 @@ def test_few_images_are_all_found(tmp_path, kind, count):
 
 def test_too_few_images_for_codes_are_refused_with_the_number_needed(tmp_path):
     path = write(tmp_path / "embeddings.h5", clustered(50))
-    with pytest.raises(SwanError, match=f"50 different images; ivf-pq needs at least {LEAST_FOR_CODES}"):
+    with pytest.raises(SwanError, match=f"50 distinct images; ivf-pq needs at least {LEAST_FOR_CODES}"):
         build_index(path, "ivf-pq")
     assert not index_path(path).exists()
 
@@ -208,7 +208,7 @@ def test_index_of_other_embeddings_is_refused(folder, tmp_path):
         ),
         (
             lambda file: file["faiss"].write_direct(np.frombuffer(b"IxPT", np.uint8), dest_sel=np.s_[:4]),
-            "/faiss holds no",
+            "/faiss is not an index",
         ),
         (lambda file: file["rows"].__setitem__(3, 10**9), "not there"),
         (lambda file: file["rows"].__setitem__(3, -5), "not there"),
