@@ -13,7 +13,7 @@ def text_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file, or of standard input for `-`, without blank ones.
 
     Raises:
-        SwanError: the file cannot be read, or a line is not text; names the line.
+        SwanError: the file cannot be read, or a line is not UTF-8 text; names the line.
     """
     if str(path) != "-":
         text = read_text(path)
