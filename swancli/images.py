@@ -144,9 +144,8 @@ def _from_wide(samples: np.ndarray) -> np.ndarray:
     samples = samples[..., None] if samples.ndim == 2 else samples
     rows = max(1, BLOCK_SAMPLES // max(1, math.prod(samples.shape[1:])))
     blocks = [slice(start, start + rows) for start in range(0, len(samples), rows)]
-    full = full_scale(
-        max((_known(samples[block]).max(initial=0) for block in blocks), default=0), samples.dtype
-    )
+    top = max((_known(samples[block]).max(initial=0) for block in blocks), default=0)
+    full = full_scale(top, samples.dtype)
     channels = samples[..., :3] if samples.shape[2] >= 3 else samples[..., :1]
     pixels = np.empty((*samples.shape[:2], 3), np.uint8)
     for block in blocks:

@@ -288,8 +288,7 @@ def _embed_scene(encoder: Encoder, scene: Path, path: Path, sizes: Sequence[int]
 
 
 def _embed_lines(encoder: Encoder, texts: Path, path: Path, display: Display) -> None:
-    from swancli.embed.embed import embed_texts
-    from swancli.embed.lines import text_lines
+    from swancli.embed.embed import embed_texts, text_lines
     from swancli.store.embeddings import write_embeddings
 
     with display.progress() as progress:

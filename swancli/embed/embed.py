@@ -1,13 +1,14 @@
 """Embeddings of a data set or of lines of text, in memory; `archive` embeds images piece by piece.
 
-swan embed
-swan embed --images DIR
+swan embed --texts FILE
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from swancli.prepare.splits import Fold, redrawn
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings
+from swancli.store.text import decode_text, read_text
 
 
 def open_dataset(path: str | PathLike[str], checkpoint: Checkpoint) -> Dataset:
@@ -60,6 +62,21 @@ def embed_dataset(
         pictures=str(dataset.path),
         dataset_digest=dataset.digest,
     )
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, or of standard input for `-`, without blank ones.
+
+    Raises:
+        SwanError: the file cannot be read, or a line is not UTF-8 text; names the line.
+    """
+    if str(path) != "-":
+        text = read_text(path)
+    elif sys.stdin is None:
+        raise SwanError("--texts -: standard input is closed", "give it one caption per line")
+    else:
+        text = decode_text(sys.stdin.buffer.read(), "--texts -")
+    return [line for line in map(str.strip, text.split("\n")) if line]
 
 
 def embed_texts(encoder: Encoder, lines: Iterable[str], name: str, progress: Progress = quiet) -> Embeddings:

@@ -22,7 +22,7 @@ from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
 from swancli.query.questions import Question, no_words_error, question_vectors
 from swancli.scene_image.heat import HeatMap, best_places, heat_map
-from swancli.scene_image.places import coordinates, place_boxes, write_geojson, write_heat_map, write_overlay
+from swancli.scene_image.places import coordinates, place_boxes, write_heat_map, write_overlay
 from swancli.scene_image.raster import Frame, Raster
 from swancli.scene_image.tiles import (
     TILE_SIZES,
@@ -36,6 +36,7 @@ from swancli.scene_image.tiles import (
     write_tiles,
 )
 from swancli.store.hdf5 import MADE_BY, TILES
+from swancli.store.text import write_json
 from swancli.workspace import Workspace
 
 
@@ -114,7 +115,7 @@ class SceneAnswer:
             if path.exists() and path.samefile(self.scene):
                 raise SwanError(f"{path}: is the scene itself", "give the result another name")
         if geojson:
-            write_geojson(geojson, self._features(), self.about())
+            write_json(geojson, {"type": "FeatureCollection", **self.about(), "features": self._features()})
         if heatmap:
             write_heat_map(heatmap, self.heat, self.tiles.frame, self.question)
         if overlay:

@@ -85,17 +85,13 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
         raise SwanError(
             "the embeddings do not say where their images are", "give it: --pictures FOLDER (or a dataset.h5)"
         )
-    if not moved and ("://" in embeddings.pictures or _in_tars(embeddings)):
+    in_tars = ".tar/" in embeddings.catalogue.filename[0].lower()  # a member is named after its tar
+    if not moved and ("://" in embeddings.pictures or in_tars):
         raise SwanError(
             f"{embeddings.pictures}: images at an address or in tars cannot be shown",
             "copy them, each tar unpacked into a folder of its name, and give the copy: --pictures FOLDER",
         )
     return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue.filename)
-
-
-def _in_tars(embeddings: Embeddings) -> bool:
-    """Whether the images are members of tars, which their names begin with."""
-    return any(".tar/" in name.lower() for name in embeddings.catalogue.filename[:1])
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

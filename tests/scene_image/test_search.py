@@ -247,3 +247,13 @@ def test_result_that_would_replace_the_scene_is_refused(tiny_model, geo_scene, w
     with pytest.raises(SwanError, match="the scene itself"):
         ask(scene, workspace, checkpoint=tiny_model).write(heatmap=tmp_path / "own.tif")
     assert scene.read_bytes() == before
+
+
+def test_geojson_is_a_feature_collection(tiny_model, geo_scene, workspace, tmp_path):
+    answer = ask(geo_scene, workspace, question="a río", checkpoint=tiny_model, top_k=1)
+    answer.write(geojson=tmp_path / "hits.geojson")
+    written = json.loads((tmp_path / "hits.geojson").read_text(encoding="utf-8"))
+    assert (written["type"], written["query"]) == ("FeatureCollection", "a río")
+    (feature,) = written["features"]
+    assert feature["geometry"] == answer.hits[0].geometry
+    assert list(feature["properties"]) == ["rank", "score", "heat", "box_in_pixels"]
