@@ -1,4 +1,4 @@
-"""Image files to RGB pixels: the decoder that every step uses."""
+"""Image files to RGB pixels: the decoder of every step."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image
 
 from swancli.errors import ImageError
 
-# The only formats that Pillow may open, whatever a file is called: some others, such as EPS, run programs.
+# The only formats that Pillow may open, whatever the file name says: others, such as EPS, run programs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF", "PPM")
 TOO_LARGE_HINT = "cut it into tiles"
 LEADS_OUT = "leads out of the folder of images"
 LEADS_OUT_HINT = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 MOST_SAMPLES = 250_000_000  # per image, at least three per pixel: 9,100 x 9,100 in colour
-PICTURE_FORMS = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
-BLOCK_SAMPLES = 2**22  # scaled at a time
+ITEM_HINT = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
+BLOCK_SAMPLES = 2**22  # samples scaled at a time
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -38,7 +38,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether a path below a folder leads out of it, by its name or a link; the folder may be a link."""
+    """Whether a path leads out of a folder, by its name or by a link; the folder itself may be a link."""
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
@@ -46,7 +46,7 @@ def read_inside(path: Path, folder: Path) -> bytes:
     """The bytes of an image file below a folder whose names and content are not trusted.
 
     Raises:
-        ImageError: the file is absent, cannot be read, is a pipe or a device, or leads out of the folder.
+        ImageError: the file is absent, unreadable, a pipe or a device, or leads out of the folder.
     """
     try:
         outside = leads_out(path, folder)
@@ -60,7 +60,7 @@ def read_inside(path: Path, folder: Path) -> bytes:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels, from the header alone if Pillow reads the format.
+    """(height, width) in pixels, read from the header alone if Pillow can.
 
     Raises:
         ImageError: the file is absent or not an image.
@@ -137,16 +137,15 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _from_wide(samples: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) from samples of any type, (H, W) or (H, W, C), of which the first three channels count.
+    """uint8 (H, W, 3) from samples of any type, (H, W) or (H, W, C), of which three channels are used.
 
     Fractions of one (reflectance) are scaled by one; infinite and missing values become black (no data).
     """
     samples = samples[..., None] if samples.ndim == 2 else samples
     rows = max(1, BLOCK_SAMPLES // max(1, math.prod(samples.shape[1:])))
     blocks = [slice(start, start + rows) for start in range(0, len(samples), rows)]
-    full = full_scale(
-        max((_known(samples[block]).max(initial=0) for block in blocks), default=0), samples.dtype
-    )
+    top = max((_known(samples[block]).max(initial=0) for block in blocks), default=0)
+    full = full_scale(top, samples.dtype)
     channels = samples[..., :3] if samples.shape[2] >= 3 else samples[..., :1]
     pixels = np.empty((*samples.shape[:2], 3), np.uint8)
     for block in blocks:
@@ -160,7 +159,7 @@ def _known(samples: np.ndarray) -> np.ndarray:
 
 
 def full_scale(top: float, kind: np.dtype) -> float:
-    """The value that becomes white, for samples up to `top` of a type; see `decode_image`."""
+    """The value that becomes white if `top` is the largest sample; see `decode_image`."""
     fractions = np.issubdtype(kind, np.floating) and top <= 1
     return 1.0 if fractions else 2.0 ** max(8, math.ceil(math.log2(top + 1))) - 1
 
@@ -193,11 +192,11 @@ def _decode_tiff(data: bytes, name: str, most_samples: int) -> np.ndarray:
 
 
 def pixels_of(item: object, name: str) -> np.ndarray:
-    """The pixels of a picture in any form that Python code has one in.
+    """The pixels of an image given as a path, a PIL image or an array.
 
     Args:
         item: a path, a PIL image (converted as in `decode_image`), or a uint8 (H, W, 3) array, RGB.
-        name: of an item that is no path, for errors.
+        name: of an item that is not a path, for errors.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -210,12 +209,12 @@ def pixels_of(item: object, name: str) -> np.ndarray:
     if isinstance(item, Image.Image):
         try:
             return _to_rgb(item)
-        except OSError as error:  # Pillow reads a file when its pixels are asked for
+        except OSError as error:  # Pillow reads a file when its pixels are used
             raise ImageError(f"{name}: damaged image ({error})") from error
     if not isinstance(item, np.ndarray):
-        raise ImageError(f"{name}: {type(item).__name__} is not a picture", PICTURE_FORMS)
+        raise ImageError(f"{name}: {type(item).__name__} is not an image", ITEM_HINT)
     if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size:
-        raise ImageError(f"{name}: an array of {item.dtype} {item.shape} is not a picture", PICTURE_FORMS)
+        raise ImageError(f"{name}: an array of {item.dtype} {item.shape} is not an image", ITEM_HINT)
     return item
 
 

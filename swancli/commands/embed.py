@@ -34,7 +34,7 @@ from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
 
 if TYPE_CHECKING:
     from swancli.embed.archive import Outcome
-    from swancli.embed.shards import Shard
+    from swancli.embed.shards import Shard, ShardFolder
     from swancli.embed.sources import ImageSource
     from swancli.milvus.collection import Address
     from swancli.model.checkpoint import Checkpoint
@@ -213,7 +213,7 @@ def _embed_archive(
         _finish(path, outcome.embeddings, outcome.embeddings.digest, outcome.skipped, index, display)
         return True
     if report:
-        _show_shard(archive.name, outcome)
+        _show_shard(archive.name, folder, outcome)
     return False
 
 
@@ -288,8 +288,7 @@ def _embed_scene(encoder: Encoder, scene: Path, path: Path, sizes: Sequence[int]
 
 
 def _embed_lines(encoder: Encoder, texts: Path, path: Path, display: Display) -> None:
-    from swancli.embed.embed import embed_texts
-    from swancli.embed.lines import text_lines
+    from swancli.embed.embed import embed_texts, text_lines
     from swancli.store.embeddings import write_embeddings
 
     with display.progress() as progress:
@@ -321,14 +320,14 @@ def _output_path(
     return folder / f"{name}.h5"
 
 
-def _show_shard(dataset: str, outcome: Outcome) -> None:
+def _show_shard(dataset: str, shards: ShardFolder, outcome: Outcome) -> None:
     """What a shard has done, and which others are still missing."""
-    shard, missing = outcome.shard, outcome.missing
+    shard, missing = shards.shard, outcome.missing
     show_fields(
         f"shard {shard.number} of {shard.count} of {dataset}",
         images=outcome.images,
         left_out=len(outcome.skipped),
-        folder=outcome.folder,
+        folder=shards.folder,
     )
     show_notes(f"still missing: {_ranges(missing)} of {shard.count}" if missing else "no shard is missing")
     _warn_of_skipped(outcome.skipped)

@@ -1,12 +1,12 @@
-"""`swan embed` of any number of images: piece by piece, on one process or many -> embeddings.h5.
+"""Embeddings of any number of images, piece by piece, in one process or many -> embeddings.h5.
 
 swan embed --images DIR
 swan embed --images DIR --shard 3/8 --resume
 
-Each finished piece is on the disk before the next one, so a process that is killed loses one piece at most.
-Pieces have the same borders however many shards there are, and each is encoded by itself: on one machine, and
-with the same number of threads a process, the embeddings of many shards are those of one process to the last
-bit.
+Each finished piece is on the disk before the next one starts, so a process that is killed loses one piece at
+most. The borders of the pieces do not depend on the number of shards, and each piece is encoded by itself. So
+on one machine, with the same number of threads per process, any number of shards gives the same embeddings to
+the last bit.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ from swancli.store.embeddings import Embeddings, find_embeddings, open_embedding
 from swancli.store.hdf5 import EMBEDDINGS, refuse_other_kind
 from swancli.store.parts import GatheredRows, Part, read_part, write_part
 
-PIECE_BATCHES = 16  # of images, in a piece of a list
+PIECE_BATCHES = 16  # batches of images in a piece; a tar is one piece
 
 
 @dataclass(frozen=True)
 class Archive:
     """Images in pieces.
 
-    name, pictures: as `dataset` and `pictures` of `Embeddings`. identity: of all that is listed, in order.
-    borders: of each piece the name of its tar, or its first row and the one after its last. sizes: how many
-    pictures each piece loads; None for tars, of which only reading tells. load: what loads each picture of a
-    piece. dataset: whose images they are, None for a folder, an address or tars.
+    name, pictures: as `dataset` and `pictures` of `Embeddings`.
+    identity: a hash of everything that is listed, in order.
+    borders: of each piece, the name of its tar, or its first row and the one after its last.
+    sizes: the number of pictures that each piece loads; None for tars, whose length is not known.
+    load: takes the number of a piece, yields what loads each of its pictures.
+    dataset: the data set of the images, None for a folder, an address or tars.
     """
 
     name: str
@@ -57,17 +59,15 @@ class Archive:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a shard.
+    """The result of a shard.
 
-    folder: of the shards.
-    images, skipped: of the shard; of all of them where the embeddings are whole.
-    missing: the shards that are still to come.
-    embeddings: as this process wrote them, or found them on resume; None when shards are missing, or another
+    images: number of images of the shard; of all shards if the embeddings are whole.
+    skipped: file name and reason of each image left out, likewise.
+    missing: the shards that are not finished.
+    embeddings: as this process wrote them, or found them on resume; None if shards are missing or another
         process joined them.
     """
 
-    folder: Path
-    shard: Shard
     images: int
     skipped: list[tuple[str, str]]
     missing: list[int]
@@ -75,36 +75,31 @@ class Outcome:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# what is embedded
+# what to embed
 
 
 def archive_of_source(source: ImageSource, batch_size: int, missing: str = "error") -> Archive:
     """The images of a folder, an address or tars.
 
     Args:
-        batch_size: images encoded at a time. missing: "error", or "skip" to leave unreadable images out.
+        source: the images.
+        batch_size: images encoded at a time.
+        missing: "error", or "skip" to leave unreadable images out.
     """
-    rows = PIECE_BATCHES * batch_size
-    pieces = source.pieces(rows)
-    ranges = [[start, min(start + rows, len(source.listed))] for start in range(0, rows * len(pieces), rows)]
-    listed = not any(piece.name for piece in pieces)
+    pieces = source.pieces(PIECE_BATCHES * batch_size)
+    borders = [piece.border for piece in pieces]
+    in_tars = any(isinstance(border, str) for border in borders)
 
     def load(number: int) -> Iterator[Load]:
-        piece = pieces[number]
+        tar = borders[number] if in_tars else ""
         try:
-            for picture in piece.pictures():
-                yield partial(_load_picture, picture, piece.name or source.pictures, missing)
+            for picture in pieces[number].pictures():
+                yield partial(_load_picture, picture, tar or source.pictures, missing)
         except ImageError as error:
-            yield partial(_left_out, Picture(piece.name, None, ""), error, missing)
+            yield partial(_left_out, Picture(tar, None, ""), error, missing)
 
-    return Archive(
-        source.name,
-        source.pictures,
-        source.identity(),
-        ranges if listed else [piece.name for piece in pieces],
-        [stop - start for start, stop in ranges] if listed else None,
-        load,
-    )
+    sizes = None if in_tars else [stop - start for start, stop in borders]
+    return Archive(source.name, source.pictures, source.identity(), borders, sizes, load)
 
 
 def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.ndarray | None, Picture]:
@@ -117,15 +112,15 @@ def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.nda
 
 
 def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, Picture]:
-    """Raises the error instead, unless `missing` is "skip"."""
+    """A picture without pixels; raises the error unless `missing` is "skip"."""
     if missing == "error":
-        hint = f"{error.hint or 'hint it'}; or pass over it: --missing skip"
+        hint = f"{error.hint or 'repair it'}; or leave it out: --missing skip"
         raise ImageError(error.problem, hint) from None
     return None, replace(picture, reason=error.problem)
 
 
 def archive_of_dataset(dataset: Dataset, batch_size: int) -> Archive:
-    """The images of a data set; of equal pictures the first alone."""
+    """The images of a data set; of equal pictures only the first is loaded."""
     catalogue, rows = dataset.catalogue, PIECE_BATCHES * batch_size
     count = len(catalogue.filename)
     digests = dataset.digests(np.arange(count))
@@ -148,12 +143,16 @@ def archive_of_dataset(dataset: Dataset, batch_size: int) -> Archive:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# a shard of it
+# one shard
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Done:
-    """What of a shard is done. left: numbers of the pieces still to come; images, skipped: of the others."""
+    """How much of a shard is done.
+
+    left: numbers of the pieces that were not finished when this process started.
+    images, skipped: of the finished pieces, as in `Outcome`.
+    """
 
     left: list[int]
     images: int
@@ -172,13 +171,17 @@ def embed_archive(
     """Embeds a shard of an archive, and writes the embeddings when it is the last one.
 
     Args:
+        encoder: what encodes the images.
+        archive: what to embed.
         output: the embeddings file.
-        resume: keep what was done before; where the embeddings exist already, encode nothing.
+        shard: the part of the archive for this process.
+        resume: keep finished pieces; if the embeddings exist already, encode nothing.
+        progress: called with "images" or "tars", the number done, and the number in all.
 
     Raises:
-        SwanError: a file of another kind is there; another process has this shard; another archive was begun
-            there; no image can be read.
-        ImageError: one cannot be read, unless the archive leaves it out.
+        SwanError: the output is a file of another kind, another process works on this shard, another archive
+            was begun there, or no image can be read.
+        ImageError: an image cannot be read, unless the archive leaves it out.
     """
     output = Path(output)
     refuse_other_kind(output, EMBEDDINGS)
@@ -196,15 +199,14 @@ def embed_archive(
     with folder.alone_in_shard():
         with folder.alone_in_archive():
             found = _find_joined(folder, output, identity) if resume else None
-            begun = None if found else _begin(folder, manifest, identity, resume)
+            done = None if found else _begin(folder, manifest, identity, resume)
         if found:
-            outcome = _whole(folder, found)
+            outcome = _whole(found)
             outcome = replace(outcome, embeddings=None) if shard.follows else outcome
         else:
             try:
-                done = _embed_pieces(encoder, archive, folder, identity, begun, progress)
-                finish = partial(_put_together, encoder, archive, progress=progress)
-                outcome = _join(folder, manifest, output, done, finish)
+                _embed_pieces(encoder, archive, folder, identity, done, progress)
+                outcome = _join(encoder, archive, folder, identity, done, progress)
             except BaseException:
                 folder.remove_unbegun()
                 raise
@@ -213,15 +215,15 @@ def embed_archive(
 
 
 def _find_joined(folder: ShardFolder, output: Path, identity: str) -> Embeddings | None:
-    """The embeddings of an archive whose shards are joined, opened."""
+    """The embeddings of an archive whose shards were joined, opened; None if there are none."""
     found = None if folder.read_manifest() else find_embeddings(output, identity)
     if found:
-        folder.remove_all()  # what a process left that was killed after it had joined them
+        folder.remove_all()  # left by a process that was killed after it had joined them
     return found
 
 
 def _begin(folder: ShardFolder, manifest: dict[str, Any], identity: str, resume: bool) -> _Done:
-    """Takes up a shard, or on `resume` what is done of it."""
+    """Starts a shard, on `resume` with its finished pieces."""
     folder.agree(manifest, replace=not resume)
     if not resume:
         folder.remove_own()
@@ -232,28 +234,27 @@ def _begin(folder: ShardFolder, manifest: dict[str, Any], identity: str, resume:
 
 
 def _embed_pieces(
-    encoder: Encoder, archive: Archive, folder: ShardFolder, identity: str, begun: _Done, progress: Progress
-) -> _Done:
-    """Writes the pieces of a shard that are still to come."""
+    encoder: Encoder, archive: Archive, folder: ShardFolder, identity: str, done: _Done, progress: Progress
+) -> None:
+    """Writes the missing pieces of a shard, and counts them as done."""
     paths = folder.pieces(folder.shard, len(archive.borders))
-    images, skipped, done = begun.images, list(begun.skipped), len(paths) - len(begun.left)
-    before = images + len(skipped)
+    finished, before = len(paths) - len(done.left), done.images + len(done.skipped)
 
     def show(loaded: int) -> None:
         if archive.sizes:
             progress("images", before + loaded, sum(archive.sizes[number] for number in paths))
         else:
-            progress("tars", done, len(paths))
+            progress("tars", finished, len(paths))
 
-    folder.write_state(len(paths), done, images, len(skipped))
-    with closing(encoder.pieces((archive.load(number) for number in begun.left), show)) as encoded:
-        for number, piece in zip(begun.left, encoded, strict=True):
+    folder.write_state(len(paths), finished, done.images, len(done.skipped))
+    with closing(encoder.pieces((archive.load(number) for number in done.left), show)) as encoded:
+        for number, piece in zip(done.left, encoded, strict=True):
             part = _part_of(piece)
             write_part(paths[number], part, piece.image, identity)
-            images, done = images + len(piece.image), done + 1
-            skipped += part.skipped
-            folder.write_state(len(paths), done, images, len(skipped))
-    return _Done([], images, skipped)
+            finished += 1
+            done.images += len(piece.image)
+            done.skipped += part.skipped
+            folder.write_state(len(paths), finished, done.images, len(done.skipped))
 
 
 def _part_of(piece: EncodedPiece) -> Part:
@@ -266,47 +267,41 @@ def _part_of(piece: EncodedPiece) -> Part:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# putting together
+# joining
 
 
 def _join(
-    folder: ShardFolder,
-    manifest: dict[str, Any],
-    output: Path,
-    done: _Done,
-    finish: Callable[[list[Path], list[Part]], tuple[Embeddings, np.ndarray]],
+    encoder: Encoder, archive: Archive, folder: ShardFolder, identity: str, done: _Done, progress: Progress
 ) -> Outcome:
-    """Writes the embeddings when no shard is missing, and removes the shards."""
-    outcome = Outcome(folder.folder, folder.shard, done.images, done.skipped, [])
-    identity, count = archive_identity(manifest), len(manifest["pieces"])
+    """Writes the embeddings and removes the shards, if none is missing."""
+    count = len(archive.borders)
     with folder.alone_in_archive():
         if archive_identity(folder.read_manifest()) != identity:  # another shard has joined them
             folder.remove_own()
-            return outcome
+            return Outcome(done.images, done.skipped, [])
         pieces = {shard.number: list(folder.pieces(shard, count).values()) for shard in folder.shards()}
         missing = [number for number, paths in pieces.items() if not all(map(Path.exists, paths))]
         if missing:
-            return replace(outcome, missing=missing)
+            return Outcome(done.images, done.skipped, missing)
         paths = [path for own in pieces.values() for path in own]
         parts = [read_part(path, identity) for path in paths]
-        embeddings, digests = finish(paths, parts)
-        write_embeddings(output, embeddings, digests, identity, _skipped(parts))
+        embeddings, digests = _put_together(encoder, archive, paths, parts, progress)
+        write_embeddings(folder.output, embeddings, digests, identity, _skipped(parts))
         folder.remove_all()
-    return _whole(folder, open_embeddings(output))
+    return _whole(open_embeddings(folder.output))
 
 
-def _whole(folder: ShardFolder, embeddings: Embeddings) -> Outcome:
-    """The outcome where the embeddings are whole."""
-    skipped = read_skipped(embeddings.image.file)
-    return Outcome(folder.folder, folder.shard, len(embeddings.image), skipped, [], embeddings)
+def _whole(embeddings: Embeddings) -> Outcome:
+    """The outcome of whole embeddings."""
+    return Outcome(len(embeddings.image), read_skipped(embeddings.image.file), [], embeddings)
 
 
 def _put_together(
-    encoder: Encoder, archive: Archive, paths: list[Path], parts: list[Part], *, progress: Progress
+    encoder: Encoder, archive: Archive, paths: list[Path], parts: list[Part], progress: Progress
 ) -> tuple[Embeddings, np.ndarray]:
-    """The embeddings of all pieces, whose vectors are still in these, and the digest of each row's pixels.
+    """The embeddings of all pieces, their vectors still in the files, and the digest of each row's pixels.
 
-    A picture that a data set has several times has everywhere the vector of its first row.
+    Rows of a data set with equal pictures all get the vector of the first one.
     """
     digests = np.concatenate([np.empty(0, object), *(part.pixel_digest for part in parts)])
     if not len(digests):

@@ -1,13 +1,13 @@
-"""Which part of a long embedding a process, or a job of an array, has, and its files until all are joined.
+"""The shard of a long embedding that each process or job works on, and its files until all are joined.
 
 swan embed --shard 3/8
 torchrun --nproc-per-node 8 -m swancli embed
 
-<output>.shards/manifest.json            what is embedded with what, in which pieces, in how many shards
+<output>.shards/manifest.json            the images, checkpoint, settings, pieces and number of shards
 <output>.shards/3-of-8/piece-000017.h5   a finished piece of shard 3
 <output>.shards/3-of-8.json              how far shard 3 is
 
-The folder is gone once the embeddings file is whole.
+The folder is removed when the embeddings file is whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from swancli.store.hdf5 import CREATED_BY
 from swancli.store.text import read_json, write_json
 
 FORMAT, VERSION = "swan-manifest", 1
-# What all shards of an archive agree on, and what the error says where another one was begun.
+# What must be the same for all shards of an archive, and what the error says if it differs.
 AGREED = {
     "images": "other images",
     "checkpoint_sha256": "another checkpoint",
@@ -39,9 +39,11 @@ AGREED = {
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of an archive, from 1 on.
+    """One of several parts of an archive.
 
-    follows: that of a process of a launch which is not the first one, and leaves it to that one to speak.
+    number: from 1.
+    count: of shards.
+    follows: it belongs to a process started by torchrun that is not the first, and so prints nothing.
     """
 
     number: int
@@ -54,11 +56,11 @@ class Shard:
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of the archive."""
+        """Whether it is the whole archive."""
         return self.count == 1
 
     def share(self, pieces: int) -> range:
-        """Its pieces: the shards' follow each other, as evenly as can be."""
+        """The numbers of its pieces, of n: in order, as evenly as possible."""
         return range(pieces)[Processes(self.number - 1, self.count).share(pieces)]
 
 
@@ -66,12 +68,17 @@ WHOLE = Shard(1, 1)
 
 
 def chosen_shard(given: str | None, resume: bool) -> tuple[Shard, bool]:
-    """The shard of this process, and whether it goes on: as given, else of torchrun's launch, else all.
+    """The shard of this process, and whether it resumes.
 
-    A launch that torchrun has started again goes on by itself.
+    The shard is the one given, else the one for this process under torchrun, else the whole archive.
+    Processes that torchrun has restarted always resume.
+
+    Args:
+        given: such as "3/8"; None if none is given.
+        resume: whether the user asks to resume.
 
     Raises:
-        SwanError: what is given is no shard, or torchrun has given another one.
+        SwanError: `given` is not a shard, or is given under torchrun.
     """
     rank, count, attempt = launched() or (0, 1, 0)
     resume = resume or attempt > 0
@@ -83,18 +90,18 @@ def chosen_shard(given: str | None, resume: bool) -> tuple[Shard, bool]:
         return WHOLE, resume
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise SwanError(f"--shard {given}: no shard", "give its number and how many there are, as 1/8 to 8/8")
+        raise SwanError(f"--shard {given}: not a shard", "give its number and how many there are: 1/8 to 8/8")
     return Shard(int(match[1]), int(match[2])), resume
 
 
 class ShardFolder:
-    """The files of one shard, and those that the shards of its archive share.
+    """The files of one shard, and those that all shards of an archive share.
 
-    A folder without a manifest is one where nothing is begun: all is in the embeddings file, or nothing is.
+    Without a manifest nothing is begun: either the embeddings file is whole, or nothing was done.
 
     Args:
-        output: the embeddings file that the shards are for.
-        shard: this process's.
+        output: the embeddings file.
+        shard: of this process.
     """
 
     def __init__(self, output: Path, shard: Shard) -> None:
@@ -107,44 +114,39 @@ class ShardFolder:
         self.state = self.folder / f"{shard.name}.json"
 
     def alone_in_shard(self) -> AbstractContextManager[None]:
-        """Keeps other processes from this shard; raises as `only_writer`."""
+        """Locks this shard; raises a SwanError if another process works on it."""
         return only_writer(self.own)
 
     def alone_in_archive(self) -> AbstractContextManager[None]:
-        """Waits for the other shards to release what they share."""
+        """Locks the files that all shards share, once no other process has locked them."""
         return only_writer(self.folder, wait=True)
 
     def agree(self, manifest: dict[str, Any], replace: bool) -> None:
-        """Writes the manifest, unless another shard has; to be called alone in the archive.
+        """Writes the manifest, unless another shard has; call it under `alone_in_archive`.
 
         Args:
             manifest: a value for each of `AGREED`, and more.
-            replace: another archive's, where this shard is all of it and that one had one shard too.
+            replace: replace the manifest of another archive, if it and this one have one shard each.
 
         Raises:
             SwanError: another archive was begun here; names what differs.
         """
         found = self.read_manifest()
-        differing = [
-            said.format(str(found.get(key))[:40])
-            for key, said in AGREED.items()
-            if found.get(key) != manifest[key]
-        ]
-        if found and differing and not (replace and self.shard.whole and found.get("shards") == 1):
-            same = "the same command, without --shard, and --resume"
-            raise SwanError(
-                f"{self.folder}: begun with {', '.join(differing)}",
-                f"finish that one: {same}; or give another --output"
-                if found.get("shards") == 1
-                else f"give what it was begun with; or another --output; or remove {self.folder}",
-            )
-        if differing:
+        keys = [key for key in AGREED if found.get(key) != manifest[key]]
+        alone = found.get("shards") == 1
+        if found and keys and not (replace and self.shard.whole and alone):
+            differing = ", ".join(AGREED[key].format(str(found.get(key))[:40]) for key in keys)
+            hint = f"use the same options, or another --output, or remove {self.folder}"
+            if alone:
+                hint = "finish it: the same command, without --shard, with --resume; or give another --output"
+            raise SwanError(f"{self.folder}: begun with {differing}", hint)
+        if keys:
             self.remove_all()
             head = {"format": FORMAT, "version": VERSION, "created_by": CREATED_BY}
             write_json(self.manifest, head | manifest)
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest; empty when there is none.
+        """The manifest; empty if there is none.
 
         Raises:
             SwanError: it is damaged, or of another version.
@@ -155,7 +157,7 @@ class ShardFolder:
         content = read_json(self.manifest, hint)
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT or content.get("version") != VERSION:
-            raise SwanError(f"{self.manifest}: no manifest that this swan reads", hint)
+            raise SwanError(f"{self.manifest}: not a manifest that this swan reads", hint)
         return content
 
     def shards(self) -> list[Shard]:
@@ -163,32 +165,32 @@ class ShardFolder:
         return [Shard(number, self.shard.count) for number in range(1, self.shard.count + 1)]
 
     def pieces(self, shard: Shard, count: int) -> dict[int, Path]:
-        """The files of a shard's pieces by their numbers, whether or not they exist.
+        """The file of each piece of a shard, by number, whether or not it exists.
 
         Args:
             shard: one of the archive.
-            count: pieces of the archive.
+            count: number of pieces of the archive.
         """
         return {piece: self.folder / shard.name / f"piece-{piece:06}.h5" for piece in shard.share(count)}
 
     def begun(self) -> bool:
-        """Whether this shard has a piece."""
+        """Whether this shard has a finished piece."""
         return any(self.own.glob("piece-*.h5"))
 
     def write_state(self, pieces: int, done: int, images: int, skipped: int) -> None:
-        """Writes how far the shard is: of how many pieces how many are done, with how many images."""
+        """Writes how far the shard is: its pieces, those that are done, and their images."""
         write_json(self.state, {"pieces": pieces, "done": done, "images": images, "skipped": skipped})
 
     def remove_own(self) -> None:
-        """Removes what there is of this shard; to be called alone in it."""
+        """Removes the files of this shard; call it under `alone_in_shard`."""
         _remove(self.own, "piece-*.h5", ".piece-*.tmp")
         _remove(self.folder, f"{self.shard.name}.json", f".{self.shard.name}.json.*.tmp")
 
     def remove_all(self) -> None:
-        """Removes what there is of all shards; to be called alone in the archive.
+        """Removes the files of all shards; call it under `alone_in_archive`.
 
-        The manifest goes first, so that nothing that a kill leaves is resumed. A shard whose process is still
-        there is left to it.
+        The manifest is removed first, so that nothing is resumed if this process is killed here. A shard that
+        another process works on is left to that process.
         """
         self.manifest.unlink(missing_ok=True)
         _remove(self.folder, ".manifest.json.*.tmp")
@@ -196,21 +198,21 @@ class ShardFolder:
         names = [re.match(r"\.?(\d+)-of-(\d+)", path.name) for path in self.folder.glob("*-of-*")]
         for shard in {Shard(int(name[1]), int(name[2])) for name in names if name} - {self.shard}:
             other = ShardFolder(self.output, shard)
-            with suppress(SwanError):  # another process is in it
+            with suppress(SwanError):  # another process works on it
                 with other.alone_in_shard():
                     other.remove_own()
                 other.remove_empty()
 
     def remove_unbegun(self) -> None:
-        """Removes what one process for all of an archive has left when it ends before its first piece."""
+        """Removes the files of a single process that ends before its first piece is finished."""
         if self.shard.whole and not self.begun():
             with self.alone_in_archive():
                 self.remove_all()
 
     def remove_empty(self) -> None:
-        """Removes the folders that nothing is in."""
+        """Removes the folders that are empty."""
         for folder in (self.own, self.folder):
-            with suppress(OSError):  # which a folder raises that something is in
+            with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
@@ -221,5 +223,5 @@ def _remove(folder: Path, *patterns: str) -> None:
 
 
 def archive_identity(manifest: dict[str, Any]) -> str:
-    """A digest of what the embeddings of an archive depend on: all that is agreed on but the shards."""
+    """A hash of everything that the embeddings depend on: all of `AGREED` except the number of shards."""
     return content_digest([key, manifest.get(key)] for key in AGREED if key != "shards")

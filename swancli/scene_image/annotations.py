@@ -1,4 +1,4 @@
-"""From annotated scenes to localization figures: the map of each caption on its scene, and its indicators.
+"""Localization indicators of annotated scenes: how well the map of each caption marks its true places.
 
 swan eval --localization annotations.json
 """
@@ -25,12 +25,15 @@ from swancli.scene_image.tiles import TILE_SIZES, embedded_tiles, scene_boxes, t
 from swancli.store.text import read_json
 from swancli.vocab.vocabulary import tokenize
 
-FIGURES = ("rsu", "ras", "rda", "rmi")
-
 
 @dataclass(frozen=True)
 class Annotation:
-    """A caption and its true places in a scene. regions: polygons, float64 (V, 2) of x and y in pixels."""
+    """A caption and its true places in a scene.
+
+    scene: path of its image file.
+    caption: the sentence.
+    regions: polygons, float64 (V, 2) each, x and y in pixels.
+    """
 
     scene: Path
     caption: str
@@ -39,7 +42,12 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Localization:
-    """The figures of annotated scenes, in the order of the annotations. source: checkpoint and file."""
+    """The indicators of annotated scenes.
+
+    source: checkpoint and file of the annotations.
+    annotations: the annotations.
+    found: the indicators of each.
+    """
 
     source: dict[str, str]
     annotations: tuple[Annotation, ...]
@@ -47,19 +55,13 @@ class Localization:
 
     def mean(self) -> dict[str, float]:
         """The mean of each indicator over the annotations."""
-        return {
-            name: math.fsum(getattr(figures, name) for figures in self.found) / len(self.found)
-            for name in FIGURES
-        }
+        records = [figures.record() for figures in self.found]
+        return {name: math.fsum(record[name] for record in records) / len(records) for name in records[0]}
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         rows = [
-            {
-                "jpg_name": annotation.scene.name,
-                "caption": annotation.caption,
-                **{name: getattr(figures, name) for name in FIGURES},
-            }
+            {"jpg_name": annotation.scene.name, "caption": annotation.caption, **figures.record()}
             for annotation, figures in zip(self.annotations, self.found, strict=True)
         ]
         scenes = len({annotation.scene for annotation in self.annotations})
@@ -72,10 +74,11 @@ def read_annotations(
     """Reads a JSON list of `{"jpg_name", "caption", "points": [[[x, y], ...], ...]}`, polygons in pixels.
 
     Args:
-        images: the folder of the scenes; None for the one that the file is in.
+        path: the file.
+        images: the folder of the scenes; None for the folder of the file.
 
     Raises:
-        SwanError: the file is absent or not such a list, or a scene is not there.
+        SwanError: the file is absent or not such a list, or a scene is absent.
     """
     path, images = Path(path), Path(images) if images else None
     hint = 'give a JSON list of {"jpg_name", "caption", "points": [[[x, y], ...], ...]}'
@@ -86,28 +89,32 @@ def read_annotations(
     for number, entry in enumerate(entries, start=1):
         try:
             name, caption = entry["jpg_name"], entry["caption"]
-            regions = tuple(np.array(region, np.float64) for region in entry["points"])
-            shaped = all(region.ndim == 2 and region.shape[1] == 2 for region in regions)
-            if not (isinstance(name, str) and isinstance(caption, str) and regions and shaped):
+            regions = tuple(map(_polygon, entry["points"]))
+            if not (isinstance(name, str) and isinstance(caption, str) and regions):
                 raise ValueError("a name, a caption and polygons of points are needed")
-            if not all(
-                len(np.unique(region, axis=0)) > 2 and np.isfinite(region).all() for region in regions
-            ):
-                raise ValueError("a polygon has fewer than three points, or one that is no number")
         except (KeyError, TypeError, ValueError) as error:
-            raise SwanError(f"{path}: annotation {number} is not one ({error!r})", hint) from error
+            raise SwanError(f"{path}: annotation {number} is not valid ({error!r})", hint) from error
         if not tokenize(caption):
-            raise SwanError(f"{path}: annotation {number} has no word in its caption {caption!r}")
+            raise SwanError(f"{path}: annotation {number} has no words in its caption {caption!r}")
         folder = images or path.parent
         scene = folder / name
         if "\0" in name or leads_out(scene, folder):
             raise SwanError(f"{path}: annotation {number}: {name!r} {LEADS_OUT}", LEADS_OUT_HINT)
         if not scene.is_file():
-            raise SwanError(
-                f"{path}: annotation {number}: no such scene {scene}", "say where they are: --images DIR"
-            )
+            problem = f"{path}: annotation {number}: no such scene {scene}"
+            raise SwanError(problem, "give the folder of the scenes: --images DIR")
         annotations.append(Annotation(scene, caption, regions))
     return annotations
+
+
+def _polygon(points: Any) -> np.ndarray:
+    """float64 (V, 2); raises TypeError or ValueError if it is not a polygon."""
+    region = np.array(points, np.float64)
+    if region.ndim != 2 or region.shape[1] != 2 or not np.isfinite(region).all():
+        raise ValueError("a point is not a pair of finite numbers")
+    if len(np.unique(region, axis=0)) < 3:
+        raise ValueError("a polygon has fewer than three points")
+    return region
 
 
 def evaluate_localization(
@@ -121,10 +128,14 @@ def evaluate_localization(
     """The indicators of each annotation; the tiles of a scene are embedded once for all its captions.
 
     Args:
-        sizes: of the tiles, in pixels; () for the usual ones.
+        encoder: what encodes tiles and captions.
+        annotations: the captions and their true places.
+        source: checkpoint and file of the annotations, as recorded in the result.
+        sizes: of the tiles, in pixels; () for `TILE_SIZES`.
+        progress: called with "scenes", the number done, and the number in all.
 
     Raises:
-        SwanError: a scene is damaged, or a true region lies outside of it.
+        SwanError: a scene is damaged, or no true region of a caption is inside it.
     """
     found: dict[int, Indicators] = {}
     scenes = list(dict.fromkeys(annotation.scene for annotation in annotations))
@@ -132,7 +143,7 @@ def evaluate_localization(
     for done, scene in enumerate(scenes, start=1):
         rows = [row for row, annotation in enumerate(annotations) if annotation.scene == scene]
         captions = [annotations[row].caption for row in rows]
-        # One by one, since captions of the published variant depend on those beside them (item 4).
+        # One by one: in the published variant, captions of a batch influence each other (item 4).
         vectors = [encoder.captions([text]) for text in captions]
         with Raster(scene) as raster:
             frame = raster.frame
@@ -150,15 +161,15 @@ def score_map(heat: HeatMap, annotation: Annotation) -> Indicators:
     """The indicators of one map.
 
     Raises:
-        SwanError: no true region has a pixel of the scene.
+        SwanError: no true region contains a pixel of the scene.
     """
     closed = [[*region.tolist(), region[0].tolist()] for region in annotation.regions]
     polygons = [{"type": "Polygon", "coordinates": [ring]} for ring in closed]
     mask = require_rasterio().features.rasterize(polygons, out_shape=(heat.height, heat.width), dtype="uint8")
     if not mask.any():
         raise SwanError(
-            f"{annotation.scene}: the places of {annotation.caption!r} lie outside of it",
-            "points are x, y in pixels, from the upper left corner",
+            f"{annotation.scene}: the places of {annotation.caption!r} are outside of it",
+            "give points as x, y in pixels, from the upper left corner",
         )
     places, heights = local_maxima(heat.values)
     maxima = places[heights >= PEAK] * heat.cell

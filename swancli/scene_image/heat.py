@@ -1,4 +1,4 @@
-"""From the scores of tiles to a map of a scene and its best places: pure functions of arrays.
+"""The heat map of a scene and its best places, from the scores of tiles: pure functions of arrays.
 
 Letters in shapes: T tiles, h x w cells of the map, K maxima of it. Boxes are int (n, 4): left, top, right and
 bottom in pixels.
@@ -11,17 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-OVERLAP = 0.25  # of the smaller box: what two hits may share at most
-DIGITS = 6  # of a map's scores: what is equal but for rounding in the sums is equal
+OVERLAP = 0.25  # the largest share of the smaller of two hits that the other may cover
+DIGITS = 6  # decimals of a map's scores, so that rounding in the sums makes no difference
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """How well each place of a scene fits.
+    """How well each place of a scene fits a question.
 
-    scores: float32 (h, w), a cell for `cell` pixels, across and down: the mean cosine similarity of the tiles
-    that cover it; NaN where none does. The last cells may reach beyond the scene. side: width and height of
-    the smallest tiles, in pixels. height, width: of the scene, in pixels.
+    scores: float32 (h, w), the mean cosine similarity of the tiles that cover each cell; NaN if none does.
+        The last cells may reach beyond the scene.
+    cell: width and height of a cell, in pixels.
+    side: width and height of the smallest tiles, in pixels.
+    height, width: of the scene, in pixels.
     """
 
     scores: np.ndarray
@@ -37,7 +39,7 @@ class HeatMap:
 
     @property
     def values(self) -> np.ndarray:
-        """float32 (h, w): the scores brought to 0 to 1; all 0 where they are equal, as nothing stands out."""
+        """float32 (h, w): the scores scaled to 0 to 1; all 0 if all scores are equal."""
         lowest, highest = self.span
         return (self.scores - np.float32(lowest)) / np.float32(highest - lowest if highest > lowest else 1)
 
@@ -51,11 +53,14 @@ class HeatMap:
 def heat_map(boxes: np.ndarray, scores: np.ndarray, height: int, width: int) -> HeatMap:
     """The map of a scene: each pixel is the mean of the tiles that cover it.
 
-    A cell is half of the smallest tile, which is how far tiles are apart; where tiles cover parts of a cell,
-    as at edges, it is the mean over its pixels.
+    A cell is half of the smallest tile, which is the distance between tiles. If tiles cover parts of a cell,
+    as at edges, its score is the mean over its pixels.
 
     Args:
-        boxes: int (T, 4), in one or more sizes. scores: float (T,). height, width: of the scene, in pixels.
+        boxes: int (T, 4), in one or more sizes.
+        scores: float (T,).
+        height: of the scene, in pixels.
+        width: of the scene, in pixels.
     """
     extent = boxes[:, 2:] - boxes[:, :2]
     smallest = extent[extent.prod(axis=1).argmin()]
@@ -63,7 +68,7 @@ def heat_map(boxes: np.ndarray, scores: np.ndarray, height: int, width: int) -> 
     shape = -(-height // down), -(-width // across)
     total, weight = np.zeros(shape), np.zeros(shape)
     for size in np.unique(extent, axis=0):
-        # The tiles of one size stand in rows and columns, so the sum over tiles is two small products.
+        # The tiles of one size form a grid, so the sum over tiles is two small matrix products.
         own = (extent == size).all(axis=1)
         left, column = np.unique(boxes[own, 0], return_inverse=True)
         top, row = np.unique(boxes[own, 1], return_inverse=True)
@@ -92,16 +97,16 @@ def covered(start: np.ndarray, stop: np.ndarray, cell: int, cells: int) -> np.nd
 
 
 def local_maxima(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of a map that none of their eight neighbours is higher than, and how high they are.
+    """The local maxima of a map: places with no higher one among their eight neighbours.
 
     Neighbours of the same height are one maximum, at the mean of their places.
 
     Args:
-        p: float (h, w); NaN is below everything, and no maximum.
+        p: float (h, w); NaN is lower than every number, and never a maximum.
 
     Returns:
-        x and y, float64 (K, 2), in cells: the middle of the upper left one is at (0.5, 0.5). And the values,
-        float (K,).
+        x and y, float64 (K, 2), in cells: the middle of the upper left cell is at (0.5, 0.5); and the values
+        of the map there, float (K,).
     """
     padded = np.pad(np.where(np.isnan(p), -np.inf, p), 1, constant_values=-np.inf)
     around = sliding_window_view(padded, (3, 3))
@@ -120,7 +125,7 @@ def local_maxima(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plateau(padded: np.ndarray, seen: np.ndarray, start: tuple[int, int]) -> np.ndarray:
-    """int64 (n, 2): rows and columns of equal values that hang together with one; marks them as seen."""
+    """int64 (n, 2): rows and columns of the connected cells of the same value; marks them as seen."""
     plateau, waiting = [], [start]
     seen[start] = True
     while waiting:
@@ -137,13 +142,15 @@ def _plateau(padded: np.ndarray, seen: np.ndarray, start: tuple[int, int]) -> np
 def best_places(heat: HeatMap, most: int, threshold: float = -1.0) -> tuple[np.ndarray, np.ndarray]:
     """The highest places of a map, best first: boxes as large as the smallest tile around its maxima.
 
-    None shares more than `OVERLAP` with a better one. Equal scores go row by row.
+    No box shares more than `OVERLAP` with a better one. Boxes of equal scores are in the order of rows.
 
     Args:
-        most: how many at most. threshold: the least score.
+        heat: the map.
+        most: number of places at most.
+        threshold: the least score.
 
     Returns:
-        Boxes int32 (n, 4), moved where they would leave the scene, and their scores float32 (n,).
+        Boxes int32 (n, 4), moved into the scene at its edges, and their scores float32 (n,).
     """
     places, scores = local_maxima(heat.scores)
     kept = scores >= threshold
@@ -157,9 +164,9 @@ def best_places(heat: HeatMap, most: int, threshold: float = -1.0) -> tuple[np.n
 
 
 def _apart(boxes: np.ndarray, most: int) -> list[int]:
-    """Rows of boxes none of which shares more than `OVERLAP` with an earlier one."""
+    """Rows of up to `most` boxes, none of which shares more than `OVERLAP` with an earlier one."""
     waiting = np.arange(len(boxes))
-    boxes = boxes.astype(np.int64)  # areas of large tiles
+    boxes = boxes.astype(np.int64)  # for areas of large tiles
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     chosen: list[int] = []
     while len(waiting) and len(chosen) < most:

@@ -1,9 +1,9 @@
 """Semantic localization: how well the map of a sentence marks the places that it describes.
 
 Pure functions of arrays, after Yuan et al., Learning to Evaluate Performance of Multimodal Semantic
-Localization (2022). p is a map from 0 to 1, m the true places. Of a true region, a polygon, the centre is the
-mean of its vertices, and the radius r is 1.5 times their mean distance from it, as in the published code; the
-map's maxima within r of the centre are the region's. Points are x to the right and y down, in pixels.
+Localization (2022). p is a map from 0 to 1, m the true places, which are polygons. The centre of a polygon is
+the mean of its vertices, and its radius r is 1.5 times their mean distance from the centre, as in the
+published code; the maxima of the map within r of the centre belong to it. Points are x to the right and y down, in pixels.
 
 Letters in shapes: H x W pixels, K maxima of the map, V vertices of a region.
 """
@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 BETA = 0.707  # of Rsu
 STEEPNESS = 3.0  # of Ras
-PEAK = 0.5  # of the map: what a maximum must reach to count
-REACH = 1.5  # mean vertex distances that a region reaches for maxima
+PEAK = 0.5  # least value of the map at a maximum that counts
+REACH = 1.5  # radius of a region over the mean distance of its vertices from its centre
 WEIGHTS = {"rsu": 0.4, "ras": 0.35, "rda": 0.25}  # of Rmi
 
 
@@ -36,15 +36,20 @@ class Indicators:
         """0.4 Rsu + 0.35 (1 - Ras) + 0.25 Rda."""
         return WEIGHTS["rsu"] * self.rsu + WEIGHTS["ras"] * (1 - self.ras) + WEIGHTS["rda"] * self.rda
 
+    def record(self) -> dict[str, float]:
+        """All four by name."""
+        return {**asdict(self), "rmi": self.rmi}
+
 
 def significant_share(p: np.ndarray, m: np.ndarray) -> float:
-    """Rsu, how much of the map lies where it should: 1 - exp(-0.707 in / out (H W - |m|) / |m|).
+    """Rsu, how much of the map is at the true places: 1 - exp(-0.707 in / out (H W - |m|) / |m|).
 
-    `in` is the sum of p over the true places, `out` over the rest, |m| their area. It is 1 where nothing is
-    outside, and 0 where p is 0 everywhere, or the true places are all there is.
+    `in` is the sum of p over the true places, `out` over the rest, |m| the area of the true places in pixels.
+    It is 1 if `out` is 0, and 0 if `in` is 0 or the true places cover the whole scene.
 
     Args:
-        p: float (H, W), NaN counts as 0. m: bool (H, W), somewhere true.
+        p: float (H, W), NaN counts as 0.
+        m: bool (H, W), true somewhere.
     """
     p = np.nan_to_num(p)
     area = int(np.count_nonzero(m))
@@ -60,11 +65,12 @@ def significant_share(p: np.ndarray, m: np.ndarray) -> float:
 def attention_shift(maxima: np.ndarray, regions: Sequence[np.ndarray]) -> float:
     """Ras, how far the map's maxima are from the middle of the true regions; lower is better.
 
-    With x the mean over the regions of the mean distance of a region's maxima from its centre over r, 1 for a
-    region without one: (exp(3 x) - 1) / (exp(3) - 1).
+    It is (exp(3 x) - 1) / (exp(3) - 1). x is the mean over the regions of the mean distance of a region's
+    maxima from its centre, divided by r; for a region without maxima that is 1.
 
     Args:
-        maxima: float (K, 2). regions: float (V, 2) each, their vertices.
+        maxima: float (K, 2).
+        regions: float (V, 2) each, their vertices.
     """
     offsets = []
     for region in regions:
@@ -78,11 +84,12 @@ def attention_shift(maxima: np.ndarray, regions: Sequence[np.ndarray]) -> float:
 def attention_concentration(maxima: np.ndarray, regions: Sequence[np.ndarray]) -> float:
     """Rda, whether each true region has few maxima, close together: the mean over the regions.
 
-    Of a region without maxima it is 0, with one 1; with n of them, at a mean distance d from their middle,
-    0.5 (1 - d / r) + exp(-0.5 (n + 2)).
+    For a region without maxima it is 0, with one it is 1; with n maxima at a mean distance d from their mean
+    it is 0.5 (1 - d / r) + exp(-0.5 (n + 2)).
 
     Args:
-        maxima: float (K, 2). regions: float (V, 2) each, their vertices.
+        maxima: float (K, 2).
+        regions: float (V, 2) each, their vertices.
     """
     shares = []
     for region in regions:
@@ -97,7 +104,7 @@ def attention_concentration(maxima: np.ndarray, regions: Sequence[np.ndarray]) -
 
 
 def indicators(p: np.ndarray, m: np.ndarray, maxima: np.ndarray, regions: Sequence[np.ndarray]) -> Indicators:
-    """All of them; the arguments are those of the functions above."""
+    """All indicators of a map; for the arguments see the functions above."""
     return Indicators(
         significant_share(p, m), attention_shift(maxima, regions), attention_concentration(maxima, regions)
     )

@@ -1,6 +1,6 @@
-"""Where the hits of a scene lie on the Earth, and the files that show them: GeoJSON, GeoTIFF and PNG.
+"""The places of hits on the Earth, and the heat map and overlay of a scene as GeoTIFF and PNG files.
 
-A scene without a coordinate system is answered in its pixels: x to the right, y down from its upper left
+Places of a scene without a coordinate system are in its pixels: x to the right, y down from its upper left
 corner.
 """
 
@@ -20,38 +20,38 @@ from swancli.errors import SwanError
 from swancli.scene_image.heat import HeatMap
 from swancli.scene_image.raster import Frame, require_rasterio
 from swancli.store.atomic import atomic_path
-from swancli.store.text import write_json
 
 WGS84 = "EPSG:4326"
 ON_EARTH = "WGS84, longitude and latitude in degrees"
 IN_PIXELS = "pixels of the scene: x to the right, y down from its upper left corner"
 HEAT_COLOURS = np.array([(255, 235, 120), (255, 150, 30), (225, 30, 20)])  # of heat 0, 0.5 and 1
-OPACITY = 0.65  # of the overlay where heat is 1; it falls with the square, so that the scene stays to be seen
+OPACITY = 0.65  # of the overlay where heat is 1; it falls with the square, so that the scene stays visible
 OUTLINE, SHADOW = (255, 255, 255), (20, 20, 20)
 
 
 def coordinates(frame: Frame) -> str:
-    """What the coordinates of an answer are, in words."""
+    """The coordinates of an answer, in words."""
     return ON_EARTH if frame.crs else IN_PIXELS
 
 
 def place_boxes(frame: Frame, boxes: np.ndarray) -> tuple[list[dict[str, Any]], list[tuple[float, float]]]:
     """The GeoJSON geometry and the centre (longitude and latitude, or x and y) of each box.
 
-    Rings run counter-clockwise, x to the right and y up; a box across the antimeridian is cut there in two.
+    Rings run counter-clockwise, x to the right and y up; a box across the antimeridian is cut in two there.
 
     Args:
+        frame: where the scene lies.
         boxes: int (n, 4): left, top, right, bottom in pixels.
 
     Raises:
-        SwanError: the scene's coordinate system cannot be brought to WGS84 there.
+        SwanError: a box cannot be converted to WGS84.
     """
     corners = boxes[:, [0, 3, 2, 3, 2, 1, 0, 1, 0, 3]].reshape(-1, 5, 2).astype(np.float64)
     centres = boxes.reshape(-1, 2, 2).mean(axis=1)
     if not frame.crs:
         return [_geometry([ring]) for ring in corners], [tuple(centre) for centre in centres.tolist()]
     corners, centres = _to_wgs84(frame, corners), _to_wgs84(frame, centres)
-    # A ring stays in one piece across the antimeridian when its longitudes are counted from its centre's.
+    # Longitudes near that of the centre keep a ring in one piece across the antimeridian.
     corners[..., 0] -= 360 * np.round((corners[..., 0] - centres[:, None, 0]) / 360)
     polygons = [_geometry(_cut_at_antimeridian(ring)) for ring in corners]
     return polygons, [(_wrapped(longitude), latitude) for longitude, latitude in centres.tolist()]
@@ -67,19 +67,19 @@ def _to_wgs84(frame: Frame, xy: np.ndarray) -> np.ndarray:
         raise _no_place_error(str(error)) from error
     degrees = np.stack(found[:2], axis=-1).reshape(xy.shape)
     if not np.isfinite(degrees).all() or (np.abs(degrees) > (540, 90.000001)).any():
-        raise _no_place_error("some of the scene's pixels have no place there")
+        raise _no_place_error("some of the scene's pixels are outside of it")
     return degrees
 
 
 def _no_place_error(reason: str) -> SwanError:
     return SwanError(
-        f"the scene's coordinate system cannot be brought to WGS84 ({textwrap.shorten(reason, 100)})",
-        "give the scene the right one, such as with gdal_edit -a_srs or gdalwarp -t_srs",
+        f"the scene's coordinates cannot be converted to WGS84 ({textwrap.shorten(reason, 100)})",
+        "correct its coordinate system, for example with gdal_edit -a_srs or gdalwarp -t_srs",
     )
 
 
 def _wrapped(longitude: float) -> float:
-    """The same, from -180 to 180."""
+    """The same longitude, from -180 to 180."""
     return longitude - 360 * math.floor((longitude + 180) / 360)
 
 
@@ -95,7 +95,7 @@ def _cut_at_antimeridian(ring: np.ndarray) -> list[np.ndarray]:
 
 
 def _clipped(ring: np.ndarray, sign: int, limit: float) -> np.ndarray:
-    """What of a closed ring has sign * longitude <= limit; nothing of it where that is a line or less."""
+    """The part of a closed ring with sign * longitude <= limit; empty if that has no area."""
     kept = []
     for (x, y), (next_x, next_y) in itertools.pairwise(ring):
         if sign * x <= limit:
@@ -109,7 +109,7 @@ def _clipped(ring: np.ndarray, sign: int, limit: float) -> np.ndarray:
 
 
 def _geometry(rings: Sequence[np.ndarray]) -> dict[str, Any]:
-    """A GeoJSON polygon for each closed ring (n, 2), counter-clockwise as RFC 7946 wants them."""
+    """A GeoJSON polygon for each closed ring (n, 2), counter-clockwise as in RFC 7946."""
     outlines = []
     for ring in rings:
         x, y = (ring - ring[0]).T
@@ -124,53 +124,35 @@ def _geometry(rings: Sequence[np.ndarray]) -> dict[str, Any]:
 # files
 
 
-def write_geojson(
-    path: str | PathLike[str], features: Sequence[dict[str, Any]], about: dict[str, Any]
-) -> None:
-    """Writes a FeatureCollection; `about` holds further members of it, plain values."""
-    write_json(path, {"type": "FeatureCollection", **about, "features": list(features)})
-
-
 def write_heat_map(path: str | PathLike[str], heat: HeatMap, frame: Frame, query: str) -> None:
     """Writes the map as a GeoTIFF of one float32 band in the scene's own coordinate system; NaN is no data.
 
-    A pixel of it is a cell of the map, so it is coarser than the scene, and the transform goes with it.
+    One pixel is one cell of the map, so it is coarser than the scene.
     """
     rasterio = require_rasterio()
     (a, b, c, d, e, f), (across, down) = frame.transform, heat.cell
     affine = rasterio.Affine(a * across, b * down, c, d * across, e * down, f)
     values = heat.values
-    rows, columns = values.shape
-    with (
-        atomic_path(path) as temporary,
-        rasterio.open(
-            temporary,
-            "w",
-            driver="GTiff",
-            height=rows,
-            width=columns,
-            count=1,
-            dtype="float32",
-            nodata=float("nan"),
-            crs=frame.crs or None,
-            transform=affine,
-            compress="deflate",
-        ) as file,
-    ):
+    layout = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": "float32"}
+    layout |= {"nodata": math.nan, "crs": frame.crs or None, "transform": affine, "compress": "deflate"}
+    with atomic_path(path) as temporary, rasterio.open(temporary, "w", driver="GTiff", **layout) as file:
         file.write(values, 1)
         lowest, highest = heat.span
         file.update_tags(query=query, score_at_0=lowest, score_at_1=highest)
 
 
 def write_overlay(path: str | PathLike[str], preview: np.ndarray, heat: HeatMap, boxes: np.ndarray) -> None:
-    """Writes a PNG of the scene with the map over it, yellow to red as it rises, and the ranked hits.
+    """Writes a PNG of the scene with the map over it, from yellow to red, and the ranked hits.
 
     Args:
-        preview: uint8 (h, w, 3), the whole scene, smaller. boxes: int (n, 4), the hits, best first.
+        path: where it is written.
+        preview: uint8 (h, w, 3), the whole scene, scaled down.
+        heat: the map.
+        boxes: int (n, 4), the hits in pixels of the scene, best first.
     """
     height, width = preview.shape[:2]
     warmth = Image.fromarray(np.nan_to_num(heat.values))
-    reach = heat.width / heat.cell[0], heat.height / heat.cell[1]  # the last cells go beyond the scene
+    reach = heat.width / heat.cell[0], heat.height / heat.cell[1]  # the last cells may reach beyond the scene
     warmth = np.asarray(warmth.resize((width, height), Image.Resampling.BILINEAR, box=(0, 0, *reach)))
     steps = np.linspace(0, 1, len(HEAT_COLOURS))
     colour = [np.interp(warmth, steps, channel).astype(np.float32) for channel in HEAT_COLOURS.T]
@@ -189,4 +171,4 @@ def write_overlay(path: str | PathLike[str], preview: np.ndarray, heat: HeatMap,
         place = left + 4 * line, top + 2 * line
         draw.text(place, str(rank), font=font, fill=OUTLINE, stroke_width=line, stroke_fill=SHADOW)
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=3)  # two seconds sooner, a little larger
+        picture.save(temporary, format="PNG", compress_level=3)  # two seconds faster, a little larger

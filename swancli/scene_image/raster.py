@@ -1,4 +1,4 @@
-"""A large scene, read by windows, so that memory does not depend on its size.
+"""Reading a large scene by windows, so that memory does not depend on its size.
 
 Pixel coordinates: x to the right and y down, from the upper left corner of the upper left pixel.
 """
@@ -20,10 +20,10 @@ import numpy as np
 from swancli.errors import ImageError, SwanError
 from swancli.images import TIFF_STARTS, full_scale
 
-CACHE = 192  # MB of decoded blocks that GDAL keeps; its own default grows with the machine's memory
-PREVIEW = 2000  # pixels, the longer side of the small view at most
-# How files begin that are whole in themselves, and GDAL's name of their format. Of others, such as VRT or
-# WMS, GDAL goes by the content to other files and addresses, whatever the file is called.
+CACHE = 192  # MB of decoded blocks that GDAL keeps; its default grows with the memory of the machine
+PREVIEW = 2000  # pixels, the longer side of the preview at most
+# First bytes of the formats that swan reads, with their names in GDAL. Others, such as VRT or WMS, make GDAL
+# open other files and addresses, whatever the file name says.
 FORMATS = {
     **dict.fromkeys(TIFF_STARTS, "GTiff"),
     b"\xff\xd8\xff": "JPEG",
@@ -39,10 +39,12 @@ NO_COORDINATES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a scene lies: all that an answer needs to know of it beside its tiles.
+    """The size of a scene and its place on the Earth.
 
-    height, width: in pixels. crs: its coordinate system as WKT, "" for a plain picture. transform: a, b, c,
-    d, e, f of x' = a x + b y + c and y' = d x + e y + f, from pixel coordinates to those of the system.
+    height, width: in pixels.
+    crs: its coordinate system as WKT, "" for a plain image.
+    transform: a, b, c, d, e, f of x' = a x + b y + c and y' = d x + e y + f, from pixel coordinates to those
+        of the coordinate system.
     """
 
     height: int
@@ -52,9 +54,9 @@ class Frame:
 
     @property
     def tile_shape(self) -> float:
-        """Height of a tile over its width, in pixels, that makes it square on the ground.
+        """Height over width, in pixels, of a tile that is square on the ground.
 
-        1 where pixels are square; degrees of longitude are taken as long as they are at the scene's centre.
+        It is 1 if pixels are square. A degree of longitude has its length at the centre of the scene.
         """
         a, b, _, d, e, f = self.transform
         across, down = math.hypot(a, d), math.hypot(b, e)
@@ -62,17 +64,17 @@ class Frame:
             latitude = d * self.width / 2 + e * self.height / 2 + f
             across = math.hypot(a * max(0.01, math.cos(math.radians(latitude))), d)
         shape = across / down if down else 0.0
-        # Beyond, also for what is no number, the transform is wrong.
+        # Outside of this range, or if it is NaN, the transform is wrong.
         return shape if 0.02 < shape < 50 else 1.0
 
 
 def require_rasterio() -> ModuleType:
-    """rasterio, with the parts of it that swan uses; GDAL's cache has a size that fits scenes.
+    """The package rasterio with the modules that swan uses, and GDAL's cache limited to `CACHE`.
 
     Raises:
         SwanError: it is not installed.
     """
-    # GDAL reads it once, before its first block; rasterio's own way to set it ends with a block of code.
+    # GDAL reads it once, before its first block; rasterio's own setting lasts only for a `with` block.
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))
     try:
         import rasterio
@@ -83,17 +85,17 @@ def require_rasterio() -> ModuleType:
         import rasterio.windows
     except ImportError as error:
         raise SwanError(
-            f"a scene is read with rasterio, which is not there ({error})",
-            "install the extra that has it: pip install 'swancli[geo]'",
+            f"scenes are read with rasterio, which is not installed ({error})",
+            "install the extra: pip install 'swancli[geo]'",
         ) from error
     return rasterio
 
 
 def _format_of(path: Path) -> str:
-    """GDAL's name of a file's format, by its first bytes.
+    """GDAL's name of the format of a file, by its first bytes.
 
     Raises:
-        ImageError: none of those that are read.
+        ImageError: swan does not read the format.
     """
     with path.open("rb") as file:
         start = file.read(16)
@@ -103,25 +105,27 @@ def _format_of(path: Path) -> str:
     if not found:
         known = ", ".join(sorted({*FORMATS.values()}))
         raise ImageError(
-            f"{path}: none of the pictures that are read as a scene ({known})",
-            "make a GeoTIFF of it: gdal_translate",
+            f"{path}: not in a format of a scene ({known})",
+            "convert it to GeoTIFF: gdal_translate",
         )
     return found
 
 
 class Raster:
-    """A scene opened for reading; use it as a context manager. It may be read from several threads.
+    """A scene opened for reading; use it as a context manager. Several threads may read it at once.
 
-    Of more than three bands those named red, green and blue are read, else the first three; a single one is
-    grey. Samples wider than 8 bits are scaled as `images.decode_image` scales them, by one scale for the
-    whole scene, which is chosen on the preview.
+    The bands named red, green and blue are read, else the first three, else the first as grey. Samples wider
+    than 8 bits are scaled as in `images.decode_image`, by one factor for the whole scene, which is chosen on
+    the preview.
 
     Attributes:
-        frame: where it lies. preview: uint8 (h, w, 3), the whole scene, at most `PREVIEW` pixels a side.
+        path: of its file.
+        frame: where it lies.
+        preview: uint8 (h, w, 3), the whole scene, at most `PREVIEW` pixels per side.
 
     Raises:
-        ImageError: the file is absent, no picture, of a format that leads to other files, or damaged. A VRT
-            is read when it is called `.vrt`, since whoever names it so knows.
+        ImageError: the file is absent, damaged, or in a format that swan does not read. A VRT file is read
+            only if its name ends in `.vrt`, since it refers to other files.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -140,17 +144,17 @@ class Raster:
                     self.preview = self._small_view()
                     undone.pop_all()
             except (self._rasterio.errors.RasterioError, ValueError) as error:
-                raise ImageError(f"{path}: not a picture that GDAL reads ({error})") from error
+                raise ImageError(f"{path}: not an image that GDAL reads ({error})") from error
 
     def _describe(self) -> None:
         file, colour = self._file, self._rasterio.enums.ColorInterp
         if not file.count:
             raise ImageError(
-                f"{self.path}: holds no picture of its own, but {len(file.subdatasets)} others",
-                "cut one of them out: gdal_translate",
+                f"{self.path}: contains no image of its own, but {len(file.subdatasets)} others",
+                "extract one of them: gdal_translate",
             )
         if np.issubdtype(np.dtype(file.dtypes[0]), np.complexfloating):
-            raise ImageError(f"{self.path}: its samples are complex numbers", "make a picture of them first")
+            raise ImageError(f"{self.path}: its samples are complex numbers", "convert it to an image first")
         named = [colour.red, colour.green, colour.blue]
         if set(named) <= set(file.colorinterp):
             self._bands = [file.colorinterp.index(kind) + 1 for kind in named]
@@ -160,18 +164,13 @@ class Raster:
         if file.colorinterp[0] == colour.palette:
             entries = file.colormap(1)
             self._palette = np.zeros((max(entries) + 1, 3), np.uint8)
-            for value, entry in entries.items():
-                self._palette[value] = entry[:3]
-        placed = file.crs is not None and not file.transform.is_identity
-        self.frame = Frame(
-            file.height,
-            file.width,
-            file.crs.to_wkt() if placed else "",
-            tuple(file.transform)[:6] if placed else NO_COORDINATES,
-        )
+            self._palette[list(entries)] = [entry[:3] for entry in entries.values()]
+        self.frame = Frame(file.height, file.width)
+        if file.crs is not None and not file.transform.is_identity:
+            self.frame = Frame(file.height, file.width, file.crs.to_wkt(), tuple(file.transform)[:6])
 
     def _small_view(self) -> np.ndarray:
-        """The preview; its largest sample chooses the scale of the scene."""
+        """The preview; its largest sample determines the scale of the scene."""
         shrink = max(1.0, max(self.frame.height, self.frame.width) / PREVIEW)
         shape = tuple(max(1, round(side / shrink)) for side in (self.frame.height, self.frame.width))
         samples, valid = self._samples(None, shape)
@@ -181,10 +180,10 @@ class Raster:
         return self._to_rgb(samples, valid)
 
     def read(self, box: np.ndarray) -> tuple[np.ndarray, float]:
-        """The pixels of a window, black where there are no data, and the share of it that holds data.
+        """The pixels of a window, black where it has no data, and the share of them that hold data.
 
         Args:
-            box: left, top, right, bottom in pixels, within the scene.
+            box: left, top, right, bottom in pixels, inside the scene.
 
         Returns:
             uint8 (bottom - top, right - left, 3), and a number from 0 to 1.
@@ -198,20 +197,20 @@ class Raster:
         return self._to_rgb(samples, valid), float(valid.mean())
 
     def _samples(self, window: object, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Samples (bands, h, w) of the file's own type, and bool (h, w): where they are data."""
-        average, nearest = self._rasterio.enums.Resampling.average, self._rasterio.enums.Resampling.nearest
+        """Samples (bands, h, w) of the file's own type, and bool (h, w): where they hold data."""
+        resampling = self._rasterio.enums.Resampling
         try:
             with self._reading:
                 samples = self._file.read(
                     self._bands,
                     window=window,
                     out_shape=(len(self._bands), *shape),
-                    resampling=average if self._palette is None else nearest,
+                    resampling=resampling.average if self._palette is None else resampling.nearest,
                 )
                 valid = self._file.dataset_mask(window=window, out_shape=shape) > 0
         except (self._rasterio.errors.RasterioError, OSError) as error:
             cause = error.__cause__ or error
-            raise ImageError(f"{self.path}: damaged, or cut off ({cause})") from error
+            raise ImageError(f"{self.path}: damaged or cut short ({cause})") from error
         if np.issubdtype(samples.dtype, np.floating):
             valid &= np.isfinite(samples).all(axis=0)
             samples = np.nan_to_num(samples, posinf=0, neginf=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,21 @@ from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
 from swancli.query.questions import Question, no_words_error, question_vectors
 from swancli.scene_image.heat import HeatMap, best_places, heat_map
-from swancli.scene_image.places import coordinates, place_boxes, write_geojson, write_heat_map, write_overlay
+from swancli.scene_image.places import coordinates, place_boxes, write_heat_map, write_overlay
 from swancli.scene_image.raster import Frame, Raster
 from swancli.scene_image.tiles import (
     TILE_SIZES,
     Identity,
     SceneTiles,
-    TileFile,
+    StoredTiles,
     embedded_tiles,
+    open_tiles,
     scene_boxes,
     tile_scores,
     write_tiles,
 )
 from swancli.store.hdf5 import MADE_BY, TILES
+from swancli.store.text import write_json
 from swancli.workspace import Workspace
 
 
@@ -42,16 +44,19 @@ from swancli.workspace import Workspace
 class SceneHit:
     """A place of a scene.
 
-    rank: from 1. score: the mean cosine similarity of the tiles that cover its middle, -1 to 1. heat: the
-    same from 0, the worst of the scene, to 1, its best. box: left, top, right, bottom in pixels. centre:
-    longitude and latitude, or x and y in pixels. geometry: the box in these coordinates, as GeoJSON has it.
+    rank: from 1.
+    score: the mean cosine similarity of the tiles that cover its middle, -1 to 1.
+    heat: the same, from 0 at the worst place of the scene to 1 at the best.
+    centre: longitude and latitude, or x and y in pixels.
+    box: left, top, right, bottom in pixels.
+    geometry: the box in the coordinates of the centre, as GeoJSON.
     """
 
     rank: int
     score: float
     heat: float
-    box: tuple[int, int, int, int]
     centre: tuple[float, float]
+    box: tuple[int, int, int, int]
     geometry: dict[str, Any]
 
 
@@ -59,7 +64,12 @@ class SceneHit:
 class SceneAnswer:
     """The map of one question and its hits, best first.
 
-    unknown: words of the question that the vocabulary does not hold.
+    question: the text, or the path of an image.
+    unknown: words of the question that are not in the vocabulary.
+    scene: path of the scene.
+    tiles: its tiles.
+    heat: the map.
+    hits: the best places.
     """
 
     question: str
@@ -70,7 +80,7 @@ class SceneAnswer:
     hits: tuple[SceneHit, ...]
 
     def about(self) -> dict[str, Any]:
-        """What was asked, where, and what the coordinates mean, as plain values."""
+        """The question, the scene and the meaning of the coordinates, as plain values."""
         return {
             "query": self.question,
             "unknown_words": list(self.unknown),
@@ -82,18 +92,7 @@ class SceneAnswer:
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        hits = [
-            {
-                "rank": hit.rank,
-                "score": hit.score,
-                "heat": hit.heat,
-                "centre": list(hit.centre),
-                "box": list(hit.box),
-                "geometry": hit.geometry,
-            }
-            for hit in self.hits
-        ]
-        return {**self.about(), "results": hits}
+        return {**self.about(), "results": [asdict(hit) for hit in self.hits]}
 
     def write(
         self,
@@ -101,7 +100,12 @@ class SceneAnswer:
         heatmap: str | PathLike[str] | None = None,
         overlay: str | PathLike[str] | None = None,
     ) -> list[Path]:
-        """Writes the files that are asked for, and returns their paths.
+        """Writes the files that have a path, and returns their paths.
+
+        Args:
+            geojson: the hits, as polygons.
+            heatmap: the map, as a GeoTIFF.
+            overlay: the map and the hits drawn on the scene, as a PNG.
 
         Raises:
             SwanError: one of them would replace the scene.
@@ -111,7 +115,7 @@ class SceneAnswer:
             if path.exists() and path.samefile(self.scene):
                 raise SwanError(f"{path}: is the scene itself", "give the result another name")
         if geojson:
-            write_geojson(geojson, self._features(), self.about())
+            write_json(geojson, {"type": "FeatureCollection", **self.about(), "features": self._features()})
         if heatmap:
             write_heat_map(heatmap, self.heat, self.tiles.frame, self.question)
         if overlay:
@@ -120,39 +124,39 @@ class SceneAnswer:
         return written
 
     def _features(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "type": "Feature",
-                "geometry": hit.geometry,
-                "properties": {
-                    "rank": hit.rank,
-                    "score": hit.score,
-                    "heat": hit.heat,
-                    "box_in_pixels": list(hit.box),
-                },
-            }
-            for hit in self.hits
-        ]
+        """A GeoJSON feature for each hit."""
+        features = []
+        for hit in self.hits:
+            values = {"rank": hit.rank, "score": hit.score, "heat": hit.heat, "box_in_pixels": list(hit.box)}
+            features.append({"type": "Feature", "geometry": hit.geometry, "properties": values})
+        return features
 
 
+@dataclass(frozen=True)
 class SceneSearcher:
     """A scene's tiles with the encoder of questions, ready to answer; see `open_scene`.
 
-    Attributes:
-        encoder: what encodes questions. kept: whether the tiles come from a file.
+    scene: path of the scene.
+    tiles: its tiles.
+    encoder: what encodes questions.
+    kept: whether the tiles come from a file.
     """
 
-    def __init__(self, scene: Path, tiles: SceneTiles, encoder: Encoder, kept: bool) -> None:
-        self.kept = kept
-        self.scene = scene
-        self.tiles = tiles
-        self.encoder = encoder
+    scene: Path
+    tiles: SceneTiles
+    encoder: Encoder
+    kept: bool
 
     def ask_words(self, question: Question, top_k: int, threshold: float = -1.0) -> SceneAnswer:
-        """The places that a question describes best.
+        """The places that fit a description best.
+
+        Args:
+            question: the description.
+            top_k: how many places at most.
+            threshold: the least score.
 
         Raises:
-            SwanError: there is no word in it, or the scene holds no data.
+            SwanError: it has no words, or the scene holds no data.
         """
         if not question.has_words:
             error = no_words_error()
@@ -162,7 +166,12 @@ class SceneSearcher:
         return self._answer(str(question), unknown, vectors, top_k, threshold)
 
     def ask_image(self, path: str | PathLike[str], top_k: int, threshold: float = -1.0) -> SceneAnswer:
-        """The places most like a picture.
+        """The places most like an image.
+
+        Args:
+            path: its file.
+            top_k: how many places at most.
+            threshold: the least score.
 
         Raises:
             ImageError: the file is not an image.
@@ -180,7 +189,7 @@ class SceneSearcher:
         warmth = (found - lowest) / (highest - lowest if highest > lowest else 1)
         places = zip(*place_boxes(frame, boxes), strict=True)
         hits = [
-            SceneHit(rank, score, warm, tuple(box), centre, geometry)
+            SceneHit(rank, score, warm, centre, tuple(box), geometry)
             for rank, (score, warm, box, (geometry, centre)) in enumerate(
                 zip(found.tolist(), warmth.tolist(), boxes.tolist(), places, strict=True), start=1
             )
@@ -204,38 +213,43 @@ def open_scene(
 ) -> Iterator[SceneSearcher]:
     """Opens a scene for questions; while it is open, its tiles stay in their file.
 
-    The newest file that `embed_scene` kept under the root serves, when it belongs to the scene as it is, to
-    the checkpoint and to the sizes. Else the tiles are embedded for each question.
+    The newest file that `embed_scene` has written under the root is used, if it belongs to the scene as it is
+    now, to the checkpoint and to the sizes. Otherwise the tiles are embedded again for each question.
 
     Args:
-        checkpoint, vocab: None for those that made the file; where there is none, for the newest run's, or
-            the shipped one. kept: the file to use, and no other. sizes: of tiles, in pixels; () for any.
-        texts_only: it will be asked with texts alone, so the model's image side can stay in its file.
-        on_stale: told why a file that was found does not serve.
+        scene: its image file.
+        workspace: the root.
+        device: where the encoder computes.
+        checkpoint: None for the one that made the file; without a file, the newest run's or the shipped one.
+        vocab: its vocabulary, if the checkpoint carries none.
+        kept: use this file of tiles and no other.
+        sizes: of the tiles, in pixels; () for those of the file, or `TILE_SIZES`.
+        texts_only: all questions will be texts, so the image side of the model is not loaded with a file.
+        on_stale: called with the reason if a file was found but cannot be used.
+        progress: called with "tiles", the number done, and the number in all.
 
     Raises:
-        SwanError: the scene or the checkpoint is not there, `kept` does not belong to them, or the scene has
-            no place on the Earth.
+        SwanError: the scene or the checkpoint is absent, `kept` does not belong to them, or the scene's
+            coordinate system does not fit it.
     """
     scene = Path(scene)
     if not scene.is_file():
         raise SwanError(f"--scene-image {scene}: no such file")
-    options = {"checkpoint": checkpoint, "vocab": vocab}
-    path = kept or workspace.find_tiles(scene)
+    again = f"make it again: {MADE_BY[TILES]} {scene}"
+    options = {"checkpoint": checkpoint, "vocab": vocab, "captions_only": texts_only}
+    path, loaded = kept or workspace.find_tiles(scene), None
     with ExitStack() as opened:
-        file = None
         if path:
             try:
-                file = opened.enter_context(TileFile(path))
-                _check_fit(path, file, scene, sizes)
-                again = f"make it again: {MADE_BY[TILES]} {scene}"
-                loaded = load_maker(file.made_by, path, again, captions_only=texts_only, **options)
+                file = opened.enter_context(open_tiles(path))
+                if difference := _difference(file, scene, sizes):
+                    raise SwanError(f"{path}: its tiles are of {difference}", again)
+                loaded = load_maker(file.made_by, path, again, **options)
             except SwanError as error:
                 if kept:
                     raise
                 on_stale(error.problem)
-                file = None
-        if file:
+        if loaded:
             encoder, tiles = Encoder(loaded, device), file.tiles
         else:
             encoder = Encoder(checkpoint or workspace.find_encoder(foreign=True), device, vocab=vocab)
@@ -248,26 +262,23 @@ def open_scene(
                 lambda: embedded_tiles(encoder, raster, boxes, progress),
                 lambda: raster.preview,
             )
-        yield SceneSearcher(scene, tiles, encoder, kept=file is not None)
+        yield SceneSearcher(scene, tiles, encoder, kept=loaded is not None)
 
 
-def _check_fit(path: Path, file: TileFile, scene: Path, sizes: Sequence[int]) -> None:
-    """Refuses tiles of another scene or of other sizes."""
-    again = f"make it again: {MADE_BY[TILES]} {scene}"
+def _difference(file: StoredTiles, scene: Path, sizes: Sequence[int]) -> str:
+    """What stored tiles are of instead of a scene and sizes; "" if they are of these."""
     if file.scene != Identity.of(scene):
-        raise SwanError(f"{path}: its tiles are of another scene than {scene}, or of an earlier state", again)
+        return f"another scene than {scene}, or of an earlier state of it"
     if sizes and tuple(sizes) != file.sizes:
-        raise SwanError(f"{path}: its tiles are of {_pixels(file.sizes)}, not {_pixels(sizes)}", again)
+        own, wanted = (" and ".join(map(str, each)) for each in (file.sizes, sizes))
+        return f"{own} pixels, not {wanted} pixels"
+    return ""
 
 
 def _check_placed(frame: Frame) -> None:
-    """Refuses a scene whose middle cannot be brought to WGS84: before its tiles are embedded, not after."""
+    """Raises an error if the middle of a scene has no place in WGS84, before its tiles are embedded."""
     x, y = frame.width // 2, frame.height // 2
     place_boxes(frame, np.array([[x, y, x + 1, y + 1]]))
-
-
-def _pixels(sizes: Sequence[int]) -> str:
-    return f"{' and '.join(map(str, sizes))} pixels"
 
 
 def embed_scene(
@@ -278,19 +289,21 @@ def embed_scene(
     sizes: Sequence[int] = (),
     progress: Progress = quiet,
 ) -> int:
-    """Keeps the embeddings of a scene's tiles, so that later questions need neither scene nor image model.
+    """Writes the embeddings of a scene's tiles, so that later questions in words need not encode them.
 
     Args:
+        encoder: what encodes the tiles.
         scene: its image file.
         output: the file to write.
         sizes: of the tiles, in pixels; () for `TILE_SIZES`.
+        progress: called with "tiles", the number done, and the number in all.
 
     Returns:
-        How many tiles hold data.
+        The number of tiles that hold data.
 
     Raises:
         ImageError: the scene is absent or damaged.
-        SwanError: it holds no data, or has no place on the Earth.
+        SwanError: it holds no data, or its coordinate system does not fit it.
     """
     sizes = tuple(sizes) or TILE_SIZES
     with Raster(scene) as raster:

@@ -1,4 +1,4 @@
-"""A large scene cut into overlapping tiles of several sizes, their embeddings, and the file that keeps them.
+"""Overlapping tiles of a large scene in several sizes, their embeddings, and the file that stores them.
 
 swan embed --scene-image big.tif
 
@@ -8,16 +8,17 @@ pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from swancli.errors import StoreError, SwanError
+from swancli.errors import SwanError
 from swancli.images import pixel_digest
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import Encoder, Picture
@@ -34,22 +35,24 @@ from swancli.store.hdf5 import (
 from swancli.store.made_by import MadeBy
 from swancli.store.vectors import read_rows
 
-TILE_SIZES = (256, 384)  # pixels; chosen on scenes made of validation images
-LEAST_DATA = 0.5  # share of a tile that must hold data
+TILE_SIZES = (256, 384)  # pixels; chosen on mosaics of validation images
+LEAST_DATA = 0.5  # share of a tile's pixels that must hold data
 BLOCK = 2048  # tiles whose embeddings are in memory at a time
 NO_DATA = "holds no data to search: every tile is mostly transparent, or marked as no data"
-MOST_TILES = 4_000_000  # which is 100 MB of boxes and scores
+MOST_TILES = 4_000_000  # 100 MB of boxes and scores
 
-# Rows int64 (n,) of tiles and their embeddings float32 (n, D); closed by whoever takes them.
+# Rows int64 (n,) of tiles and their embeddings float32 (n, D); the consumer closes the generator.
 Blocks = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 
 @dataclass(frozen=True)
 class SceneTiles:
-    """A scene's tiles: read from their file, or embedded as they are asked for.
+    """The tiles of a scene: read from their file, or embedded when they are needed.
 
-    boxes: int32 (T, 4), those without data among them where they are not embedded yet. blocks: gives their
-    embeddings, anew at each call. preview: gives uint8 (h, w, 3), the whole scene.
+    frame: where the scene lies.
+    boxes: int32 (T, 4); also of tiles without data, if they are not embedded yet.
+    blocks: gives their embeddings, from the first one on at each call.
+    preview: gives the whole scene, uint8 (h, w, 3).
     """
 
     frame: Frame
@@ -61,10 +64,11 @@ class SceneTiles:
 def scene_boxes(frame: Frame, sizes: Sequence[int]) -> np.ndarray:
     """int32 (T, 4): the tiles of a scene, size by size, row by row, half a tile apart.
 
-    The last of each row and column ends where the scene does; where the scene is smaller, so is the tile. A
-    size that would give the tiles of one before it gives none.
+    The last tile of each row and column ends at the edge of the scene; if the scene is smaller than a tile,
+    the tile is cut. A size with the same tiles as an earlier one adds none.
 
     Args:
+        frame: where the scene lies.
         sizes: widths of the tiles in pixels; their heights follow the shape of the scene's pixels.
 
     Raises:
@@ -88,7 +92,7 @@ def scene_boxes(frame: Frame, sizes: Sequence[int]) -> np.ndarray:
 
 
 def _starts(length: int, size: int) -> np.ndarray:
-    """int64: where tiles of a size begin along a side of the scene."""
+    """int64 (n,): where tiles of a size start along a side of the scene, in pixels."""
     if length <= size:
         return np.zeros(1, np.int64)
     return np.append(np.arange(0, length - size, max(1, size // 2)), length - size)
@@ -99,9 +103,15 @@ def _starts(length: int, size: int) -> np.ndarray:
 
 
 def embedded_tiles(encoder: Encoder, raster: Raster, boxes: np.ndarray, progress: Progress = quiet) -> Blocks:
-    """Embeddings of a scene's tiles, `BLOCK` at a time; tiles mostly without data are left out.
+    """Embeddings of a scene's tiles, `BLOCK` at a time, without those that hold too little data.
 
     Tiles are read ahead, so close the generator before the raster.
+
+    Args:
+        encoder: what encodes the tiles.
+        raster: the scene.
+        boxes: int32 (T, 4), its tiles.
+        progress: called with "tiles", the number done, and the number in all.
 
     Yields:
         Rows int64 (n,) of `boxes` and their embeddings float32 (n, D), L2-normalised.
@@ -128,10 +138,12 @@ def tile_scores(blocks: Blocks, vectors: np.ndarray, scene: Path) -> tuple[np.nd
     """Rows int64 (T,) of the tiles that hold data, and their cosine similarities float32 (T, Q).
 
     Args:
-        vectors: float32 (Q, D), the questions, L2-normalised. scene: named where it holds no data.
+        blocks: the embeddings of the tiles.
+        vectors: float32 (Q, D), the questions, L2-normalised.
+        scene: its path, for errors.
 
     Raises:
-        SwanError: no tile holds data, or a similarity is not a number.
+        SwanError: no tile holds data, or a similarity is NaN or infinite.
     """
     rows, scores = [np.zeros(0, np.int64)], [np.zeros((0, len(vectors)), np.float32)]
     with closing(blocks):
@@ -142,25 +154,30 @@ def tile_scores(blocks: Blocks, vectors: np.ndarray, scene: Path) -> tuple[np.nd
     if not len(found):
         raise SwanError(f"{scene}: {NO_DATA}")
     if not np.isfinite(found).all():
-        raise SwanError("the similarities are not numbers", "the checkpoint is damaged; take another one")
+        raise SwanError("the similarities are not numbers", "the checkpoint is damaged; use another one")
     return np.concatenate(rows), found
 
 
 # ---------------------------------------------------------------------------------------------------------
-# the file that keeps them
+# the file that stores them
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a scene's file is known by: equal as long as nobody replaces or changes it."""
+    """Identifies the state of a scene's file: it differs once the file is replaced or changed.
 
-    name: str
-    size: int  # bytes
-    changed: int  # ns since 1970
+    scene_name: name of the file.
+    scene_size: in bytes.
+    scene_changed: time of the last change, in ns since 1970.
+    """
+
+    scene_name: str
+    scene_size: int
+    scene_changed: int
 
     @classmethod
     def of(cls, path: Path) -> Identity:
-        """Of a file that is there."""
+        """The identity of an existing file."""
         status = path.stat()
         return cls(path.name, status.st_size, status.st_mtime_ns)
 
@@ -173,10 +190,22 @@ def write_tiles(
     boxes: np.ndarray,
     blocks: Blocks,
 ) -> int:
-    """Writes a `tiles-NAME.h5`, block by block, and returns how many tiles hold data.
+    """Writes a `tiles-NAME.h5`, block by block.
+
+    Args:
+        path: where it is written.
+        raster: the scene.
+        made_by: the checkpoint of the embeddings.
+        sizes: of the tiles, in pixels.
+        boxes: int32 (T, 4), the tiles.
+        blocks: their embeddings.
+
+    Returns:
+        The number of tiles that hold data.
 
     Raises:
-        SwanError: none does. ImageError: the scene is damaged.
+        SwanError: no tile holds data.
+        ImageError: the scene is damaged.
     """
     path, identity, width = Path(path), Identity.of(raster.path), made_by.dimensions
     with closing(blocks), create_store(path, TILES) as file:
@@ -192,23 +221,14 @@ def write_tiles(
             raise SwanError(f"{raster.path}: {NO_DATA}")
         file.create_dataset("tiles/box", data=boxes[np.concatenate(kept)])
         file.create_dataset("scene/preview", data=raster.preview, compression="gzip")
-        file.attrs.update(
-            scene=to_relative(str(raster.path), path.parent),
-            scene_name=identity.name,
-            scene_size=identity.size,
-            scene_changed=identity.changed,
-            height=raster.frame.height,
-            width=raster.frame.width,
-            crs=raster.frame.crs,
-            transform=raster.frame.transform,
-            tile_sizes=list(sizes),
-        )
+        scene = to_relative(str(raster.path), path.parent)
+        file.attrs.update(scene=scene, tile_sizes=list(sizes), **asdict(identity), **asdict(raster.frame))
         made_by.write(file, path.parent)
         return len(embedding)
 
 
 def _check_boxes(boxes: np.ndarray, frame: Frame) -> None:
-    """Refuses boxes that lie outside of their scene, or are too small for it."""
+    """Raises a ValueError if boxes are outside of their scene, or too small for its size."""
     left, top, right, bottom = boxes.T
     inside = (left >= 0) & (top >= 0) & (left < right) & (top < bottom)
     inside &= (right <= frame.width) & (bottom <= frame.height)
@@ -219,62 +239,65 @@ def _check_boxes(boxes: np.ndarray, frame: Frame) -> None:
         )
     smallest = int(((right - left) * (bottom - top)).min())
     if frame.width * frame.height > MOST_TILES * smallest:
-        raise ValueError(f"its scene has {frame.width} x {frame.height} pixels, a tile only {smallest}")
+        raise ValueError(f"its scene has {frame.width} x {frame.height} pixels, a tile has only {smallest}")
 
 
-class TileFile:
-    """A `tiles-NAME.h5` opened for reading; use it as a context manager.
+@dataclass(frozen=True)
+class StoredTiles:
+    """The content of a `tiles-NAME.h5`.
 
-    Attributes:
-        tiles: what is in it. scene: identity of the scene it was made of. sizes: of the tiles, in pixels.
-        made_by: the checkpoint of their embeddings.
-
-    Raises:
-        StoreError: see `open_store`; also when something in it does not fit the scene.
+    tiles: the tiles.
+    scene: identity of the scene that they were made from.
+    sizes: of the tiles, in pixels.
+    made_by: the checkpoint of their embeddings.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        path = Path(path)
-        self._file = open_store(path, TILES)
-        try:
-            with damage_named(path, TILES):
-                frame, boxes = self._read_layout(path.parent)
-        except StoreError:
-            self._file.close()
-            raise
-        self.tiles = SceneTiles(frame, boxes, self._blocks, lambda: self._preview[:])
+    tiles: SceneTiles
+    scene: Identity
+    sizes: tuple[int, ...]
+    made_by: MadeBy
 
-    def _read_layout(self, folder: Path) -> tuple[Frame, np.ndarray]:
-        file, attributes = self._file, self._file.attrs
-        boxes = array_in(file, "tiles/box", "iu", None, 4)[:].astype(np.int64)
-        self._embedding = array_in(file, "tiles/embedding", "f", len(boxes), None)
-        self.made_by = MadeBy.read(file, folder, self._embedding.shape[1])
-        self._preview = array_in(file, "scene/preview", "u", None, None, 3)
-        transform = tuple(map(float, attributes["transform"]))
-        height, width = int(attributes["height"]), int(attributes["width"])
-        frame = Frame(height, width, text_attribute(file, "crs"), transform)
-        self.scene = Identity(
-            text_attribute(file, "scene_name"),
-            int(attributes["scene_size"]),
-            int(attributes["scene_changed"]),
-        )
-        self.sizes = tuple(map(int, attributes["tile_sizes"]))
-        if frame.crs:
-            require_rasterio().crs.CRS.from_wkt(frame.crs)  # a ValueError, where nobody knows it
-        if len(transform) != 6 or not np.isfinite(transform).all():
-            raise ValueError(f"its transform is {transform}")
-        if not len(boxes):
-            raise ValueError("it holds no tile")
-        _check_boxes(boxes, frame)
-        return frame, boxes.astype(np.int32)
 
-    def _blocks(self) -> Blocks:
-        for start in range(0, len(self._embedding), BLOCK):
-            embedding = read_rows(self._embedding, start, start + BLOCK)
-            yield np.arange(start, start + len(embedding)), embedding
+@contextmanager
+def open_tiles(path: str | PathLike[str]) -> Iterator[StoredTiles]:
+    """Opens a `tiles-NAME.h5` for reading; it is closed when the body ends.
 
-    def __enter__(self) -> TileFile:
-        return self
+    Raises:
+        StoreError: as `open_store`; also if something in it does not fit the scene.
+    """
+    path = Path(path)
+    with open_store(path, TILES) as file:
+        with damage_named(path, TILES):
+            stored = _read_tiles(file, path.parent)
+        yield stored
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+
+def _read_tiles(file: h5py.File, folder: Path) -> StoredTiles:
+    """The content of a file in a folder; raises `store.hdf5.DAMAGE` if it is damaged."""
+    boxes = array_in(file, "tiles/box", "iu", None, 4)[:].astype(np.int64)
+    embedding = array_in(file, "tiles/embedding", "f", len(boxes), None)
+    preview = array_in(file, "scene/preview", "u", None, None, 3)
+    height, width, size, changed = (
+        int(file.attrs[name]) for name in ("height", "width", "scene_size", "scene_changed")
+    )
+    transform = tuple(map(float, file.attrs["transform"]))
+    frame = Frame(height, width, text_attribute(file, "crs"), transform)
+    if frame.crs:
+        require_rasterio().crs.CRS.from_wkt(frame.crs)  # raises a ValueError if it is not known
+    if len(transform) != 6 or not np.isfinite(transform).all():
+        raise ValueError(f"its transform is {transform}")
+    if not len(boxes):
+        raise ValueError("it has no tiles")
+    _check_boxes(boxes, frame)
+
+    def blocks() -> Blocks:
+        for start in range(0, len(embedding), BLOCK):
+            vectors = read_rows(embedding, start, start + BLOCK)
+            yield np.arange(start, start + len(vectors)), vectors
+
+    return StoredTiles(
+        SceneTiles(frame, boxes.astype(np.int32), blocks, lambda: preview[:]),
+        Identity(text_attribute(file, "scene_name"), size, changed),
+        tuple(map(int, file.attrs["tile_sizes"])),
+        MadeBy.read(file, folder, embedding.shape[1]),
+    )

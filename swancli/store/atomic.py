@@ -1,4 +1,4 @@
-"""How a file comes into being, whole and on the disk, and how a folder has one writer at a time."""
+"""Atomic, durable file writes, and a lock that gives a folder one writer at a time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced to disk and renamed to `path`.
 
-    When the body raises, the temporary file is removed and whatever stood at `path` stays as it was. What a
-    killed process left of the same file is removed first.
+    If the body raises an error, the temporary file is removed and an existing file is not changed. Temporary
+    files of killed processes are removed first.
 
     Raises:
-        SwanError: the disk is full, or a folder has that name.
+        SwanError: the disk is full, or the path is a folder.
     """
     path = Path(path)
     if path.is_dir():
@@ -43,7 +43,7 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except (OSError, RuntimeError) as error:
-        if _tells_of_full_disk(error):
+        if _is_full_disk(error):
             raise SwanError(f"{path}: no room left on the disk", "make room, then run it again") from error
         raise
     finally:
@@ -51,22 +51,21 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
         TEMPORARY.discard(temporary)
 
 
-def _tells_of_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is of a disk or a quota without room.
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or an earlier one behind it, is due to a full disk or quota.
 
-    HDF5 says so in its text alone when it fails to close a file; torch raises another error on top.
+    HDF5 gives the number only in its text if it fails to close a file; torch raises another error on top.
     """
     while error:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return True
-        if any(f"errno = {number}," in str(error) for number in NO_ROOM):
+        texts = (f"errno = {number}," in str(error) for number in NO_ROOM)
+        if getattr(error, "errno", None) in NO_ROOM or any(texts):
             return True
         error = error.__context__
     return False
 
 
 def _remove_left_over(path: Path, host: str) -> None:
-    """Removes temporary files of processes of this machine that are no more."""
+    """Removes temporary files of processes on this machine that have ended."""
     name = re.compile(re.escape(f".{path.name}.{host}.") + r"(\d+)\.tmp")
     for entry in path.parent.iterdir():
         left = name.fullmatch(entry.name)
@@ -76,11 +75,10 @@ def _remove_left_over(path: Path, host: str) -> None:
 
 def _is_running(process: int) -> bool:
     try:
-        os.kill(process, 0)
+        with suppress(PermissionError):  # another user's
+            os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
-        return True
     return True
 
 
@@ -94,13 +92,14 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def only_writer(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Keeps other processes from writing into a folder; it is free again when this one ends, however it does.
+    """Locks a folder against other processes that write into it; the end of this process always unlocks it.
 
     Args:
-        wait: for the end of another one that writes into it.
+        folder: made if it does not exist, and then removed if it is still empty at the end.
+        wait: wait until another process has unlocked it.
 
     Raises:
-        SwanError: another process writes into it.
+        SwanError: another process has locked it.
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +108,9 @@ def only_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
-        raise SwanError(f"{folder}: another swan is writing there", "wait for its end, or stop it") from None
+        raise SwanError(
+            f"{folder}: another swan is writing there", "wait until it ends, or stop it"
+        ) from None
     TEMPORARY.add(path)
     try:
         yield
@@ -117,6 +118,6 @@ def only_writer(folder: Path, wait: bool = False) -> Iterator[None]:
         path.unlink(missing_ok=True)
         TEMPORARY.discard(path)
         lock.release()
-        with suppress(OSError):  # which a folder raises that something came into
+        with suppress(OSError):  # not empty
             for place in missing:
                 place.rmdir()

@@ -1,4 +1,4 @@
-"""What is known of images and captions beside pixels and embeddings.
+"""File names, scenes, splits and captions: the columns that data sets and embeddings share.
 
 Letters in shapes: N images, M captions.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from swancli.store.hdf5 import TEXT, array_in, damage_named, objects, text_attribute, texts_in
+from swancli.store.hdf5 import array_in, damage_named, objects, text_attribute, texts_in, write_texts
 
 SPLITS = ("train", "val", "test")
 
@@ -20,8 +20,10 @@ SPLITS = ("train", "val", "test")
 class Catalogue:
     """The rows of a data set, in the source's order.
 
-    filename: object (N,) of str; scene, split: object (N,) of str or None; text: object (M,) of str;
-    image: int64 (M,), the row of the image that each caption describes, -1 when there is none.
+    filename: object (N,) of str.
+    scene, split: object (N,) of str or None.
+    text: object (M,) of str, the captions.
+    image: int64 (M,), the row of the image that each caption describes; -1 if there is none.
     """
 
     filename: np.ndarray
@@ -39,23 +41,26 @@ class Catalogue:
         text: Iterable[str] = (),
         image: Iterable[int] = (),
     ) -> Catalogue:
-        """Built from plain sequences."""
+        """A catalogue of plain sequences."""
         return cls(
             *(objects(column) for column in (filename, scene, split, text)),
             np.asarray(list(image), dtype=np.int64),
         )
 
     def image_rows(self, split: str | None) -> np.ndarray:
-        """int64 (n,): the rows of a split's images; of all images for None."""
+        """int64 (n,): the rows of the images of a split, or of all images for None."""
         return np.arange(len(self.filename)) if split is None else np.flatnonzero(self.split == split)
 
     def select(self, images: np.ndarray) -> tuple[Catalogue, np.ndarray]:
-        """The catalogue of some images and their captions alone, and the rows of those captions here.
+        """The catalogue of some images and their captions, and the rows of these captions in this one.
 
         Args:
             images: int64 (n,), rows of images, in the order wanted.
+
+        Returns:
+            The catalogue, and int64 (m,).
         """
-        place = np.full(len(self.filename) + 1, -1, dtype=np.int64)  # the last one serves image -1
+        place = np.full(len(self.filename) + 1, -1, dtype=np.int64)  # the last place is for image -1
         place[images] = np.arange(len(images))
         captions = np.flatnonzero(place[self.image] >= 0)
         chosen = Catalogue(
@@ -69,12 +74,12 @@ class Catalogue:
 
 
 def different_names(column: np.ndarray) -> list[str]:
-    """The different names in a scene or split column, in order."""
+    """The different names in a scene or split column, sorted."""
     return sorted({name for name in column if name})
 
 
 def names_in(column: np.ndarray) -> str:
-    """The different names in a scene or split column, for a message; "" when there are none."""
+    """The different names in a scene or split column, for a message; "" if there are none."""
     return ", ".join(different_names(column))
 
 
@@ -83,15 +88,15 @@ def write_catalogue(file: h5py.File, catalogue: Catalogue) -> None:
 
     A category is stored as int32 codes with its names beside it (`scene_names`, `split_names`); -1 is none.
     """
-    file.create_dataset("images/filename", data=catalogue.filename, dtype=TEXT)
+    write_texts(file, "images/filename", catalogue.filename)
     for name in ("scene", "split"):
         column = getattr(catalogue, name)
         names = sorted({value for value in column if value is not None})
         code = {value: index for index, value in enumerate(names)}
         codes = np.array([code.get(value, -1) for value in column], dtype=np.int32)
         file.create_dataset(f"images/{name}", data=codes)
-        file.create_dataset(f"images/{name}_names", data=objects(names), dtype=TEXT)
-    file.create_dataset("captions/text", data=catalogue.text, dtype=TEXT)
+        write_texts(file, f"images/{name}_names", names)
+    write_texts(file, "captions/text", catalogue.text)
     file.create_dataset("captions/image", data=catalogue.image)
 
 
@@ -99,7 +104,7 @@ def read_catalogue(file: h5py.File) -> Catalogue:
     """Reads what `write_catalogue` wrote.
 
     Raises:
-        StoreError: a column is missing or damaged, or a caption belongs to an image row that does not exist.
+        StoreError: a column is missing or damaged, or refers to a row that does not exist.
     """
     with damage_named(file.filename, text_attribute(file, "format")):
         filename = texts_in(file, "images/filename")
@@ -108,7 +113,7 @@ def read_catalogue(file: h5py.File) -> Catalogue:
             names = texts_in(file, f"images/{name}_names")
             codes = array_in(file, f"images/{name}", "iu", len(filename))[:].astype(np.int64)
             _check_rows(codes, len(names), f"/images/{name}")
-            categories.append(np.append(names, None)[codes])  # -1 picks this last one
+            categories.append(np.append(names, None)[codes])  # -1 is the last one, None
         text = texts_in(file, "captions/text")
         image = array_in(file, "captions/image", "iu", len(text))[:].astype(np.int64)
         _check_rows(image, len(filename), "/captions/image")
@@ -116,7 +121,7 @@ def read_catalogue(file: h5py.File) -> Catalogue:
 
 
 def _check_rows(numbers: np.ndarray, count: int, name: str) -> None:
-    """Refuses a number that stands for none of so many things, nor, as -1, for nothing."""
+    """Raises a ValueError unless each number is -1 or less than the count."""
     odd = np.flatnonzero((numbers < -1) | (numbers >= count))
     if len(odd):
         raise ValueError(f"{name}[{odd[0]}] is {numbers[odd[0]]}, and there are {count}")
@@ -124,9 +129,8 @@ def _check_rows(numbers: np.ndarray, count: int, name: str) -> None:
 
 def write_skipped(file: h5py.File, skipped: Sequence[tuple[str, str]]) -> None:
     """Writes `/skipped/{filename,reason}`."""
-    for column, name in enumerate(("filename", "reason")):
-        values = objects(row[column] for row in skipped)
-        file.create_dataset(f"skipped/{name}", data=values, dtype=TEXT)
+    write_texts(file, "skipped/filename", (name for name, _ in skipped))
+    write_texts(file, "skipped/reason", (reason for _, reason in skipped))
 
 
 def read_skipped(file: h5py.File) -> list[tuple[str, str]]:

@@ -14,50 +14,54 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from swancli.errors import StoreError, SwanError
+from swancli.errors import SwanError
 from swancli.images import decode_image
 from swancli.store.catalogue import Catalogue, names_in, read_catalogue, write_catalogue, write_skipped
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
     DATASET,
-    TEXT,
     array_in,
     create_store,
     damage_named,
-    objects,
-    open_store,
+    reading,
     text_attribute,
     texts_in,
+    write_texts,
 )
 from swancli.store.unfailing_file import StoreFile
 
 
 class DatasetWriter:
-    """Takes the images of a new `dataset.h5` one by one, in the source's order; see `create_dataset`."""
+    """Writes the images of a new `dataset.h5` one by one, in the source's order; see `create_dataset`."""
 
     def __init__(self, file: StoreFile, shape: tuple[int, int] | None) -> None:
         self._file = file
         self._digests: list[str] = []
-        if shape:
-            size = (0, *shape, 3)
-            self._images = file.create_dataset(
-                "images/pixels", size, np.uint8, maxshape=(None, *shape, 3), chunks=(1, *shape, 3)
-            )
-        else:
-            kind = h5py.vlen_dtype(np.uint8)
-            self._images = file.create_dataset("images/encoded", (0,), kind, maxshape=(None,), chunks=(1,))
+        name = "images/pixels" if shape else "images/encoded"
+        dtype, row = (np.uint8, (*shape, 3)) if shape else (h5py.vlen_dtype(np.uint8), ())
+        self._images = file.create_dataset(name, (0, *row), dtype, maxshape=(None, *row), chunks=(1, *row))
 
     def add(self, image: np.ndarray | bytes, digest: str) -> None:
-        """Appends an image: uint8 (H, W, 3) pixels of the data set's shape, or its original bytes."""
+        """Appends an image.
+
+        Args:
+            image: uint8 (H, W, 3) pixels of the data set's shape, or the bytes of the original file.
+            digest: of its pixels.
+        """
         self._images.resize(len(self._digests) + 1, axis=0)
         self._images[-1] = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
         self._digests.append(digest)
         self._file.check()
 
     def finish(self, catalogue: Catalogue, skipped: Sequence[tuple[str, str]] = ()) -> None:
-        """Writes the columns; `skipped` holds a file name and a reason for each image left out."""
+        """Writes the columns.
+
+        Args:
+            catalogue: of the images that were added.
+            skipped: file name and reason of each image left out.
+        """
         write_catalogue(self._file, catalogue)
-        self._file.create_dataset("images/digest", data=objects(self._digests), dtype=TEXT)
+        write_texts(self._file, "images/digest", self._digests)
         self._file.attrs["digest"] = _digest_of(catalogue, self._digests)
         write_skipped(self._file, skipped)
 
@@ -66,14 +70,20 @@ class DatasetWriter:
 def create_dataset(
     path: str | PathLike[str], name: str, shape: tuple[int, int] | None
 ) -> Iterator[DatasetWriter]:
-    """A new `dataset.h5`: `/images/pixels` of height x width `shape`, or for None `/images/encoded`."""
+    """A new `dataset.h5`, complete when the body ends; raises as `create_store`.
+
+    Args:
+        path: where it is written.
+        name: of the data set.
+        shape: height and width of all images, stored as `/images/pixels`; None for `/images/encoded`.
+    """
     with create_store(path, DATASET) as file:
         file.attrs["dataset"] = name
         yield DatasetWriter(file, shape)
 
 
 def _digest_of(catalogue: Catalogue, digests: Sequence[str]) -> str:
-    """The digest of a data set: of file names, scenes, splits, pixels and captions, in their order."""
+    """A hash of file names, scenes, splits, pixels and captions, in their order."""
     images = zip(catalogue.filename, catalogue.scene, catalogue.split, digests, strict=True)
     captions = zip(catalogue.image.tolist(), catalogue.text, strict=True)
     return content_digest(chain(images, captions))
@@ -85,31 +95,28 @@ class Dataset:
     Attributes:
         name: the data set's name.
         catalogue: its rows.
-        digest: of its rows, pixels included, as `swan prepare` wrote them; another one once any of them
-            has changed.
+        digest: a hash of its rows, pixels included; it differs once any of them has changed.
+
+    Raises:
+        StoreError: as `open_store`; also if its columns do not fit each other.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = path = Path(path)
-        self._file = open_store(path, DATASET)
-        try:
-            with damage_named(path, DATASET):
-                self.name = text_attribute(self._file, "dataset")
-                self.digest = text_attribute(self._file, "digest")
-                self.catalogue = read_catalogue(self._file)
-                self._pixels, self._encoded = self._find_images(len(self.catalogue.filename))
-        except StoreError:
-            self._file.close()
-            raise
+        with reading(path, DATASET, stay_open=True) as self._file:
+            self.name = text_attribute(self._file, "dataset")
+            self.digest = text_attribute(self._file, "digest")
+            self.catalogue = read_catalogue(self._file)
+            self._pixels, self._encoded = self._find_images(len(self.catalogue.filename))
 
     def _find_images(self, count: int) -> tuple[h5py.Dataset | None, h5py.Dataset | None]:
-        """`/images/pixels` and `/images/encoded`, of which a file has one: a row for each file name."""
+        """`/images/pixels` and `/images/encoded`, of which a file has one, with one row per file name."""
         array_in(self._file, "images/digest", "OS", count)
         if "images/pixels" not in self._file:
             return None, array_in(self._file, "images/encoded", "O", count)
         pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
         if pixels.dtype != np.uint8 or not all(pixels.shape[1:]):
-            raise ValueError(f"/images/pixels holds {pixels.dtype} of the shape {pixels.shape}")
+            raise ValueError(f"/images/pixels contains {pixels.dtype} of the shape {pixels.shape}")
         return pixels, None
 
     def image(self, row: int) -> np.ndarray:
@@ -150,7 +157,7 @@ class Dataset:
         return rows
 
     def close(self) -> None:
-        """What leaving its context does."""
+        """Closes the file."""
         self._file.close()
 
     def __enter__(self) -> Dataset:

@@ -20,15 +20,14 @@ from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, 
 from swancli.store.hdf5 import (
     DATASET,
     EMBEDDINGS,
-    TEXT,
     array_in,
     create_store,
     damage_named,
     from_relative,
-    objects,
-    open_store,
+    reading,
     text_attribute,
     to_relative,
+    write_texts,
 )
 from swancli.store.made_by import MadeBy
 from swancli.store.vectors import IMAGE_VECTORS, Rows, read_rows, write_vectors
@@ -39,14 +38,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """An `embeddings.h5`, in memory or, by `open_embeddings`, with its vectors still in the file.
+    """The content of an `embeddings.h5`, in memory or, from `open_embeddings`, with its vectors in the file.
 
-    image: float32 (N, D) and caption: float32 (M, D), L2-normalised rows; catalogue: the same N and M rows.
-    dataset: name of the data set or folder; made_by: the checkpoint that made them.
-    pictures: path of the `dataset.h5` or the folder that the images came from, stored relative to the file so
-    that both can move together; "" where there is none.
+    image: float32 (N, D), L2-normalised.
+    caption: float32 (M, D), L2-normalised.
+    catalogue: of the N images and M captions.
+    dataset: name of the data set or folder.
+    made_by: the checkpoint that made them.
+    pictures: the `dataset.h5`, folder or address that the images came from; "" if there is none.
     digest: of `image`, as `write_embeddings` stored it; "" before that.
-    dataset_digest: `Dataset.digest` of the data set that was embedded; "" of folders and lines of text.
+    dataset_digest: `Dataset.digest` of the data set; "" for folders and lines of text.
     """
 
     image: np.ndarray | h5py.Dataset | Rows
@@ -59,7 +60,7 @@ class Embeddings:
     dataset_digest: str = ""
 
     def to_frame(self) -> pd.DataFrame:
-        """The images as a table: filename, scene, split, and their embedding as float32 (D,) arrays."""
+        """The images as a table: filename, scene, split, and embedding, a float32 (D,) array per row."""
         import pandas as pd
 
         catalogue = self.catalogue
@@ -74,21 +75,23 @@ def write_embeddings(
     identity: str = "",
     skipped: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Writes an `embeddings.h5`; of its image embeddings a block is in memory at a time.
+    """Writes an `embeddings.h5`; one block of image embeddings is in memory at a time.
 
     Args:
-        digests: of each image's pixels.
-        identity: of the archive that they are of, see `embed.archive`; "" where there is none.
+        path: where it is written; raises as `create_store`.
+        embeddings: what is written.
+        digests: a hash of each image's pixels.
+        identity: of the archive that was embedded, see `embed.archive`; "" if there is none.
         skipped: file name and reason of each image left out.
 
     Returns:
-        The digest of its image embeddings, by which an index knows that it belongs to them.
+        The digest of its image embeddings, by which an index recognises them.
     """
     path = Path(path)
     with create_store(path, EMBEDDINGS) as file:
         write_catalogue(file, embeddings.catalogue)
         file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32, copy=False))
-        file.create_dataset("images/digest", data=objects(digests), dtype=TEXT)
+        write_texts(file, "images/digest", digests)
         digest = write_vectors(file, embeddings.image)
         write_skipped(file, skipped)
         file.attrs["identity"] = identity
@@ -100,45 +103,38 @@ def write_embeddings(
 
 
 def find_embeddings(path: Path, identity: str) -> Embeddings | None:
-    """The embeddings of an archive, opened, when they are at a path."""
-    try:
+    """The embeddings of an archive, opened; None if the file at a path is absent, damaged or of another."""
+    with suppress(StoreError):
         embeddings = open_embeddings(path)
         with damage_named(path, EMBEDDINGS):
             found = text_attribute(embeddings.image.file, "identity")
-    except StoreError:
-        return None
-    if found == identity:
-        return embeddings
-    embeddings.image.file.close()
+        if found == identity:
+            return embeddings
+        embeddings.image.file.close()
     return None
 
 
 def open_embeddings(path: str | PathLike[str]) -> Embeddings:
     """An `embeddings.h5` whose vectors stay in the file until slices of them are read.
 
-    It stays open as long as they are held; `with embeddings.image.file:` closes it.
+    The file stays open as long as they are used; `with embeddings.image.file:` closes it.
 
     Raises:
-        StoreError: see `open_store`; also when rows and embeddings differ in number or in width.
+        StoreError: as `open_store`; also if rows and embeddings differ in number or in width.
     """
     path = Path(path)
-    file = open_store(path, EMBEDDINGS)
-    try:
-        with damage_named(path, EMBEDDINGS):
-            catalogue = read_catalogue(file)
-            image = array_in(file, IMAGE_VECTORS, "f", len(catalogue.filename), None)
-            caption = array_in(file, "captions/embedding", "f", len(catalogue.text), image.shape[1])
-            for values in (image, caption):
-                if values.dtype != np.float32:
-                    raise TypeError(f"{values.name} holds {values.dtype}, not float32")
-            array_in(file, "images/digest", "OS", len(image))
-            names = ("dataset", "dataset_digest", "digest", "pictures")
-            attributes = {name: text_attribute(file, name) for name in names}
-            attributes["pictures"] = from_relative(attributes["pictures"], path.parent)
-            made_by = MadeBy.read(file, path.parent, image.shape[1])
-    except StoreError:
-        file.close()
-        raise
+    with reading(path, EMBEDDINGS, stay_open=True) as file:
+        catalogue = read_catalogue(file)
+        image = array_in(file, IMAGE_VECTORS, "f", len(catalogue.filename), None)
+        caption = array_in(file, "captions/embedding", "f", len(catalogue.text), image.shape[1])
+        for values in (image, caption):
+            if values.dtype != np.float32:
+                raise TypeError(f"{values.name} contains {values.dtype}, not float32")
+        array_in(file, "images/digest", "OS", len(image))
+        names = ("dataset", "dataset_digest", "digest", "pictures")
+        attributes = {name: text_attribute(file, name) for name in names}
+        attributes["pictures"] = from_relative(attributes["pictures"], path.parent)
+        made_by = MadeBy.read(file, path.parent, image.shape[1])
     return Embeddings(image, caption, catalogue, made_by=made_by, **attributes)
 
 
@@ -146,7 +142,7 @@ def read_embeddings(path: str | PathLike[str]) -> Embeddings:
     """Reads an `embeddings.h5` into memory.
 
     Raises:
-        StoreError: see `open_embeddings`.
+        StoreError: as `open_embeddings`; also if an embedding is not normalised.
     """
     stored = open_embeddings(path)
     with stored.image.file:
@@ -155,13 +151,12 @@ def read_embeddings(path: str | PathLike[str]) -> Embeddings:
 
 
 def changed_since(embeddings: Embeddings) -> str:
-    """A warning when the data set has changed since it was embedded; "" when it has not, or is gone."""
+    """A warning if the data set has changed since it was embedded; "" if it has not, or is gone."""
     path = Path(embeddings.pictures)
     digest = embeddings.dataset_digest
     if not (digest and path.is_file()):
         return ""
-    # A damaged one is reported when it is read.
-    with suppress(StoreError), open_store(path, DATASET) as file, damage_named(path, DATASET):
+    with suppress(StoreError), reading(path, DATASET) as file:  # damage is reported where it is read
         digest = text_attribute(file, "digest")
     if digest == embeddings.dataset_digest:
         return ""

@@ -1,16 +1,16 @@
-"""What all HDF5 stores share: opened and created whole or not at all, and told when they are damaged.
+"""HDF5 files of swan: created whole or not at all, checked when they are opened, damage reported by name.
 
     prepare -> dataset.h5 -> vocab -> vocab.h5 -> train -> best.pt -> embed -> embeddings.h5 -> eval, query
 
-Every file carries the attributes `format`, `version`, `created_by` and `complete`. The layouts are a public
-contract (README.md here); the modules here and those named at the kinds are their only writers and readers.
+Every file has the attributes `format`, `version`, `created_by` and `complete`. The layouts are a public
+contract, see README.md in this folder. Each kind of file is read and written by one module only.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -26,10 +26,10 @@ from swancli.store.unfailing_file import StoreFile, writing
 VERSION = 1
 CREATED_BY = f"swancli {version('swancli')}"
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
-FEATURES = "swan-features"  # see `features`
+FEATURES = "swan-features"  # see `train.features`
 INDEX = "swan-index"  # see `query.index`
-TILES = "swan-tiles"  # see `query.tiles`
-PART = "swan-embeddings-part"  # a piece of embeddings, see `embed.archive`
+TILES = "swan-tiles"  # see `scene_image.tiles`
+PART = "swan-embeddings-part"  # a piece of embeddings, see `store.parts`
 MADE_BY = {
     DATASET: "swan prepare",
     VOCABULARY: "swan vocab",
@@ -40,16 +40,20 @@ MADE_BY = {
     PART: "swan embed",
 }
 TEXT = h5py.string_dtype(encoding="utf-8")
-# What h5py and numpy raise where a file holds something else than it should, or where its bytes are damaged.
+# What h5py and numpy raise if the content of a file is not what it should be, or if its bytes are damaged.
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, RuntimeError, MemoryError)
 
 
 @contextmanager
 def create_store(path: str | PathLike[str], kind: str) -> Iterator[StoreFile]:
-    """A new HDF5 file of a kind (a key of `MADE_BY`), complete when the body ends.
+    """A new HDF5 file, complete when the body ends.
+
+    Args:
+        path: where it is written.
+        kind: its format, a key of `MADE_BY`.
 
     Raises:
-        SwanError: the disk is full; or what stands there is a folder, or a store of another kind.
+        SwanError: the disk is full, or the path is a folder or a store of another kind.
     """
     refuse_other_kind(Path(path), kind)
     with atomic_path(path) as temporary, writing(temporary) as file:
@@ -59,13 +63,13 @@ def create_store(path: str | PathLike[str], kind: str) -> Iterator[StoreFile]:
 
 
 def refuse_other_kind(path: Path, kind: str) -> None:
-    """Refuses a place to write where a store of another kind stands; a damaged one may be replaced."""
+    """Raises a SwanError if a store of another kind would be overwritten; a damaged one may be."""
     found = None
     if path.is_file():
         with suppress(*DAMAGE), h5py.File(path, "r") as file:
             found = text_attribute(file, "format")
     if found in MADE_BY and found != kind:
-        raise SwanError(f"{path}: holds a {found} file, of `{MADE_BY[found]}`", "give another --output")
+        raise SwanError(f"{path}: is a {found} file, made by `{MADE_BY[found]}`", "give another --output")
 
 
 def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
@@ -73,7 +77,7 @@ def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
 
     Raises:
         StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
-            lies in another file: a stranger's could show any file of this machine as pictures.
+            is in another file: a file from a stranger could show any file of this machine as images.
     """
     path, again = Path(path), f"make it with `{MADE_BY[kind]}`"
     if not path.is_file():
@@ -82,8 +86,10 @@ def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
         file = h5py.File(path, "r")
     except OSError as error:
         raise StoreError(f"{path}: not a readable HDF5 file ({error})", again) from error
-    try:
+    with ExitStack() as undone:
+        undone.callback(file.close)
         with damage_named(path, kind):
+            elsewhere = _leading_elsewhere(file)
             found, stored, complete = (_single(file, name) for name in ("format", "version", "complete"))
         if found != kind:
             raise StoreError(
@@ -93,31 +99,47 @@ def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
             raise StoreError(f"{path}: version {stored} of {kind}; this swan reads version {VERSION}", again)
         if not complete:
             raise StoreError(f"{path}: not complete, the command that wrote it was interrupted", again)
-        with damage_named(path, kind):
-            elsewhere = _leading_elsewhere(file)
         if elsewhere:
-            problem = f"{path}: its /{elsewhere} lies in another file, which no swan writes and none reads"
-            raise StoreError(problem, again)
-    except StoreError:
-        file.close()
-        raise
+            raise StoreError(f"{path}: its /{elsewhere} is in another file, which swan does not read", again)
+        undone.pop_all()
     return file
 
 
+@contextmanager
+def reading(path: str | PathLike[str], kind: str, *, stay_open: bool = False) -> Iterator[h5py.File]:
+    """Opens a store as `open_store` does; if the body finds it damaged, the error names the file.
+
+    Args:
+        path: the file.
+        kind: its format, a key of `MADE_BY`.
+        stay_open: close it only if the body raises an error.
+    """
+    with ExitStack() as opened:
+        file = opened.enter_context(open_store(path, kind))
+        with damage_named(path, kind):
+            yield file
+        if stay_open:
+            opened.pop_all()
+
+
 def _single(file: h5py.File, name: str) -> Any:
-    """An attribute that is one value; None where there is none."""
+    """An attribute that is one value; None if it is absent."""
     value = file.attrs.get(name)
     if getattr(value, "shape", ()) != ():
         raise ValueError(f"its attribute {name} has the shape {value.shape}")
-    return _as_text(value) if isinstance(value, (bytes, str)) else value
+    return value
 
 
 @contextmanager
-def damage_named(name: Path | str, kind: str) -> Iterator[None]:
-    """Around reading what is in a store: where the file is damaged, the error names it.
+def damage_named(name: str | PathLike[str], kind: str) -> Iterator[None]:
+    """For the code that reads a store: if the file is damaged, the error names it.
+
+    Args:
+        name: of the file.
+        kind: its format, a key of `MADE_BY`.
 
     Raises:
-        StoreError: something else is there than the layout says, or bytes cannot be read.
+        StoreError: the content differs from the layout, or bytes cannot be read.
     """
     try:
         yield
@@ -128,7 +150,7 @@ def damage_named(name: Path | str, kind: str) -> Iterator[None]:
 
 
 def _leading_elsewhere(file: h5py.File) -> str:
-    """Name of a link or an array in a file whose content lies in another file; "" when there is none."""
+    """Name of a link to another file, or of an array whose values are in one; "" if there is none."""
 
     def check(name: bytes, link: h5py.h5l.LinkInfo) -> str | None:
         if link.type == h5py.h5l.TYPE_HARD:
@@ -141,43 +163,43 @@ def _leading_elsewhere(file: h5py.File) -> str:
     return file.id.links.visit(check, info=True) or ""
 
 
-def _as_text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def text_attribute(file: h5py.File, name: str, default: str | None = None) -> str:
+def text_attribute(file: h5py.File, name: str) -> str:
     """An attribute that is text.
 
     Raises:
-        KeyError: it is not there, and has no default. TypeError: it is something else.
+        KeyError: it is absent.
+        TypeError: it is something else.
     """
-    value = file.attrs[name] if default is None else file.attrs.get(name, default)
-    if not isinstance(value, (str, bytes)):
-        raise TypeError(f"its attribute {name} is no text")
-    return _as_text(value)
+    value = file.attrs[name]
+    if not isinstance(value, str):
+        raise TypeError(f"its attribute {name} is not text")
+    return value
 
 
 def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py.Dataset:
-    """An array of a store, when it is as the layout says; none of it is read.
+    """An array of a store, of which nothing is read yet.
 
     Args:
-        kinds: of numpy's types, as in `dtype.kind`: "iu" for whole numbers, "f" for fractions.
+        file: the store.
+        name: of the array.
+        kinds: the allowed types, as in numpy's `dtype.kind`: "iu" for integers, "f" for floats.
         shape: its size on each axis, None for any.
 
     Raises:
-        KeyError: it is not there. TypeError, ValueError: its type or its shape is another.
+        KeyError: it is absent.
+        TypeError, ValueError: it has another type or shape.
     """
     if name not in file:
         raise KeyError(f"no /{name}")
     found = file[name]
     if not isinstance(found, h5py.Dataset):
-        raise TypeError(f"/{name} is no array")
+        raise TypeError(f"/{name} is not an array")
     fits = found.shape is not None and len(found.shape) == len(shape)
     if not fits or any(size not in (None, own) for size, own in zip(shape, found.shape, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"/{name} has the shape {found.shape}, not ({wanted})")
     if found.dtype.kind not in kinds:
-        raise TypeError(f"/{name} holds {found.dtype}")
+        raise TypeError(f"/{name} contains {found.dtype}")
     return found
 
 
@@ -187,18 +209,26 @@ def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:
 
 
 def objects(values: Iterable[Any]) -> np.ndarray:
-    """object (n,): a column of any values, such as texts, as h5py writes them."""
+    """object (n,): a column of any values."""
     values = list(values)
     column = np.empty(len(values), dtype=object)
     column[:] = values
     return column
 
 
+def write_texts(file: h5py.File, name: str, values: Iterable[str]) -> None:
+    """Writes a column of text; an existing array of that name is an error."""
+    file.create_dataset(name, data=objects(values), dtype=TEXT)
+
+
 def to_relative(path: str, folder: Path) -> str:
-    """A path as it is stored in a file of a folder, so that both can move together; "" and addresses stay."""
+    """A path relative to the folder of the file that records it, so that both can move together.
+
+    "" and addresses (s3://...) stay as they are.
+    """
     return os.path.relpath(path, folder) if path and "://" not in path else path
 
 
 def from_relative(path: str, folder: Path) -> str:
-    """The path that `to_relative` stored in a file of a folder; "" and addresses stay."""
+    """The path that `to_relative` made relative to a folder."""
     return os.path.normpath(folder / path) if path and "://" not in path else path

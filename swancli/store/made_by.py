@@ -1,4 +1,4 @@
-"""Which checkpoint made some vectors: recorded beside them, checked before they are compared with others."""
+"""The record of the checkpoint that made some vectors, checked before they are compared with others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from swancli.store.hdf5 import from_relative, text_attribute, to_relative
 class MadeBy:
     """The checkpoint that made some vectors.
 
-    checkpoint: its path. sha256: of that file. dimensions: of the vectors. variant: the model's. vocab: path
-    of the vocabulary where the checkpoint carries none, else "".
+    checkpoint: its path.
+    sha256: of that file.
+    dimensions: of the vectors.
+    variant: of the model.
+    vocab: path of the vocabulary if the checkpoint carries none, else "".
     """
 
     checkpoint: str
@@ -26,7 +29,7 @@ class MadeBy:
     vocab: str = ""
 
     def write(self, file: h5py.File, folder: Path) -> None:
-        """Stores it as attributes; paths relative to the file's folder, so that both can move together."""
+        """Writes it as attributes, paths relative to the folder of the file."""
         file.attrs["checkpoint"] = to_relative(self.checkpoint, folder)
         file.attrs["checkpoint_sha256"] = self.sha256
         file.attrs["variant"] = self.variant
@@ -34,24 +37,23 @@ class MadeBy:
 
     @classmethod
     def read(cls, file: h5py.File, folder: Path, dimensions: int) -> MadeBy:
-        """What `write` stored in a file of that folder.
+        """Reads what `write` wrote.
 
         Args:
-            dimensions: of the vectors in the file.
+            file: the file.
+            folder: its folder.
+            dimensions: of the vectors in it.
 
         Raises:
             KeyError, TypeError: an attribute is absent, or is not text.
         """
-        return cls(
-            checkpoint=from_relative(text_attribute(file, "checkpoint"), folder),
-            sha256=text_attribute(file, "checkpoint_sha256"),
-            dimensions=dimensions,
-            variant=text_attribute(file, "variant"),
-            vocab=from_relative(text_attribute(file, "vocab"), folder),
-        )
+        names = ("checkpoint", "checkpoint_sha256", "variant", "vocab")
+        checkpoint, sha256, variant, vocab = (text_attribute(file, name) for name in names)
+        checkpoint, vocab = (from_relative(path, folder) for path in (checkpoint, vocab))
+        return cls(checkpoint, sha256, dimensions, variant, vocab)
 
     def difference(self, other: MadeBy) -> str:
-        """Why these vectors cannot be compared with those of another record; "" where they can."""
+        """Why these vectors cannot be compared with those of another record; "" if they can."""
         if self.sha256 != other.sha256:
             own, others = (f"{one.checkpoint} ({one.sha256[:12]})" for one in (self, other))
             return f"made by another checkpoint, {own}, than {others}"
@@ -60,16 +62,16 @@ class MadeBy:
             return f"its vectors have {own} dimensions, those of {other.checkpoint} have {others}"
         return ""
 
-    def check(self, other: MadeBy, name: object, fix: str) -> None:
-        """Refuses to compare vectors of two checkpoints.
+    def check(self, other: MadeBy, name: object, hint: str) -> None:
+        """Raises an error if these vectors cannot be compared with others.
 
         Args:
-            other: the checkpoint that makes what they are to be compared with.
+            other: the checkpoint of the others.
             name: of the file or collection that holds these vectors.
-            fix: what to do about it.
+            hint: what to do about it.
 
         Raises:
             StoreError: another checkpoint made them.
         """
         if difference := self.difference(other):
-            raise StoreError(f"{name}: {difference}", fix)
+            raise StoreError(f"{name}: {difference}", hint)

@@ -1,4 +1,4 @@
-"""Pieces of embeddings: files of their own until all of them are there and are copied into one.
+"""Pieces of unfinished embeddings: one file each, until the last one is there and all are copied together.
 
 Letters in shapes: N rows, D embedding.
 """
@@ -13,26 +13,16 @@ import numpy as np
 
 from swancli.errors import StoreError
 from swancli.store.catalogue import Catalogue, read_catalogue, read_skipped, write_catalogue, write_skipped
-from swancli.store.hdf5 import (
-    PART,
-    TEXT,
-    array_in,
-    create_store,
-    damage_named,
-    objects,
-    open_store,
-    text_attribute,
-    texts_in,
-)
+from swancli.store.hdf5 import PART, array_in, create_store, reading, text_attribute, texts_in, write_texts
 from swancli.store.vectors import IMAGE_VECTORS, digest_of, write_vectors
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a piece of an archive's embeddings beside its vectors.
+    """A piece of an archive's embeddings, without its vectors.
 
     catalogue: its n rows, without splits and captions.
-    pixel_digest: object (n,) of str, of each image's pixels.
+    pixel_digest: object (n,) of str, a hash of each image's pixels.
     skipped: file name and reason of each image left out.
     """
 
@@ -45,48 +35,49 @@ def write_part(path: Path, part: Part, image: np.ndarray, identity: str) -> None
     """Writes a piece of an archive.
 
     Args:
+        path: where it is written; raises as `create_store`.
+        part: what is written beside the vectors.
         image: float32 (n, D), L2-normalised.
         identity: of the archive.
     """
     with create_store(path, PART) as file:
         file.attrs.update(identity=identity, part=path.stem)
         write_catalogue(file, part.catalogue)
-        file.create_dataset("images/digest", data=objects(part.pixel_digest), dtype=TEXT)
+        write_texts(file, "images/digest", part.pixel_digest)
         write_skipped(file, part.skipped)
         write_vectors(file, image)
 
 
 def read_part(path: Path, identity: str) -> Part:
-    """A piece without its vectors.
+    """Reads a piece without its vectors.
 
     Args:
+        path: its file.
         identity: of its archive.
 
     Raises:
-        StoreError: see `open_store`; also when it is of another archive, or not the piece of its name.
+        StoreError: as `open_store`; also if it belongs to another archive, or is not the piece of its name.
     """
-    with open_store(path, PART) as file:
-        with damage_named(path, PART):
-            found, name = (text_attribute(file, name) for name in ("identity", "part"))
-            catalogue = read_catalogue(file)
-            digests = texts_in(file, "images/digest", len(catalogue.filename))
-            part = Part(catalogue, digests, read_skipped(file))
-        if (found, name) != (identity, path.stem):
+    with reading(path, PART) as file:
+        catalogue = read_catalogue(file)
+        digests = texts_in(file, "images/digest", len(catalogue.filename))
+        if [text_attribute(file, name) for name in ("identity", "part")] != [identity, path.stem]:
             raise StoreError(f"{path}: of another archive, or another piece", "remove it, and make it again")
-    return part
+        return Part(catalogue, digests, read_skipped(file))
 
 
 def read_part_vectors(path: Path, rows: int, width: int) -> np.ndarray:
     """float32 (n, D), L2-normalised: the vectors of a piece.
 
     Args:
+        path: its file.
         rows: n.
         width: D.
 
     Raises:
-        StoreError: see `open_store`; also when they are not those that were written.
+        StoreError: as `open_store`; also if they are not those that were written.
     """
-    with open_store(path, PART) as file, damage_named(path, PART):
+    with reading(path, PART) as file:
         vectors = array_in(file, IMAGE_VECTORS, "f", rows, width)[:]
         written = text_attribute(file, "digest")
     if digest_of(vectors) != written:
@@ -95,12 +86,12 @@ def read_part_vectors(path: Path, rows: int, width: int) -> np.ndarray:
 
 
 class GatheredRows:
-    """float32 (N, D): vectors of several pieces as one array. A slice of it reads the pieces that it needs.
+    """float32 (N, D): vectors of several pieces as one array. A slice reads the pieces that it needs.
 
     Args:
         paths: of the pieces.
-        lengths: rows of each.
-        place: int64 (N,), where each row is among those of all pieces, one after the other.
+        lengths: number of rows of each.
+        place: int64 (N,), the place of each row among the rows of all pieces in order.
         width: D.
     """
 

@@ -1,4 +1,4 @@
-"""The pictures behind embeddings: read again from the data set or the folder that was embedded.
+"""The images of an embeddings file, read again from the data set or folder that was embedded.
 
 swan query "a harbor" --html hits.html
 """
@@ -19,39 +19,39 @@ from swancli.images import decode_image, read_inside
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings
 
-QUALITY = 85  # of JPEG files made here
+QUALITY = 85  # of JPEG files
 
 
 class Pictures:
-    """The images of an embeddings file, or of results, by row. Several threads may ask at once.
+    """The images of an embeddings file, or of results, by row. Several threads may use it at once.
 
     Args:
-        source: a `dataset.h5`, or the folder that the file names are below.
-        filename: of each row that is asked for.
+        source: a `dataset.h5`, or the folder that the file names are relative to.
+        filename: the file name of each row.
 
     Raises:
-        SwanError: the source is not there any more.
+        SwanError: the source does not exist any more.
     """
 
     def __init__(self, source: str | PathLike[str], filename: Sequence[str]) -> None:
         source = Path(source)
         self._filename = filename
         self._folder, self._dataset = source, None
-        self._lock = Lock()  # h5py's files are not for several threads
+        self._lock = Lock()  # an h5py file must not be read by several threads at once
         if source.is_file():
             self._dataset = Dataset(source)
             self._place = {name: row for row, name in enumerate(self._dataset.catalogue.filename)}
         elif not source.is_dir():
             raise SwanError(
-                f"{source}: the images were there when they were embedded, and are not now",
-                "say where they are: --pictures FOLDER (or a dataset.h5)",
+                f"{source}: no such folder or file; the images were there when they were embedded",
+                "give their new place: --pictures FOLDER (or a dataset.h5)",
             )
 
     def pixels(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3), RGB.
 
         Raises:
-            SwanError: there is none for the row, it is gone, unreadable, or its name leads out of the folder.
+            SwanError: the row has no image, it is gone or unreadable, or its name leads out of the folder.
         """
         if row < 0:
             raise SwanError("a text without an image")
@@ -65,40 +65,37 @@ class Pictures:
         return decode_image(read_inside(path, self._folder), str(path))
 
     def jpeg(self, row: int, side: int) -> bytes:
-        """A picture as a JPEG file, its longer side at most `side` pixels; raises as `pixels` does."""
+        """An image as a JPEG file, its longer side at most `side` pixels; raises as `pixels`."""
         return jpeg(self.pixels(row), side)
 
 
 def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None) -> Pictures:
-    """The pictures behind embeddings.
+    """The images of embeddings.
 
     Args:
-        moved: where they are now; None for where they were embedded from.
+        embeddings: the embeddings.
+        moved: where the images are now; None for the place that the embeddings record.
 
     Raises:
-        SwanError: they are not there, or it is not known where they were.
+        SwanError: they are not there, or no place is recorded.
     """
-    if not len(embeddings.image):  # lines of text alone, of which none has a picture
+    if not len(embeddings.image):  # only lines of text
         return Pictures(Path(), embeddings.catalogue.filename)
     if not (moved or embeddings.pictures):
         raise SwanError(
-            "the embeddings do not say where their images are", "say it: --pictures FOLDER (or a dataset.h5)"
+            "the embeddings do not say where their images are", "give it: --pictures FOLDER (or a dataset.h5)"
         )
-    if not moved and ("://" in embeddings.pictures or _in_tars(embeddings)):
+    in_tars = ".tar/" in embeddings.catalogue.filename[0].lower()  # a member is named after its tar
+    if not moved and ("://" in embeddings.pictures or in_tars):
         raise SwanError(
-            f"{embeddings.pictures}: pages show no images of an address or of tars",
-            "copy them, each tar unpacked into a folder of its name, and say where: --pictures FOLDER",
+            f"{embeddings.pictures}: images at an address or in tars cannot be shown",
+            "copy them, each tar unpacked into a folder of its name, and give the copy: --pictures FOLDER",
         )
     return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue.filename)
 
 
-def _in_tars(embeddings: Embeddings) -> bool:
-    """Whether images are named after the tars they lie in."""
-    return any(".tar/" in name.lower() for name in embeddings.catalogue.filename[:1])
-
-
 def jpeg(pixels: np.ndarray, side: int) -> bytes:
-    """A JPEG file of uint8 (H, W, 3) pixels, scaled down so that the longer side is at most `side`."""
+    """A JPEG file of uint8 (H, W, 3) pixels, scaled down so that the longer side is at most `side` pixels."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     written = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Text and JSON files from outside, with errors that name the file and the line."""
+"""Reading text and JSON files, with errors that name the file and the line; writing JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swancli.store.atomic import atomic_path
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be stored: NUL and halves of surrogates, which JSON can hold, cannot."""
+    """Whether a string can be stored; NUL and lone surrogates, which JSON allows, cannot."""
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
@@ -20,7 +20,7 @@ def read_text(path: str | PathLike[str]) -> str:
     """The text of a UTF-8 file, without its byte-order mark.
 
     Raises:
-        SwanError: the file is absent or holds something else; names the line.
+        SwanError: the file is absent or not UTF-8 text; names the line.
     """
     try:
         data = Path(path).read_bytes()
@@ -33,11 +33,11 @@ def decode_text(data: bytes, name: str) -> str:
     """UTF-8 text without its byte-order mark.
 
     Args:
-        data: what was read.
-        name: of where it comes from, for errors.
+        data: the bytes.
+        name: where they come from, for errors.
 
     Raises:
-        SwanError: it is something else; names the line.
+        SwanError: it is not UTF-8 text; names the line.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -51,25 +51,25 @@ def decode_text(data: bytes, name: str) -> str:
 
 
 def read_json(path: str | PathLike[str], hint: str) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        hint: of the error, if it is not JSON.
 
     Raises:
-        SwanError: as `read_text`, or it is no JSON; names line and column, and gives `hint`.
+        SwanError: as `read_text`; or it is not JSON, then it names line and column.
     """
     text = read_text(path)
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{path}: not valid JSON at line {error.lineno}, column {error.colno}"
-        raise SwanError(f"{place} ({error.msg})", hint) from error
-    except RecursionError as error:
-        raise SwanError(f"{path}: JSON nested too deeply", hint) from error
-    except ValueError as error:  # a number of more digits than Python reads
-        raise SwanError(f"{path}: not valid JSON (a number of too many digits)", hint) from error
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SwanError(f"{path}: not valid JSON ({reason})", hint) from error
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, whole or not at all; a file name that is no UTF-8 becomes an escape in it."""
+def write_json(path: str | PathLike[str], content: Any) -> None:
+    """Writes a JSON file, whole or not at all; file names that are not UTF-8 are escaped."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

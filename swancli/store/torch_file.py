@@ -1,4 +1,4 @@
-"""Writing files with `torch.save`, and reading them, from whomever they come: nothing in them can execute."""
+"""Writing torch files, and reading them safely: nothing in a file can run code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ def write_torch_file(path: str | PathLike[str], content: Any) -> None:
 
 
 class Unread:
-    """Stands for an object of a class that is not ours to import, such as the options of a training script.
+    """In place of an object whose class swan does not import, such as the options of a training script.
 
-    It swallows whatever the file would build the object from; nothing of the named class or function is
-    imported or called.
+    It ignores the content of the object; the class or function that the file names is not imported or called.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Unread:
@@ -42,13 +41,15 @@ class Unread:
 def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = False) -> Any:
     """The content of a torch file, on the CPU: tensors and plain values; `Unread` for every other object.
 
-    torch's own restricted unpickler reads it (`weights_only=True`).
+    It is read by torch's restricted unpickler (`weights_only=True`).
 
     Args:
-        in_part: few of its tensors are wanted; each is read when it is used, where the format allows it.
+        path: the file.
+        hint: of the error.
+        in_part: read each tensor when it is used, if the format allows it: few of them are needed.
 
     Raises:
-        StoreError: the file is absent, damaged, or holds more than that unpickler takes; with `hint`.
+        StoreError: the file is absent, damaged, or contains something that the unpickler refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,15 +63,15 @@ def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = Fal
 
 
 def foreign_names(path: Path) -> list[str]:
-    """The classes and functions that a file names beyond what torch knows as safe."""
+    """The classes and functions that a file names, except those that torch knows as safe."""
     try:
         return get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # the format before torch 1.6, which cannot be listed
+    except ValueError:  # the format before torch 1.6, whose names cannot be listed
         return ["argparse.Namespace"]
 
 
 def _reason(error: Exception) -> str:
-    """In a few words; torch's own text would tell the user to load the file unsafely."""
+    """The error in a few words; torch's own text advises the user to load the file unsafely."""
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named:
         return f"it asks for {named[1]}"

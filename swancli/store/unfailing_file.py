@@ -1,9 +1,9 @@
-"""Writing an HDF5 file so that a full disk ends in an OSError, not in a crash.
+"""Writing HDF5 files so that a full disk ends in an OSError, not in a crash.
 
 The HDF5 library cannot recover from a failed write. It keeps the data, and writes it again when the file is
 closed and when the process ends. With h5py 3.16 that ends in a segmentation fault, both with HDF5's own file
 driver and with a Python file whose `write` raises. So HDF5 writes into a file whose calls always succeed.
-What the disk did not take stays in memory, since HDF5 reads it again; the error is raised outside HDF5.
+Data that could not be written stays in memory, since HDF5 reads it again; the error is raised outside HDF5.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import h5py
 
 
 class UnfailingFile(io.FileIO):
-    """A file for HDF5 to write into. After an error it keeps all data in memory; `check` raises the error."""
+    """A file for HDF5 to write into; after an error it keeps all further data in memory."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
@@ -26,7 +26,7 @@ class UnfailingFile(io.FileIO):
         self._kept: list[tuple[int, bytes]] = []
 
     def check(self) -> None:
-        """Raises the first error, if there was one."""
+        """Raises the first OSError of a write, if there was one."""
         if self._error:
             raise self._error
 
@@ -64,14 +64,14 @@ class UnfailingFile(io.FileIO):
 
 
 class StoreFile(h5py.File):
-    """A new HDF5 file while it is written; see `writing`."""
+    """A new HDF5 file that is being written; see `writing`."""
 
     def __init__(self, target: UnfailingFile) -> None:
         super().__init__(target, "w")
         self._target = target
 
     def check(self) -> None:
-        """To be called in every long loop that writes: after an error it would fill the memory.
+        """Ends a long loop of writes after an error, before the data fills the memory.
 
         Raises:
             OSError: something could not be written.
@@ -81,7 +81,7 @@ class StoreFile(h5py.File):
 
 @contextmanager
 def writing(path: Path) -> Iterator[StoreFile]:
-    """A new HDF5 file at a path, closed when the body ends.
+    """A new HDF5 file, closed when the body ends.
 
     Raises:
         OSError: something could not be written.

@@ -183,7 +183,7 @@ def test_processes_of_a_launch_take_a_shard_each_and_the_last_one_prints(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--shard", "5/4"], "--shard 5/4: no shard"),
+        (["--shard", "5/4"], "--shard 5/4: not a shard"),
         (["--shard", "1/4", "--texts", "-"], "--texts and --shard cannot go together"),
         (["--resume", "--texts", "-"], "--texts and --resume cannot go together"),
         (["--shard", "1/4", "--scene-image", "a.tif"], "--scene-image and --shard cannot go together"),

@@ -126,13 +126,13 @@ def test_image_too_large_for_memory_is_not_read(memory, monkeypatch):
         ("memory://nothing", "no such folder"),
         ("nowhere", "--images nowhere: no such folder or tar"),
         ("nowhere.tar", "--images nowhere.tar: no such folder or tar"),
-        (__file__, "is no .tar"),
+        (__file__, "is not a .tar file"),
         ("nosuch://bucket/tiles", "nosuch"),
         ("s3://key:secret@bucket/tiles", "holds a user name or a password"),
         ("memory://tiles-{0..3.tar", "memory://tiles-{0..3.tar"),
         ("memory://tiles-*.tar", "nothing has such a name"),
-        ("memory://tiles-{0..1}.jpg", "is no .tar"),
-        ("/{nowhere,at_all}.jpg", "is no .tar"),
+        ("memory://tiles-{0..1}.jpg", "is not a .tar file"),
+        ("/{nowhere,at_all}.jpg", "is not a .tar file"),
     ],
 )
 def test_what_is_no_source_is_told(memory, images, said, tmp_path, monkeypatch):
@@ -168,7 +168,7 @@ def test_tars_are_pieces_of_the_images_in_them(memory, images):
     source = open_source(images)
     assert source.name == "archive"
     assert contents(source) == [in_tar("tiles-000.tar"), in_tar("tiles-001.tar")]
-    assert [piece.name for piece in source.pieces(1)] == ["tiles-000.tar", "tiles-001.tar"]
+    assert [piece.border for piece in source.pieces(1)] == ["tiles-000.tar", "tiles-001.tar"]
 
 
 def test_tars_of_a_folder_and_one_alone(tmp_path):

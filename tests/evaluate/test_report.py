@@ -110,6 +110,6 @@ def test_test_image_that_equals_a_training_one_is_told_of_its_embedding(written,
 def test_embeddings_that_are_not_of_length_one_are_refused(written, embeddings, wrong):
     write_embeddings(written, replace(embeddings, image=embeddings.image * np.float32(wrong)), "012")
     with pytest.raises(
-        SwanError, match=r"/images/embedding\[0\] (has the length 2, not 1|holds what is no number)"
+        SwanError, match=r"/images/embedding\[0\] (has the length 2, not 1|contains NaN or infinity)"
     ):
         evaluate_file(written)

@@ -18,8 +18,7 @@ from cases import Case, Make, content, refuses
 from image_inputs import half, noise, png_of, retagged, saved, tiff
 from readers import png, read_scene, write_checkpoint, write_small_embeddings
 
-from swancli.embed.embed import embed_texts
-from swancli.embed.lines import text_lines
+from swancli.embed.embed import embed_texts, text_lines
 from swancli.model.checkpoint import file_sha256
 from swancli.model.encoder import Encoder
 from swancli.query.search import open_search

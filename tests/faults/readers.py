@@ -33,7 +33,7 @@ from swancli.query.ranking import exact_ranking
 from swancli.scene_image.annotations import read_annotations
 from swancli.scene_image.heat import heat_map
 from swancli.scene_image.raster import Raster
-from swancli.scene_image.tiles import TileFile, tile_scores
+from swancli.scene_image.tiles import open_tiles, tile_scores
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
@@ -321,7 +321,7 @@ def read_all_of_features(path: Path) -> None:
 
 
 def search_tiles(path: Path) -> None:
-    with TileFile(path) as file:
+    with open_tiles(path) as file:
         rows, scores = tile_scores(file.tiles.blocks(), vectors(1), Path("scene.png"))
         frame = file.tiles.frame
         heat_map(file.tiles.boxes[rows], scores[:, 0], frame.height, frame.width)

@@ -317,12 +317,12 @@ VECTORS = {
     "an image that is no number": (
         written("images/embedding", (3, 5), np.nan),
         "/images/embedding[3]",
-        "no number",
+        "NaN",
     ),
     "an image that is infinite": (
         written("images/embedding", (3, 5), np.inf),
         "/images/embedding[3]",
-        "no number",
+        "NaN",
     ),
     "an image of length 2": (long_vector, "/images/embedding[3]", "length 2"),
     "an image of zeros": (written("images/embedding", 3, 0), "/images/embedding[3]", "length 0"),
@@ -336,7 +336,7 @@ EMBEDDINGS = {
             "a caption that is no number": (
                 written("captions/embedding", (11, 0), np.nan),
                 "/captions/embedding[11]",
-                "no number",
+                "NaN",
             ),
             "a caption of length 0": (
                 written("captions/embedding", 11, 0),

@@ -108,7 +108,7 @@ def test_karpathy_errors_name_file_and_place(tmp_path, broken, said):
 
 def test_invalid_json_is_told_with_line_and_column(tmp_path):
     file = write(tmp_path / "dataset.json", '{"images": [\n  {"filename": }]}')
-    assert f"{file}: not valid JSON at line 2, column 16" in read_problem(file)
+    assert f"{file}: not valid JSON (Expecting value: line 2 column 16" in read_problem(file)
 
 
 @pytest.mark.parametrize("content", [{}, [], 3, {"images": {"a": 1}}, {"annotations": 3}])

@@ -156,5 +156,5 @@ def test_what_is_searched_decides_whether_it_is_held(monkeypatch):
 def test_vector_that_is_no_number_is_told_and_not_passed_over(kind, top_k):
     vectors = normalised(np.random.default_rng(0), 10, 4)
     vectors[3] = np.nan
-    with pytest.raises(SwanError, match=r"vectors\[3\] holds what is no number"):
+    with pytest.raises(SwanError, match=r"vectors\[3\] contains NaN or infinity"):
         list(kind(stored(vectors), np.arange(10), CPU).best(vectors[:1], top_k))

@@ -135,7 +135,7 @@ def annotated(folder, points, **changed):
         ([], {}, "annotation 1"),
         ([[[0, 0], [1, 1]]], {}, "fewer than three points"),
         ([[[0, 0], [0, 0], [1, 1]]], {}, "fewer than three points"),
-        ([[[0, 0], [1, float("nan")], [1, 1]]], {}, "no number"),
+        ([[[0, 0], [1, float("nan")], [1, 1]]], {}, "finite"),
         ([[0, 0], [1, 0], [1, 1]], {}, "annotation 1"),
         ("river", {}, "annotation 1"),
         ([[[0, 0], [1, 0], [1, 1]]], {"jpg_name": "other.png"}, "--images"),

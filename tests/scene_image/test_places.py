@@ -1,6 +1,5 @@
 """Where boxes lie on the Earth, against rasterio's own transforms, and the files that show them."""
 
-import json
 import re
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 
 from swancli.errors import SwanError
 from swancli.scene_image.heat import HeatMap
-from swancli.scene_image.places import place_boxes, write_geojson, write_heat_map, write_overlay
+from swancli.scene_image.places import place_boxes, write_heat_map, write_overlay
 from swancli.scene_image.raster import Frame
 
 rasterio = pytest.importorskip("rasterio")
@@ -156,9 +155,3 @@ def test_overlay_is_warm_where_the_map_is_and_shows_the_scene_elsewhere(tmp_path
     framed = np.array(Image.open(tmp_path / "hits.png")).astype(int)
     assert (framed[:, 0] != pixels[:, 0]).any()
     assert (framed[:, 30] == pixels[:, 30]).all()
-
-
-def test_geojson_is_a_feature_collection(tmp_path):
-    write_geojson(tmp_path / "hits.geojson", [], {"query": "río"})
-    expected = {"type": "FeatureCollection", "query": "río", "features": []}
-    assert json.loads((tmp_path / "hits.geojson").read_text(encoding="utf-8")) == expected

@@ -146,7 +146,7 @@ def test_file_that_leads_to_others_is_refused_whatever_it_is_called(tmp_path, pl
     )
     (tmp_path / "web.png").write_text("<GDAL_WMS><Service name='TMS'></Service></GDAL_WMS>")
     for name in ("raw.tif", "web.png"):
-        with pytest.raises(ImageError, match="none of the pictures"):
+        with pytest.raises(ImageError, match="not in a format of a scene"):
             Raster(tmp_path / name)
     source = f"<SimpleSource><SourceFilename>{plain_scene}</SourceFilename></SimpleSource>"
     bands = "".join(f'<VRTRasterBand dataType="Byte" band="{n}">{source}</VRTRasterBand>' for n in (1, 2, 3))

@@ -16,7 +16,7 @@ from swancli.query.questions import Question
 from swancli.scene_image import tiles
 from swancli.scene_image.raster import Raster
 from swancli.scene_image.search import embed_scene, open_scene
-from swancli.scene_image.tiles import TileFile, scene_boxes
+from swancli.scene_image.tiles import open_tiles, scene_boxes
 from swancli.store.hdf5 import open_store
 from swancli.workspace import Workspace
 
@@ -142,7 +142,7 @@ def test_file_of_tiles_says_what_it_was_made_of(tiny_model, geo_scene, tmp_path)
         assert file.attrs["scene_name"] == "geo.tif"
         assert file.attrs["checkpoint_sha256"] == load_checkpoint(tiny_model).sha256
         np.testing.assert_allclose(np.linalg.norm(file["tiles/embedding"][:], axis=1), 1, atol=1e-5)
-    with TileFile(path) as file:
+    with open_tiles(path) as file:
         assert file.sizes == SIZES
         assert file.tiles.frame.transform == (0.5, 0, 600000, 0, -0.5, 5000000)
 
@@ -247,3 +247,13 @@ def test_result_that_would_replace_the_scene_is_refused(tiny_model, geo_scene, w
     with pytest.raises(SwanError, match="the scene itself"):
         ask(scene, workspace, checkpoint=tiny_model).write(heatmap=tmp_path / "own.tif")
     assert scene.read_bytes() == before
+
+
+def test_geojson_is_a_feature_collection(tiny_model, geo_scene, workspace, tmp_path):
+    answer = ask(geo_scene, workspace, question="a río", checkpoint=tiny_model, top_k=1)
+    answer.write(geojson=tmp_path / "hits.geojson")
+    written = json.loads((tmp_path / "hits.geojson").read_text(encoding="utf-8"))
+    assert (written["type"], written["query"]) == ("FeatureCollection", "a río")
+    (feature,) = written["features"]
+    assert feature["geometry"] == answer.hits[0].geometry
+    assert list(feature["properties"]) == ["rank", "score", "heat", "box_in_pixels"]

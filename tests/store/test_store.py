@@ -105,7 +105,7 @@ def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
         pass
     before = path.read_bytes()
     with (
-        pytest.raises(SwanError, match=r"a\.h5: holds a swan-vocab file, of `swan vocab`"),
+        pytest.raises(SwanError, match=r"a\.h5: is a swan-vocab file, made by `swan vocab`"),
         create_store(path, DATASET),
     ):
         pass
@@ -138,7 +138,7 @@ def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, valu
     ("column", "values", "said"),
     [
         ("captions/text", None, "no /captions/text"),
-        ("captions/text", [1, 2], "/captions/text holds int64"),
+        ("captions/text", [1, 2], "/captions/text contains int64"),
         ("captions/image", [0, 9], r"/captions/image\[1\] is 9, and there are 2"),
         ("captions/image", [0, -2], r"/captions/image\[1\] is -2"),
         ("captions/image", [0], r"/captions/image has the shape \(1,\), not \(2\)"),
@@ -345,7 +345,7 @@ def test_file_whose_pixels_lie_in_another_file_is_refused(tmp_path, lead):
         file.attrs["dataset"] = "a"
         write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
         lead(file, other)
-    with pytest.raises(StoreError, match="lies in another file"):
+    with pytest.raises(StoreError, match="is in another file"):
         Dataset(tmp_path / "a.h5")
 
 
@@ -378,7 +378,7 @@ def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
     with h5py.File(path, "a") as file:
         del file["images/embedding"]
         file.create_dataset("images/embedding", (1, 4), h5py.vlen_dtype(np.float32))
-    with pytest.raises(StoreError, match="holds object"):
+    with pytest.raises(StoreError, match="contains object"):
         open_embeddings(path)
 
 
