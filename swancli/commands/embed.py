@@ -7,27 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swancli.commands.options import (
-    BATCH_SIZE,
-    CHECKPOINT,
-    CHECKPOINT_VOCAB,
-    DATASET,
-    DEVICE,
-    QUIET,
-    ROOT,
-    RUN,
-    SCENE_IMAGE,
-    TILE_SIZES,
-    IndexKind,
-    Missing,
-    Precision,
-    alone,
-    exclusive,
-    option,
-    option_in,
-    rare,
-    scene_only,
-)
+from swancli.commands import options
+from swancli.commands.options import alone, exclusive, option, option_in, rare, scene_only
 from swancli.console import Display, show_fields, show_notes, warn
 from swancli.errors import SwanError
 from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
@@ -48,27 +29,27 @@ parts = option_in("Long jobs")
 def embed(
     images: str | None = option(
         None,
-        "--images DIR",
+        "DIR",
         "Embed a folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar').",
     ),
     texts: Path | None = option(
-        None, "--texts FILE", "Embed lines of text, one caption per line; - is standard input."
+        None, "FILE", "Embed lines of text, one caption per line; - is standard input."
     ),
-    dataset: str | None = DATASET,
-    run: str | None = RUN,
-    checkpoint: Path | None = CHECKPOINT,
-    missing: Missing = option(
-        "error", "--missing error|skip", "What to do about unreadable images of --images."
+    dataset: str | None = options.DATASET,
+    run: str | None = options.RUN,
+    checkpoint: Path | None = options.CHECKPOINT,
+    missing: options.Missing = option(
+        "error", "error|skip", "What to do about unreadable images of --images."
     ),
     output: Path | None = option(
-        None, "--output FILE", "File to write. Default: in the run's folder.", dir_okay=False
+        None, "FILE", "File to write. Default: in the run's folder.", dir_okay=False
     ),
-    index: IndexKind | None = searching(
-        None, "--index KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
+    index: options.IndexKind | None = searching(
+        None, "KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
     ),
     to: str | None = searching(
         None,
-        "--to milvus://…",
+        "milvus://…",
         "Also copy image embeddings to a vector database, for `query --from` (extra `milvus`). milvus:// "
         "alone: the file milvus.db under the root.",
     ),
@@ -78,19 +59,19 @@ def embed(
     resume: bool = parts(False, "--resume", "Resume an interrupted `swan embed` of the same images."),
     shard: str | None = parts(
         None,
-        "--shard I/N",
+        "I/N",
         "Embed part I of N, as in a job array; the last one joins them. Not needed under torchrun.",
     ),
-    scene_image: Path | None = SCENE_IMAGE,
-    tile_size: list[int] | None = TILE_SIZES,
-    vocab: Path | None = CHECKPOINT_VOCAB,
-    batch_size: int | None = BATCH_SIZE,
-    precision: Precision = rare(
-        "fp32", "--precision fp32|bf16", "bf16: faster on some hardware; embeddings change a little."
+    scene_image: Path | None = options.SCENE_IMAGE,
+    tile_size: list[int] | None = options.TILE_SIZES,
+    vocab: Path | None = options.CHECKPOINT_VOCAB,
+    batch_size: int | None = options.BATCH_SIZE,
+    precision: options.Precision = rare(
+        "fp32", "fp32|bf16", "bf16: faster on some hardware; embeddings change a little."
     ),
-    device: str = DEVICE,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    device: str = options.DEVICE,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles.
 

@@ -9,24 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from swancli.commands.options import (
-    BATCH_SIZE,
-    CHECKPOINT,
-    CHECKPOINT_VOCAB,
-    DATASET,
-    DEVICE,
-    JSON,
-    QUIET,
-    ROOT,
-    RUN,
-    TILE_SIZES,
-    alone,
-    exclusive,
-    general,
-    large_scene,
-    option,
-    option_in,
-)
+from swancli.commands import options
+from swancli.commands.options import alone, exclusive, general, large_scene, option, option_in
 from swancli.commands.recall_tables import print_report
 from swancli.console import NOT_MET, Display, print_json, show_table, warn
 from swancli.errors import SwanError
@@ -44,18 +28,18 @@ showing = option_in("What is reported")
 
 
 def evaluate(
-    run: str | None = RUN,
-    dataset: str | None = DATASET,
-    checkpoint: Path | None = CHECKPOINT,
+    run: str | None = options.RUN,
+    dataset: str | None = options.DATASET,
+    checkpoint: Path | None = options.CHECKPOINT,
     embeddings: Path | None = option(
-        None, "--embeddings FILE", "Evaluate an embeddings file; needs neither run nor images."
+        None, "FILE", "Evaluate an embeddings file; needs neither run nor images."
     ),
     folds: bool = option(
         False, "--folds", "All runs of --run, or of the newest training with folds; averaged."
     ),
-    split: str = option("test", "--split NAME", "train, val, test or all."),
+    split: str = option("test", "NAME", "train, val, test or all."),
     ties: Ties = showing(
-        "expected", "--ties RULE", "Order of equal scores: expected (the mean of all), best or worst case."
+        "expected", "RULE", "Order of equal scores: expected (the mean of all), best or worst case."
     ),
     ceiling: bool = showing(
         False, "--ceiling", "Also what a perfect model would get, given that captions repeat."
@@ -71,27 +55,27 @@ def evaluate(
     ),
     figures: Path | None = showing(
         None,
-        "--figures DIR",
+        "DIR",
         "Also draw PNG files: training, recall, scene confusion, a map, mistakes (extra `plots`).",
         file_okay=False,
     ),
-    min_mr: float | None = showing(None, "--min-mr X", "Exit with code 3 when mR is below X percent."),
+    min_mr: float | None = showing(None, "X", "Exit with code 3 when mR is below X percent."),
     localization: Path | None = large_scene(
         None,
-        "--localization FILE",
+        "FILE",
         "In place of recall: how well heat maps of scenes mark the annotated places (extra `geo`).",
     ),
     images: Path | None = large_scene(
-        None, "--images DIR", "Folder of the annotated scenes. Default: that of the FILE."
+        None, "DIR", "Folder of the annotated scenes. Default: that of the FILE."
     ),
-    tile_size: list[int] | None = TILE_SIZES,
-    vocab: Path | None = CHECKPOINT_VOCAB,
-    batch_size: int | None = BATCH_SIZE,
-    device: str = DEVICE,
-    json_: bool = JSON,
+    tile_size: list[int] | None = options.TILE_SIZES,
+    vocab: Path | None = options.CHECKPOINT_VOCAB,
+    batch_size: int | None = options.BATCH_SIZE,
+    device: str = options.DEVICE,
+    json_: bool = options.JSON,
     csv_: bool = general(False, "--csv", "Print CSV: a header, and one row per run."),
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Recall of a run, or of a group of runs, on the test split of its data set.
 

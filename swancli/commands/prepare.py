@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from swancli.commands.options import (
-    DEVICE,
-    FORMAT,
-    QUIET,
-    ROOT,
-    Augmentation,
-    BackboneName,
-    Missing,
-    SourceFormat,
-    given_options,
-    option,
-    option_in,
-)
+from swancli.commands import options
+from swancli.commands.options import given_options, option, option_in
 from swancli.console import Display, show_fields, show_table, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
@@ -40,48 +29,46 @@ FEATURE_OPTIONS = {"backbone", "weights", "image_size", "augmentation", "views",
 
 def prepare(
     context: typer.Context,
-    dataset: str = option(..., "--dataset NAME", "Name to give the data set; `demo` generates one."),
+    dataset: str = option(..., "NAME", "Name to give the data set; `demo` generates one."),
     source: Path | None = option(
-        None, "--source PATH", "A JSON list, a CSV or Parquet table, or a folder with lists or images."
+        None, "PATH", "A JSON list, a CSV or Parquet table, or a folder with lists or images."
     ),
     images: Path | None = option(
-        None, "--images DIR", "Folder of the images. Default: searched for beside the source."
+        None, "DIR", "Folder of the images. Default: searched for beside the source."
     ),
-    format: SourceFormat | None = FORMAT,
+    format: options.SourceFormat | None = options.FORMAT,
     split: SplitRule = reading(
         "given",
-        "--split RULE",
+        "RULE",
         "given: as the source says. random, stratified (by scene): draw val, and test if absent.",
     ),
-    val_fraction: float = reading(
-        0.2, "--val-fraction X", "Share of images to draw for val.", min=0.01, max=0.9
-    ),
-    missing: Missing = reading(
-        "error", "--missing error|skip", "What to do about absent and unreadable images."
+    val_fraction: float = reading(0.2, "X", "Share of images to draw for val.", min=0.01, max=0.9),
+    missing: options.Missing = reading(
+        "error", "error|skip", "What to do about absent and unreadable images."
     ),
     size: int | None = reading(
-        None, "--size N", "Side in pixels to store images at. Default: that of most images.", min=16
+        None, "N", "Side in pixels to store images at. Default: that of most images.", min=16
     ),
-    seed: int = reading(0, "--seed N", "Seed of drawn splits, generated data and features."),
-    workers: int | None = reading(None, "--workers N", "Decoding threads. Default: one per core.", min=1),
+    seed: int = reading(0, "N", "Seed of drawn splits, generated data and features."),
+    workers: int | None = reading(None, "N", "Decoding threads. Default: one per core.", min=1),
     features: bool = caching(
         False, "--features", "Also write features.h5; without --source for the existing data set."
     ),
-    backbone: BackboneName = caching(
-        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
+    backbone: options.BackboneName = caching(
+        "resnet18", "NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
     ),
     weights: Path | None = caching(
-        None, "--weights FILE", "Backbone weights: torchvision, AID or a checkpoint. Default: random."
+        None, "FILE", "Backbone weights: torchvision, AID or a checkpoint. Default: random."
     ),
-    image_size: int = caching(256, "--image-size N", "Side in pixels of the model's input.", min=32),
-    augmentation: Augmentation = caching(
-        "overhead", "--augmentation NAME", "How views vary: paper, overhead or none, as in `train`."
+    image_size: int = caching(256, "N", "Side in pixels of the model's input.", min=32),
+    augmentation: options.Augmentation = caching(
+        "overhead", "NAME", "How views vary: paper, overhead or none, as in `train`."
     ),
-    views: int = caching(4, "--views N", "Views of each training image.", min=1),
-    max_gb: float = caching(20, "--max-gb X", "Most disk space for features, in GB (10^9 bytes).", min=0),
-    device: str = DEVICE,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    views: int = caching(4, "N", "Views of each training image.", min=1),
+    max_gb: float = caching(20, "X", "Most disk space for features, in GB (10^9 bytes).", min=0),
+    device: str = options.DEVICE,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Read a source of images and captions into dataset.h5.
 

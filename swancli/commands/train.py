@@ -13,22 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from rich.progress import Progress, TextColumn
 
-from swancli.commands.options import (
-    DATASET,
-    DEVICE,
-    JSON,
-    QUIET,
-    ROOT,
-    Augmentation,
-    BackboneName,
-    Precision,
-    exclusive,
-    given_options,
-    option,
-    option_in,
-    prepared_dataset,
-    rare,
-)
+from swancli.commands import options
+from swancli.commands.options import exclusive, given_options, option, option_in, prepared_dataset, rare
 from swancli.commands.recall_tables import print_report, recall_cells
 from swancli.console import Display, phase_bars, warn
 from swancli.errors import SwanError
@@ -56,99 +42,93 @@ RESUMABLE = {"dataset", "run", "epochs", "resume", "device", "export_published",
 
 def train(
     context: typer.Context,
-    dataset: str | None = DATASET,
-    run: str | None = option(None, "--run NAME", "Name of the run. Default: date and time."),
+    dataset: str | None = options.DATASET,
+    run: str | None = option(None, "NAME", "Name of the run. Default: date and time."),
     resume: bool = option(
         False, "--resume", "Resume --run or the newest run; with --schedule step, --epochs may change."
     ),
-    vocab: Path | None = model(None, "--vocab FILE", "vocab.h5 or published JSON. Default: the data set's."),
-    backbone: BackboneName = model(
-        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
+    vocab: Path | None = model(None, "FILE", "vocab.h5 or published JSON. Default: the data set's."),
+    backbone: options.BackboneName = model(
+        "resnet18", "NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
     ),
     weights: Path | None = model(
-        None, "--weights FILE", "Weights of the backbone: torchvision, AID, `swan pretrain` or a checkpoint."
+        None, "FILE", "Weights of the backbone: torchvision, AID, `swan pretrain` or a checkpoint."
     ),
-    init_from: str = model(
-        "", "--init-from RUN", "Start from a run, a checkpoint file (also published) or `shipped`."
-    ),
+    init_from: str = model("", "RUN", "Start from a run, a checkpoint file (also published) or `shipped`."),
     freeze: bool | None = model(
         None, "--freeze/--fine-tune", "Default: freeze when there are --weights (paper: freeze)."
     ),
-    image_size: int = model(256, "--image-size N", "Side in pixels of the model's input.", min=32),
-    embed_dim: int = model(512, "--embed-dim N", "Dimensions of an embedding, a multiple of 8.", min=16),
+    image_size: int = model(256, "N", "Side in pixels of the model's input.", min=32),
+    embed_dim: int = model(512, "N", "Dimensions of an embedding, a multiple of 8.", min=16),
     variant: Variant = model(
         "repaired",
-        "--variant NAME",
+        "NAME",
         "repaired: as the paper describes it. published: as its code computes it, with its recipe.",
     ),
     without: list[str] | None = model(
-        None, "--without PART", "Leave out vmsf, sfgs, tcge or wsa (plain attention); repeatable."
+        None, "PART", "Leave out vmsf, sfgs, tcge or wsa (plain attention); repeatable."
     ),
-    epochs: int = recipe(30, "--epochs N", "Passes over all captions (paper: 50).", min=1),
-    batch_size: int = recipe(100, "--batch-size N", "Captions in a step, over all processes.", min=2),
+    epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
+    batch_size: int = recipe(100, "N", "Captions in a step, over all processes.", min=2),
     lr: float | None = recipe(
-        None, "--lr X", "Learning rate (paper: 2e-4). Default: 1e-3, from trained weights 5e-4.", min=0.0
+        None, "X", "Learning rate (paper: 2e-4). Default: 1e-3, from trained weights 5e-4.", min=0.0
     ),
     schedule: Schedule = recipe(
         "cosine",
-        "--schedule step|cosine",
+        "step|cosine",
         "cosine: one epoch up, then down to 0. step: x0.7 every 20 (paper).",
     ),
-    augmentation: Augmentation = recipe(
+    augmentation: options.Augmentation = recipe(
         "overhead",
-        "--augmentation NAME",
+        "NAME",
         "overhead: flips, quarter turns, crops, colour. paper: rotation, crop. none: for captions that "
         "say left or upper.",
     ),
-    loss: Loss = recipe(
-        "sum", "--loss sum|hardest", "Hinge loss over all negatives of a batch, or the hardest."
-    ),
-    margin: float = recipe(0.2, "--margin X", "Margin of the hinge loss, a cosine.", min=0.0),
-    seed: int = recipe(0, "--seed N", "Seed of weights, batches, views and dropout."),
+    loss: Loss = recipe("sum", "sum|hardest", "Hinge loss over all negatives of a batch, or the hardest."),
+    margin: float = recipe(0.2, "X", "Margin of the hinge loss, a cosine.", min=0.0),
+    seed: int = recipe(0, "N", "Seed of weights, batches, views and dropout."),
     compare: str = several(
         "",
-        "--compare LIST",
+        "LIST",
         "Train several and print one table: full, published, repaired or parts to leave out, as in "
         "full,vmsf,sfgs,vmsf+sfgs.",
     ),
     folds: int = several(
         0,
-        "--folds K",
+        "K",
         "Train K runs, each on its own 80/20 draw of train and val; average.",
         min=0,
         show_default=False,
     ),
-    fold_split: FoldRule = several(
-        "random", "--fold-split RULE", "Draw over all images, or stratified by scene."
-    ),
+    fold_split: FoldRule = several("random", "RULE", "Draw over all images, or stratified by scene."),
     features: bool = speed(False, "--features", "Train the heads alone, on what `prepare --features` wrote."),
-    precision: Precision = speed(
-        "fp32", "--precision fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
+    precision: options.Precision = speed(
+        "fp32", "fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
     ),
     compile: bool = speed(False, "--compile", "Compile the backbone, up to a minute; pays on GPUs only."),
     captions_per_image: int | None = rare(
         None,
-        "--captions-per-image N",
+        "N",
         "Captions per image pass (paper: 1). Default: 5, from trained weights 1.",
         min=1,
     ),
     backbone_rate: float | None = rare(
         None,
-        "--backbone-rate X",
+        "X",
         "Share of --lr for the backbone. Default: 1, from trained weights 0.4.",
         min=0.0,
     ),
-    clip_norm: float = rare(0.0, "--clip-norm X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
+    clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
         None,
-        "--export-published FILE",
+        "FILE",
         "Also write the best checkpoint in the published layout.",
         dir_okay=False,
     ),
-    device: str = DEVICE,
-    json_: bool = JSON,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    device: str = options.DEVICE,
+    json_: bool = options.JSON,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Train SWAN; the validation split chooses the best checkpoint.
 
@@ -207,29 +187,29 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
     from swancli.train.config import new_config
     from swancli.train.group import plan_runs, resumed_runs
 
-    options, given = dict(context.params), given_options(context)
-    dataset, run, resume = options["dataset"], options["run"], options["resume"]
+    chosen, given = dict(context.params), given_options(context)
+    dataset, run, resume = chosen["dataset"], chosen["run"], chosen["resume"]
     begun = processes.agreed("run", "")  # before torchrun started the processes again
     if resume or (begun and workspace.has_run(begun, dataset)):
-        length = options["epochs"] if resume and "epochs" in given else None
+        length = chosen["epochs"] if resume and "epochs" in given else None
         return resumed_runs(workspace, begun or run, dataset, length)
     name = prepared_dataset(workspace, dataset)
-    weights, init_from = options["weights"], options["init_from"]
-    options |= {
+    weights, init_from = chosen["weights"], chosen["init_from"]
+    chosen |= {
         "dataset": name,
-        "vocab": str(options["vocab"] or workspace.vocab(name)),
+        "vocab": str(chosen["vocab"] or workspace.vocab(name)),
         "weights": str(named_checkpoint(weights)) if weights else "",
         "init_from": str(workspace.find_checkpoint(init_from)) if init_from else "",
-        "without": tuple(part for parts in options["without"] or () for part in re.split("[,+]", parts)),
-        "features": str(workspace.features(name)) if options["features"] else "",
-        "compiled": options["compile"],
+        "without": tuple(part for parts in chosen["without"] or () for part in re.split("[,+]", parts)),
+        "features": str(workspace.features(name)) if chosen["features"] else "",
+        "compiled": chosen["compile"],
     }
     runs = plan_runs(
         workspace.run(name, begun or run or datetime.now().strftime("%Y%m%d-%H%M%S")),
-        new_config(options, given),
-        variants=[entry.strip() for entry in options["compare"].split(",") if entry.strip()],
-        folds=options["folds"],
-        fold_rule=options["fold_split"],
+        new_config(chosen, given),
+        variants=[entry.strip() for entry in chosen["compare"].split(",") if entry.strip()],
+        folds=chosen["folds"],
+        fold_rule=chosen["fold_split"],
     )
     processes.agreed("run", runs.folder.name)
     return runs
