@@ -101,15 +101,11 @@ class Workspace:
 
     def vocab(self, name: str) -> Path:
         """Path of a data set's `vocab.h5`."""
-        return self.root / checked_name(name, "--dataset") / "vocab.h5"
+        return self.dataset(name).with_name("vocab.h5")
 
     def features(self, name: str) -> Path:
         """Path of a data set's `features.h5`."""
         return self.dataset(name).with_name("features.h5")
-
-    def backbone(self, name: str, network: str) -> Path:
-        """Path of a backbone pretrained on a data set's scenes."""
-        return self.dataset(name).with_name(f"backbone-{network}.pt")
 
     def run(self, dataset: str, name: str) -> Run:
         """A run of a data set, whether or not it exists yet."""
@@ -127,9 +123,8 @@ class Workspace:
         """
         found = _newest(self.root, "*/dataset.h5")
         if not found:
-            raise SwanError(
-                f"{self.root}: no data set there", "make one: swan prepare --dataset NAME --source DIR"
-            )
+            hint = "make one: swan prepare --dataset NAME --source DIR"
+            raise SwanError(f"{self.root}: no data set there", hint)
         return found.parent.name
 
     def find_run(self, name: str | None = None, dataset: str | None = None, having: str = "best.pt") -> Run:
@@ -143,10 +138,9 @@ class Workspace:
         Raises:
             SwanError: there is none.
         """
-        pattern = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/{having}"
-        found = _newest(self.root, pattern)
+        found = self._of_runs(having, name, dataset)
         if found:
-            return Run(found.parent)
+            return Run(found[0].parent)
         which = f"run {name!r}" if name else "finished run"
         where = self.root / dataset if dataset else self.root
         hint = f"train one: swan train --dataset {dataset or 'NAME'}"
@@ -154,8 +148,7 @@ class Workspace:
 
     def has_run(self, name: str, dataset: str | None = None) -> bool:
         """Whether a run or a group of that name exists, finished or not."""
-        runs = f"{_only(dataset, '--dataset')}/runs/{checked_name(name, '--run')}"
-        return bool(_newest(self.root, f"{runs}/config.json", f"{runs}/group.json"))
+        return bool(self._of_runs("config.json", name, dataset) or self._of_runs("group.json", name, dataset))
 
     def find_run_for(self, name: str | None = None, dataset: str | None = None) -> Run:
         """The newest run of a data set, or of another one if it has none.
@@ -163,8 +156,7 @@ class Workspace:
         Raises:
             SwanError: there is none.
         """
-        own = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/best.pt"
-        return self.find_run(name, dataset if _newest(self.root, own) else None)
+        return self.find_run(name, dataset if self._of_runs("best.pt", name, dataset) else None)
 
     def find_encoder(
         self, name: str | None = None, dataset: str | None = None, foreign: bool = False
@@ -180,9 +172,8 @@ class Workspace:
             SwanError: there is no run of that name, or nothing to encode.
         """
         if not name:
-            runs = [Run(path.parent) for path in _newest_first(self.root, "*/runs/*/best.pt")]
-            if foreign:
-                runs = [run for run in runs if run.dataset != DEMO]
+            runs = [Run(path.parent) for path in self._of_runs("best.pt")]
+            runs = [run for run in runs if not (foreign and run.dataset == DEMO)]
             if not runs and not foreign and not _newest(self.root, "*/dataset.h5"):
                 raise SwanError(
                     f"{self.root}: neither a run nor a data set there",
@@ -204,8 +195,7 @@ class Workspace:
             dataset: of the group; None for any.
             folds: only groups that have folds.
         """
-        pattern = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/group.json"
-        groups = [Group(path.parent) for path in _newest_first(self.root, pattern)]
+        groups = [Group(path.parent) for path in self._of_runs("group.json", name, dataset)]
         wanted = (group for group in groups if not folds or any(row["fold"] for row in group.members()))
         return next(wanted, None)
 
@@ -230,8 +220,7 @@ class Workspace:
         Raises:
             SwanError: there is none.
         """
-        patterns = "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5"
-        found = _newest(self.root, *patterns)
+        found = _newest(self.root, "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5")
         if not found:
             raise SwanError(
                 f"{self.root}: no embeddings.h5 there",
@@ -243,6 +232,12 @@ class Workspace:
         """The newest file with the tiles of a large scene; None if there is none."""
         name = glob.escape(tiles_name(scene))
         return _newest(self.root, f"*/runs/*/{name}", f"{SHIPPED}/{name}")
+
+    def _of_runs(self, file: str, name: str | None = None, dataset: str | None = None) -> list[Path]:
+        """A file of each run or group of a name and data set, the newest first; None for any."""
+        dataset = checked_name(dataset, "--dataset") if dataset else "*"
+        name = checked_name(name, "--run") if name else "*"
+        return _newest_first(self.root, f"{dataset}/runs/{name}/{file}")
 
 
 def tiles_name(scene: Path) -> str:
@@ -281,10 +276,6 @@ def checked_name(name: str, option: str) -> str:
     if not NAME.fullmatch(name):
         raise SwanError(f"{option} {name!r}: letters, digits, '.', '_' and '-' only, no path")
     return name
-
-
-def _only(name: str | None, option: str) -> str:
-    return checked_name(name, option) if name else "*"
 
 
 def _newest(root: Path, *patterns: str) -> Path | None:

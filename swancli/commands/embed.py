@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,22 +29,14 @@ parts = option_in("Long jobs")
 
 def embed(
     images: str | None = option(
-        None,
-        "DIR",
-        "Embed a folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar').",
+        None, "DIR", "A folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar')."
     ),
-    texts: Path | None = option(
-        None, "FILE", "Embed lines of text, one caption per line; - is standard input."
-    ),
+    texts: Path | None = option(None, "FILE", "Lines of text, one caption per line; - is standard input."),
     dataset: str | None = options.DATASET,
     run: str | None = options.RUN,
     checkpoint: Path | None = options.CHECKPOINT,
-    missing: options.Missing = option(
-        "error", "error|skip", "What to do about unreadable images of --images."
-    ),
-    output: Path | None = option(
-        None, "FILE", "File to write. Default: in the run's folder.", dir_okay=False
-    ),
+    missing: options.Missing = option("error", "error|skip", "What to do about unreadable images."),
+    output: Path | None = option(None, "FILE", "Output file. Default: in the run's folder.", dir_okay=False),
     index: options.IndexKind | None = searching(
         None, "KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
     ),
@@ -53,22 +46,16 @@ def embed(
         "Also copy image embeddings to a vector database, for `query --from` (extra `milvus`). milvus:// "
         "alone: the file milvus.db under the root.",
     ),
-    existing: Path | None = searching(
-        None, "--embeddings FILE", "With --index or --to: use this file, encode nothing."
-    ),
+    existing: Path | None = searching(None, "--embeddings FILE", "An existing file for --index or --to."),
     resume: bool = parts(False, "--resume", "Resume an interrupted `swan embed` of the same images."),
     shard: str | None = parts(
-        None,
-        "I/N",
-        "Embed part I of N, as in a job array; the last one joins them. Not needed under torchrun.",
+        None, "I/N", "Embed part I of N, as in a job array; the last joins them. Not needed under torchrun."
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     batch_size: int | None = options.BATCH_SIZE,
-    precision: options.Precision = rare(
-        "fp32", "fp32|bf16", "bf16: faster on some hardware; embeddings change a little."
-    ),
+    precision: options.Precision = rare("fp32", "fp32|bf16", "bf16: faster on GPUs, a little less exact."),
     device: str = options.DEVICE,
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
@@ -191,7 +178,7 @@ def _embed_archive(
         progress = stack.enter_context(display.progress())
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     if outcome.embeddings:
-        _finish(path, outcome.embeddings, outcome.embeddings.digest, outcome.skipped, index, display)
+        _finish(path, outcome.embeddings, outcome.skipped, index, display)
         return True
     if report:
         _show_shard(archive.name, outcome)
@@ -201,8 +188,7 @@ def _embed_archive(
 def _finish(
     path: Path,
     embeddings: Embeddings,
-    digest: str,
-    skipped: list[tuple[str, str]],
+    skipped: Sequence[tuple[str, str]],
     index: str | None,
     display: Display,
 ) -> None:
@@ -217,7 +203,7 @@ def _finish(
         file=path,
     )
     _warn_of_skipped(skipped)
-    stale = remove_stale_index(path, digest)
+    stale = remove_stale_index(path, embeddings.digest)
     if index:
         _write_index(path, index, display)
     elif stale:
@@ -275,7 +261,8 @@ def _embed_lines(encoder: Encoder, texts: Path, path: Path, display: Display) ->
 
     with display.progress() as progress:
         embeddings = embed_texts(encoder, text_lines(texts), str(texts), progress)
-    _finish(path, embeddings, write_embeddings(path, embeddings, digests=[]), [], None, display)
+    digest = write_embeddings(path, embeddings, digests=[])
+    _finish(path, replace(embeddings, digest=digest), [], None, display)
 
 
 def _output_path(

@@ -63,12 +63,8 @@ CHECKPOINT = option(
 FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: recognised.")
 CHECKPOINT_VOCAB = rare(None, "FILE", "Vocabulary (vocab.h5 or JSON) of a checkpoint of the published code.")
 BATCH_SIZE = rare(None, "N", "Images encoded at a time. Default: 32, on a GPU 256.", min=1)
-SCENE_IMAGE = large_scene(
-    None, "FILE", "A large scene, GeoTIFF or any picture, read in windows (extra `geo`)."
-)
-TILE_SIZES = large_scene(
-    None, "N", "Side of a tile in pixels; repeatable. Default: 256 and 384.", min=16, max=2048
-)
+SCENE_IMAGE = large_scene(None, "FILE", "A large scene, GeoTIFF or picture, read in windows (extra `geo`).")
+TILE_SIZES = large_scene(None, "N", "Tile side in pixels; repeatable. Default: 256, 384.", min=16, max=2048)
 
 
 def exclusive(**options: object) -> None:
@@ -94,6 +90,11 @@ def scene_only(hint: str, **options: object) -> None:
 def given_options(context: typer.Context) -> set[str]:
     """The options that were given on the command line."""
     return {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+
+
+def chosen(context: typer.Context, *names: str) -> dict[str, Any]:
+    """The values of some options, by the names of their parameters."""
+    return {name: context.params[name] for name in names}
 
 
 def prepared_dataset(workspace: Workspace, name: str | None) -> str:

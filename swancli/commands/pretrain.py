@@ -6,8 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from swancli.commands import options
-from swancli.commands.options import option, prepared_dataset
+from swancli.commands.options import chosen, option, prepared_dataset
 from swancli.console import Display, print_json, show_fields
 from swancli.workspace import Workspace, named_checkpoint
 
@@ -16,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def pretrain(
+    context: typer.Context,
     dataset: str | None = options.DATASET,
-    backbone: options.BackboneName = option(
-        "resnet18", "NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
-    ),
+    backbone: options.BackboneName = option("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
     weights: Path | None = option(None, "FILE", "Weights to start from, as for train. Default: random."),
     image_size: int = option(256, "N", "Side in pixels of the network's input.", min=32),
     epochs: int = option(30, "N", "Passes over all training images.", min=1),
@@ -27,9 +28,7 @@ def pretrain(
     lr: float = option(0.1, "X", "Highest learning rate of SGD.", min=0.0),
     precision: options.Precision = option("fp32", "fp32|bf16", "bf16: bfloat16, as for train."),
     seed: int = option(0, "N", "Seed of weights, batches and views."),
-    output: Path | None = option(
-        None, "FILE", "File to write. Default: backbone-NAME.pt beside the data set.", dir_okay=False
-    ),
+    output: Path | None = option(None, "FILE", "Output file. Default: beside the data set.", dir_okay=False),
     device: str = options.DEVICE,
     json_: bool = options.JSON,
     root: Path = options.ROOT,
@@ -47,17 +46,9 @@ def pretrain(
 
     workspace, display = Workspace(root), Display(quiet)
     name = prepared_dataset(workspace, dataset)
-    path = output or workspace.backbone(name, backbone)
-    settings = SceneSettings(
-        backbone=backbone,
-        weights=str(named_checkpoint(weights)) if weights else "",
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        precision=precision,
-        seed=seed,
-    )
+    path = output or workspace.dataset(name).with_name(f"backbone-{backbone}.pt")
+    recipe = chosen(context, "backbone", "image_size", "epochs", "batch_size", "lr", "precision", "seed")
+    settings = SceneSettings(weights=str(named_checkpoint(weights)) if weights else "", **recipe)
 
     def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
         share = _percent(accuracy.accuracy)

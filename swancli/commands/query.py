@@ -41,38 +41,25 @@ def query(
     ),
     without: list[str] | None = option(None, "--not TEXT", "Keep away from this; repeatable."),
     image: Path | None = option(None, "FILE", "Look for images like this one."),
-    batch: bool = option(
-        False, "--batch", "Read queries from standard input, one per line; answer each at once."
-    ),
+    batch: bool = option(False, "--batch", "Answer the lines of standard input, each as it comes."),
     captions: bool = option(False, "--captions", "Rank captions in place of images, each text once."),
     top_k: int = option(10, "-k, --top-k N", "Number of results per query.", min=1),
     threshold: str = option(
-        "-1",
-        "NUMBER|auto",
-        "Least score, a cosine from -1 to 1. auto: as found in training, so that a query about something "
-        "absent finds no match.",
+        "-1", "NUMBER|auto", "Least score, -1 to 1. auto: found in training; what is absent finds no match."
     ),
     embeddings: Path | None = which(None, "FILE", "Embeddings, or tiles of a scene. Default: the newest."),
     source: str | None = which(
-        None,
-        "--from milvus://…",
-        "Search a vector database in place of a file, filled by `embed --to` (extra `milvus`).",
+        None, "--from milvus://…", "Search a vector database filled by `embed --to` (extra `milvus`)."
     ),
     checkpoint: Path | None = options.CHECKPOINT,
     scene: list[str] | None = which(None, "NAME", "Only images of this scene; repeatable."),
     split: str | None = which(None, "NAME", "Only images of this split."),
     files: str | None = which(None, "PATTERN", "Only images with such a file name, as in 'harbor_*'."),
     exact: bool = which(False, "--exact", "Compare all images, even where there is an index."),
-    html: Path | None = seeing(
-        None, "FILE", "Also write a web page with the images, in one file.", dir_okay=False
-    ),
-    sheet: Path | None = seeing(
-        None, "FILE", "Also write a contact sheet, a PNG (extra `plots`).", dir_okay=False
-    ),
+    html: Path | None = seeing(None, "FILE", "Also write a web page, images included.", dir_okay=False),
+    sheet: Path | None = seeing(None, "FILE", "Also write a contact sheet (extra `plots`).", dir_okay=False),
     pictures: Path | None = seeing(
-        None,
-        "PATH",
-        "Where the images are now, a folder or a dataset.h5. Default: where they were then.",
+        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were then."
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,

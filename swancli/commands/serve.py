@@ -15,9 +15,7 @@ def serve(
     embeddings: Path | None = option(None, "FILE", "Embeddings to search. Default: the newest."),
     checkpoint: Path | None = options.CHECKPOINT,
     pictures: Path | None = option(
-        None,
-        "PATH",
-        "Where the images are now, a folder or a dataset.h5. Default: where they were then.",
+        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were then."
     ),
     host: str = option("127.0.0.1", "ADDRESS", "Address to listen on; the default is this machine only."),
     port: int = option(8000, "N", "Port; 0 takes a free one.", min=0, max=65535),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -44,16 +44,10 @@ def train(
     context: typer.Context,
     dataset: str | None = options.DATASET,
     run: str | None = option(None, "NAME", "Name of the run. Default: date and time."),
-    resume: bool = option(
-        False, "--resume", "Resume --run or the newest run; with --schedule step, --epochs may change."
-    ),
+    resume: bool = option(False, "--resume", "Resume --run or the newest; step schedules take --epochs."),
     vocab: Path | None = model(None, "FILE", "vocab.h5 or published JSON. Default: the data set's."),
-    backbone: options.BackboneName = model(
-        "resnet18", "NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
-    ),
-    weights: Path | None = model(
-        None, "FILE", "Weights of the backbone: torchvision, AID, `swan pretrain` or a checkpoint."
-    ),
+    backbone: options.BackboneName = model("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
+    weights: Path | None = model(None, "FILE", "From torchvision, AID, `swan pretrain` or a checkpoint."),
     init_from: str = model("", "RUN", "Start from a run, a checkpoint file (also published) or `shipped`."),
     freeze: bool | None = model(
         None, "--freeze/--fine-tune", "Default: freeze when there are --weights (paper: freeze)."
@@ -65,40 +59,28 @@ def train(
         "NAME",
         "repaired: as the paper describes it. published: as its code computes it, with its recipe.",
     ),
-    without: list[str] | None = model(
-        None, "PART", "Leave out vmsf, sfgs, tcge or wsa (plain attention); repeatable."
-    ),
+    without: list[str] | None = model(None, "PART", "Leave out vmsf, sfgs, tcge or wsa; repeatable."),
     epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
     batch_size: int = recipe(100, "N", "Captions in a step, over all processes.", min=2),
     lr: float | None = recipe(
         None, "X", "Learning rate (paper: 2e-4). Default: 1e-3, from trained weights 5e-4.", min=0.0
     ),
     schedule: Schedule = recipe(
-        "cosine",
-        "step|cosine",
-        "cosine: one epoch up, then down to 0. step: x0.7 every 20 (paper).",
+        "cosine", "step|cosine", "cosine: one epoch up, then down to 0. step: x0.7 every 20 (paper)."
     ),
     augmentation: options.Augmentation = recipe(
         "overhead",
         "NAME",
-        "overhead: flips, quarter turns, crops, colour. paper: rotation, crop. none: for captions that "
-        "say left or upper.",
+        "overhead: flips, turns, crops, colour. paper: rotation, crop. none: for captions that say left.",
     ),
     loss: Loss = recipe("sum", "sum|hardest", "Hinge loss over all negatives of a batch, or the hardest."),
     margin: float = recipe(0.2, "X", "Margin of the hinge loss, a cosine.", min=0.0),
     seed: int = recipe(0, "N", "Seed of weights, batches, views and dropout."),
     compare: str = several(
-        "",
-        "LIST",
-        "Train several and print one table: full, published, repaired or parts to leave out, as in "
-        "full,vmsf,sfgs,vmsf+sfgs.",
+        "", "LIST", "Train several, in one table: full, published, repaired or parts left out: vmsf,sfgs+wsa."
     ),
     folds: int = several(
-        0,
-        "K",
-        "Train K runs, each on its own 80/20 draw of train and val; average.",
-        min=0,
-        show_default=False,
+        0, "K", "Train K runs, each on its own 80/20 draw; average.", min=0, show_default=False
     ),
     fold_split: FoldRule = several("random", "RULE", "Draw over all images, or stratified by scene."),
     features: bool = speed(False, "--features", "Train the heads alone, on what `prepare --features` wrote."),
@@ -107,23 +89,14 @@ def train(
     ),
     compile: bool = speed(False, "--compile", "Compile the backbone, up to a minute; pays on GPUs only."),
     captions_per_image: int | None = rare(
-        None,
-        "N",
-        "Captions per image pass (paper: 1). Default: 5, from trained weights 1.",
-        min=1,
+        None, "N", "Captions per image pass (paper: 1). Default: 5, from trained weights 1.", min=1
     ),
     backbone_rate: float | None = rare(
-        None,
-        "X",
-        "Share of --lr for the backbone. Default: 1, from trained weights 0.4.",
-        min=0.0,
+        None, "X", "Share of --lr for the backbone. Default: 1, from trained weights 0.4.", min=0.0
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
-        None,
-        "FILE",
-        "Also write the best checkpoint in the published layout.",
-        dir_okay=False,
+        None, "FILE", "Also write the best checkpoint in the published layout.", dir_okay=False
     ),
     device: str = options.DEVICE,
     json_: bool = options.JSON,
@@ -226,15 +199,8 @@ def training_display(display: Display, epochs: int) -> Iterator[TrainingDisplay]
         yield TrainingDisplay(display, bars, epochs)
 
 
-# The row of an epoch: title, and what its values are.
-ROW = (
-    ("epoch", 5),
-    ("loss", 6),
-    *((f"R@{k}", 6) for _ in range(2) for k in RECALL_AT),
-    ("mR", 6),
-    ("time", 6),
-)
-ROW_WIDTH = sum(width for _, width in ROW) + len(ROW) + len("best")
+HEADS = ("epoch", "loss", *(f"R@{k}" for _ in range(2) for k in RECALL_AT), "mR", "time")
+ROW_WIDTH = 7 * len(HEADS) + len("best")
 
 
 class TrainingDisplay:
@@ -263,22 +229,18 @@ class TrainingDisplay:
     def epoch(self, report: Epoch) -> None:
         """Called after each epoch: adds its row of recalls, or a short line where that is too wide."""
         self._bars.update(self._epochs, completed=report.epoch)
-        cells = [
-            str(report.epoch),
-            f"{report.loss:.3f}",
-            *recall_cells(report.scores),
-            f"{report.seconds:.0f} s",
-        ]
+        recalls = recall_cells(report.scores)
+        cells = [str(report.epoch), f"{report.loss:.3f}", *recalls, f"{report.seconds:.0f} s"]
         best = "best" if report.best else ""
         if not self._wide:
             self.note(f"epoch {cells[0]}  mR {cells[-2]}  {cells[-1]}  {best}".rstrip(), style="")
             return
         if not self._headed:
-            self.note(f"{'':13}{'image to text':^20} {'text to image':^20}")
-            self.note(_row([title for title, _ in ROW]))
+            self.note(f"{'':14}{'image to text':^20} {'text to image':^20}")
+            self.note(_row(HEADS))
             self._headed = True
         self.note(f"{_row(cells)} {best}".rstrip(), style="green" if best else "")
 
 
-def _row(cells: list[str]) -> str:
-    return " ".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, ROW, strict=True))
+def _row(cells: Sequence[str]) -> str:
+    return " ".join(f"{cell:>6}" for cell in cells)
