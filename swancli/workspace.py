@@ -63,8 +63,8 @@ class Group:
         return Run(self.folder.parent / name)
 
     def members(self) -> list[dict[str, Any]]:
-        """Of each run its name `run`, the `label` of its variant ("" if only one), its `fold` (from 1, 0 for
-        none) and its `config`.
+        """The runs, each with its name `run`, the `label` of its variant ("" if it is the only one), its
+        `fold` (from 1; 0 for none) and its `config`.
 
         Raises:
             SwanError: the file is absent or damaged.
@@ -133,7 +133,7 @@ class Workspace:
         Args:
             name: of the run; None for any.
             dataset: of the run; None for any.
-            having: the file a run must have, whose age is the run's.
+            having: a file that the run must have; its age counts as the run's.
 
         Raises:
             SwanError: there is none.
@@ -166,7 +166,7 @@ class Workspace:
         Args:
             name: of a run; None for the newest.
             dataset: that is encoded.
-            foreign: something other than a data set is encoded, so runs on the demo do not count.
+            foreign: something other than a data set is encoded, for which runs on the demo do not count.
 
         Raises:
             SwanError: there is no run of that name, or nothing to encode.
@@ -246,7 +246,7 @@ def tiles_name(scene: Path) -> str:
 
 
 def relocated_checkpoint(path: Path) -> Path:
-    """The file itself, or this installation's shipped checkpoint if another one's no longer exists."""
+    """The file, or this installation's shipped checkpoint in place of one that no longer exists."""
     moved = not path.exists() and path.name == shipped_checkpoint().name
     return shipped_checkpoint() if moved else path
 
@@ -262,17 +262,19 @@ def named_checkpoint(path: Path) -> Path:
 
 
 def checked_name(name: str, option: str) -> str:
-    """A name that can be a folder.
+    """The name, if it can be that of a folder.
 
     Args:
-        name: is returned as it is.
-        option: that gave the name, for errors.
+        name: returned unchanged.
+        option: the option that gave it, for the error.
 
     Raises:
         SwanError: it contains something other than letters, digits, `.`, `_` and `-`.
     """
     if name == SHIPPED:
-        raise SwanError(f"{option} {SHIPPED}: is the checkpoint that comes with swan", "choose another name")
+        raise SwanError(
+            f"{option} {SHIPPED}: the name means the checkpoint that comes with swan", "choose another name"
+        )
     if not NAME.fullmatch(name):
         raise SwanError(f"{option} {name!r}: letters, digits, '.', '_' and '-' only, no path")
     return name

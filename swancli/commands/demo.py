@@ -23,14 +23,14 @@ QUERIES = (
     "five white planes in the upper left of the airport",
     "three black boats in the center of the harbor",
 )
-# Small enough for two minutes on two cores. Views are not turned: the captions say left and right.
+# Takes two minutes on two cores. Views are not turned, since the captions say left and right.
 TRAINING = {
     "image-size": 64,
     "embed-dim": 128,
     "batch-size": 160,
     "lr": 1e-3,
     "augmentation": "none",
-    "schedule": "step",  # five epochs are too few to rise and fall in
+    "schedule": "step",  # five epochs are too few for a cosine
 }
 
 
@@ -76,7 +76,7 @@ def _show_command(*words: str) -> None:
 
 
 def _run(context: typer.Context, words: list[str], hidden: list[str]) -> None:
-    """Shows a command line and runs it, with the demo's own options besides."""
+    """Shows a command line and runs it, with the hidden options as well."""
     _show_command(*words)
     name, *given = words
     command = context.parent.command.commands[name]

@@ -105,7 +105,7 @@ def embed(
     if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
     if not own.follows and is_shipped(named) and not checkpoint:
-        warn(f"{root}: no run on real images there, so the checkpoint that comes with swan is used")
+        warn(f"{root}: no run on real images there; using the checkpoint that comes with swan")
     path = output or _output_path(workspace, encoder.checkpoint, name, source, texts, scene_image)
     part = "" if own.whole else f", part {own.number} of {own.count}"
     display.note(f"embedding with {encoder.checkpoint.path} on {describe_device(encoder.device)}{part}")
@@ -159,7 +159,7 @@ def _embed_archive(
     """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
 
     Args:
-        report: print what was done also where other shards are still missing.
+        report: show the shard while others are missing.
     """
     from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
     from swancli.embed.embed import open_dataset
@@ -167,7 +167,7 @@ def _embed_archive(
 
     folder = ShardFolder(path, shard)
     if not resume and folder.begun():
-        display.note("starts again; --resume would keep what an interrupted swan embed has done")
+        display.note("starting again; --resume would keep what an interrupted swan embed has finished")
     with ExitStack() as stack:
         if isinstance(images, Path):
             stored = stack.enter_context(open_dataset(images, encoder.checkpoint))
@@ -273,9 +273,9 @@ def _output_path(
     texts: Path | None,
     scene: Path | None,
 ) -> Path:
-    """embeddings.h5 beside the checkpoint; except for the run's own data set its name says what it is of.
+    """embeddings.h5 beside the checkpoint; for other things than the run's data set, a name that says what it holds.
 
-    What the shipped checkpoint makes is not kept beside it, in the package, but under the root.
+    Embeddings of the shipped checkpoint, which is in the package, are kept under the root instead.
     """
     folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
     if scene:
@@ -290,7 +290,7 @@ def _output_path(
 
 
 def _show_shard(dataset: str, outcome: Outcome) -> None:
-    """What a shard has done, and which others are still missing."""
+    """Shows what a shard has done, and which others are missing."""
     shard, missing = outcome.shard, outcome.missing
     show_fields(
         f"shard {shard.number} of {shard.count} of {dataset}",
@@ -303,7 +303,7 @@ def _show_shard(dataset: str, outcome: Outcome) -> None:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Rising numbers in words, such as 1, 3 to 5."""
+    """Rising numbers as text, such as 1, 3 to 5."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -67,7 +67,7 @@ def purpose_and_examples(command: Any) -> tuple[list[str], list[str]]:
 
 
 class Panels:
-    """Writes the help of a command or of the app; to be named before the base class of either."""
+    """Writes the help of a command or of the app; a mixin to put before the base class."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         console = Console(highlight=False)

@@ -68,14 +68,14 @@ TILE_SIZES = large_scene(None, "N", "Tile side in pixels; repeatable. Default: 2
 
 
 def exclusive(**options: object) -> None:
-    """Refuses options that would overrule each other."""
+    """Refuses options that exclude each other."""
     named = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
     if len(named) > 1:
-        raise SwanError(f"{' and '.join(named)} cannot go together", "give one of them")
+        raise SwanError(f"{' and '.join(named)} cannot be combined", "give one of them")
 
 
 def alone(name: str, value: object, **others: object) -> None:
-    """Refuses each of the others beside an option that has no use for them."""
+    """Refuses each of the others beside an option that does not use them."""
     for other, given in others.items():
         exclusive(**{name: value, other: given})
 
@@ -98,7 +98,7 @@ def chosen(context: typer.Context, *names: str) -> dict[str, Any]:
 
 
 def prepared_dataset(workspace: Workspace, name: str | None) -> str:
-    """The name, or that of the newest data set; of a published one that is absent it says where it is.
+    """The name, or that of the newest data set. If a published one is absent, the error says where to get it.
 
     Raises:
         SwanError: there is no such data set.

@@ -180,7 +180,7 @@ def _database(params: dict[str, Any]) -> Iterator[Opened]:
 
     address, folder = parse_address(params["source"], params["root"]), params["pictures"]
     if (params["html"] or params["sheet"]) and not folder:
-        raise SwanError("a vector database does not say where its images are", "say it: --pictures FOLDER")
+        raise SwanError("a vector database does not say where its images are", "say where: --pictures FOLDER")
     with open_collection(address, workspace=Workspace(params["root"]), **_encoding(params)) as searcher:
         yield searcher, str(address), Pictures(folder, searcher.filename) if folder else None
         if folder and len(searcher.datasets()) > 1:
@@ -243,7 +243,7 @@ def _query_scene(
     others = {name: params[name] for name in for_images}
     alone("scene_image", params["scene_image"], **others, **{"from": params["source"]})
     if least is None:
-        raise SwanError("--threshold auto was found for images, not for places", "give a number")
+        raise SwanError("--threshold auto is for images, not for places", "give a number")
 
     def on_stale(reason: str) -> None:
         warn(f"{reason}; the scene is embedded again")
@@ -262,7 +262,7 @@ def _query_scene(
     for path in written:
         display.note(f"wrote {path}")
     if not searcher.kept:
-        display.note(f"to ask about this scene again without waiting: swan embed --scene-image {scene}")
+        display.note(f"to search this scene again without waiting: swan embed --scene-image {scene}")
 
 
 def print_answer(answer: Answer | SceneAnswer, record: dict[str, Any] | None = None) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WAYS = ("i2t", "t2i")  # image to text, and text to image
 HEADS = ("", *(f"{way} R@{k}" for way in WAYS for k in RECALL_AT), "mR")
-# A spreadsheet takes a cell that begins like this for a formula.
+# Spreadsheets take cells that begin like this for formulas.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 
 
@@ -50,7 +50,7 @@ def print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> N
 
 
 def _csv_cell(value: Any) -> Any:
-    """A text that a spreadsheet shows as it is, and takes for no formula; numbers are left alone."""
+    """A value that a spreadsheet does not take for a formula; numbers are not changed."""
     if not isinstance(value, str):
         return value
     value = harmless(value)

@@ -122,8 +122,8 @@ def train(
     exclusive(compare=compare, without=without)
     exclusive(weights=weights, init_from=init_from)
     exclusive(export_published=export_published, folds=folds, compare=compare)
-    exclusive(features=features, folds=folds)  # whose draws of train and val are others
-    exclusive(features=features, compile=compile)  # of a backbone that does not run
+    exclusive(features=features, folds=folds)  # features.h5 has one draw of train and val
+    exclusive(features=features, compile=compile)  # the backbone does not run
     if resume:
         _refuse_changes(context)
     workspace = Workspace(root)
@@ -162,7 +162,7 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
 
     chosen, given = dict(context.params), given_options(context)
     dataset, run, resume = chosen["dataset"], chosen["run"], chosen["resume"]
-    begun = processes.agreed("run", "")  # before torchrun started the processes again
+    begun = processes.agreed("run", "")  # set when torchrun has restarted the processes
     if resume or (begun and workspace.has_run(begun, dataset)):
         length = chosen["epochs"] if resume and "epochs" in given else None
         return resumed_runs(workspace, begun or run, dataset, length)

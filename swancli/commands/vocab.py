@@ -103,5 +103,5 @@ def _show_vocabulary(vocabulary: Vocabulary, path: Path, vectors: WordVectors | 
         found, words = int(vectors.has_vector.sum()), len(vocabulary)
         show_notes(
             f"{found} of {words} words have a vector ({100 * found / words:.1f} %), "
-            f"{vectors.retried} of them found without - . ' and what follows a /"
+            f"{vectors.retried} of them found without - . ' or what follows a /"
         )

@@ -184,10 +184,10 @@ def test_processes_of_a_launch_take_a_shard_each_and_the_last_one_prints(
     ("options", "said"),
     [
         (["--shard", "5/4"], "--shard 5/4: no shard"),
-        (["--shard", "1/4", "--texts", "-"], "--texts and --shard cannot go together"),
-        (["--resume", "--texts", "-"], "--texts and --resume cannot go together"),
-        (["--shard", "1/4", "--scene-image", "a.tif"], "--scene-image and --shard cannot go together"),
-        (["--shard", "1/4", "--embeddings", "a.h5"], "--embeddings and --shard cannot go together"),
+        (["--shard", "1/4", "--texts", "-"], "--texts and --shard cannot be combined"),
+        (["--resume", "--texts", "-"], "--texts and --resume cannot be combined"),
+        (["--shard", "1/4", "--scene-image", "a.tif"], "--scene-image and --shard cannot be combined"),
+        (["--shard", "1/4", "--embeddings", "a.h5"], "--embeddings and --shard cannot be combined"),
     ],
 )
 def test_shards_of_what_has_none_are_refused(finished, options, said):
