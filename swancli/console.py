@@ -231,7 +231,7 @@ def show_table(
 
 
 def show_fields(title: str, /, **fields: object) -> None:
-    """One line per field that has a value: its name, with spaces for `_`, and the value, which is not wrapped."""
+    """One line per field that has a value: its name, with spaces for `_`, and the value, in one piece."""
     console = output()
     _print_title(console, title)
     shown = {name.replace("_", " "): value for name, value in fields.items() if value != ""}

@@ -273,7 +273,7 @@ def _output_path(
     texts: Path | None,
     scene: Path | None,
 ) -> Path:
-    """embeddings.h5 beside the checkpoint; for other things than the run's data set, a name that says what it holds.
+    """embeddings.h5 beside the checkpoint; for other things than the run's data set, its name says which.
 
     Embeddings of the shipped checkpoint, which is in the package, are kept under the root instead.
     """
