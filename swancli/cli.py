@@ -34,6 +34,7 @@ class App(Panels, Boundary):
 app = typer.Typer(
     cls=App,
     no_args_is_help=True,
+    rich_markup_mode=None,  # else `swan` alone would print nothing: Typer expects its own help
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

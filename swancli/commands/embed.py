@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from swancli.commands import options
 from swancli.commands.options import alone, exclusive, option, option_in, rare, scene_only
 from swancli.console import Display, show_fields, show_notes, warn
@@ -119,6 +121,8 @@ def embed(
             return
     if address:
         _upload(path, address, display)
+    if texts:  # nothing that a query could find
+        return
     where = f" --scene-image {scene_image}" if scene_image else ""
     where += "" if path.is_relative_to(root) else f" --embeddings {path}"
     display.note(f'next: swan query "what to look for"{where}')
@@ -223,7 +227,7 @@ def _write_index(path: Path, kind: str, display: Display) -> None:
         dimensions=card.dimensions,
         **{"recall@10": f"{card.recall:.3f}"},
         built_in=f"{card.seconds:.1f} s",
-        size=f"{file.stat().st_size / 1e6:.1f} MB",
+        size=decimal(file.stat().st_size),
         file=file,
     )
     show_notes(f"recall against exact search, of {card.questions} {card.asked}")
@@ -298,7 +302,7 @@ def _show_shard(dataset: str, outcome: Outcome) -> None:
         left_out=len(outcome.skipped),
         folder=outcome.folder,
     )
-    show_notes(f"still missing: {_ranges(missing)} of {shard.count}" if missing else "no shard is missing")
+    show_notes(f"missing shards: {_ranges(missing)}" if missing else "no shard is missing")
     _warn_of_skipped(outcome.skipped)
 
 

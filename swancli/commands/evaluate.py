@@ -165,5 +165,5 @@ def _localize(
         f"localization · {encoder.checkpoint.path}",
         ["Rsu (higher)", "Ras (lower)", "Rda (higher)", "Rmi (higher)"],
         [[f"{value:.4f}" for value in report.mean().values()]],
-        notes=[f"mean of {record['annotations']} annotations of {record['scenes']} scenes; each from 0 to 1"],
+        notes=[f"means, each from 0 to 1; annotations: {record['annotations']}, scenes: {record['scenes']}"],
     )

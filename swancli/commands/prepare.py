@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
+from rich.filesize import decimal
 
 from swancli.commands import options
 from swancli.commands.options import chosen, given_options, option, option_in
@@ -115,7 +116,7 @@ def _prepare_features(
     path, settings = workspace.features(dataset), FeatureSettings(**made_of)
     with Dataset(workspace.dataset(dataset)) as stored:
         cost = features_cost(stored, settings, path, max_gb)
-        size = f"{cost.size / 1e9:.2f} GB"
+        size = decimal(cost.size)
         display.note(f"features will take {size} in {path}")
         with display.progress() as progress:
             write_features(stored, settings, path, choose_device(device), progress)

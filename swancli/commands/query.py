@@ -149,9 +149,9 @@ def _found_threshold(searcher: Searcher | CollectionSearcher, display: Display) 
     """The least score of a match as found in training, with a note about how reliable it is."""
     match = searcher.match_threshold()
     display.note(
-        f"a match scores {match.threshold:.3f} or more; on {match.images} validation images "
-        f"{match.false_alarm:.0f} % of the queries about something absent had one, and "
-        f"{match.miss:.0f} % of the others had none"
+        f"least score of a match: {match.threshold:.3f}; on {match.images} validation images "
+        f"{match.false_alarm:.0f} % of the queries about something absent found a match, and "
+        f"{match.miss:.0f} % of the others found none"
     )
     return match.threshold
 

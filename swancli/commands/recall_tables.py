@@ -89,7 +89,7 @@ def _show_group(report: GroupReport) -> None:
             mean, spread = report.averaged(label)
             named += [(f"{label} mean", mean, "bold"), (f"{label} ± spread", spread, "dim")]
         for name, record, style in named:
-            rows += [(row, style) for row in _rows(record, name.strip(), f"  {name.strip()}: ")]
+            rows += [(row, style) for row in _rows(record, name.strip(), "  ")]
     notes = [_conditions(first)]
     if any(row.fold for row in report.rows):
         notes.append("spread: standard deviation over the folds (n - 1)")

@@ -112,9 +112,9 @@ def test_shard_that_is_resumed_when_all_is_done_shows_the_embeddings_and_leaves_
 def test_each_shard_says_which_others_are_missing_and_the_last_one_shows_the_embeddings(sharded):
     printed = sharded[1]
     assert "shard 1 of 4 of small" in printed[1].stdout
-    assert "still missing: 2 to 4 of 4" in printed[1].stdout
-    assert "still missing: 2 to 3 of 4" in printed[4].stdout
-    assert "still missing: 2 of 4" in printed[3].stdout
+    assert "missing shards: 2 to 4\n" in printed[1].stdout
+    assert "missing shards: 2 to 3\n" in printed[4].stdout
+    assert "missing shards: 2\n" in printed[3].stdout
     assert "embeddings of small" in printed[2].stdout
     assert "shard" not in printed[2].stdout.replace("sharded", "")
     assert all(result.stderr == "" for result in printed.values())
