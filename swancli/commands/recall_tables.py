@@ -74,7 +74,8 @@ def _show_report(report: Report) -> None:
         images, captions = report.scenes.image_to_text.skipped, report.scenes.text_to_image.skipped
         left_out = f"without one: {images} images, {captions} captions"
         notes.append(f"scene recall: share of the K best that have the query's scene ({left_out})")
-    _show_rows(report.title, [(row, "") for row in _rows(report.record(), "recall")], notes)
+    rows = [(row, "bold" if row[0] == "recall" else "") for row in _rows(report.record(), "recall")]
+    _show_rows(report.title, rows, notes)
 
 
 def _show_group(report: GroupReport) -> None:
