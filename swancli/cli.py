@@ -34,6 +34,7 @@ class App(Panels, Boundary):
 app = typer.Typer(
     cls=App,
     no_args_is_help=True,
+    rich_markup_mode=None,  # else `swan` alone would print nothing: Typer expects its own help
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -60,8 +61,8 @@ def swan(
 ) -> None:
     """Find the overhead image that a sentence describes, and the sentence for an image.
 
-    Six commands are the life cycle: each reads what the one before it wrote, so that no path has to be
-    given. `pretrain`, `serve` and `demo` are extras.
+    Six commands make up the life cycle. Each reads what the one before it wrote, so no paths are needed.
+    `pretrain`, `serve` and `demo` are extras.
 
     Examples:
         swan demo
@@ -75,7 +76,7 @@ def swan(
         launch = launched()
         if launch and launch[1] > 1:
             name = context.invoked_subcommand
-            raise SwanError(f"torchrun: {name} is for one process", "run it without torchrun")
+            raise SwanError(f"torchrun: {name} runs in one process", "run it without torchrun")
 
 
 for panel, commands in (
@@ -90,8 +91,8 @@ for panel, commands in (
 def main() -> None:
     """The executable `swan`."""
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of libraries, which would end up between our own lines
-    # A million objects come and go with torch. Looking through them for garbage every 700, and once more at
+        warnings.simplefilter("ignore")  # those of libraries, which would appear among our own lines
+    # Importing torch creates a million objects. Collecting garbage after every 700 of them, and once more at
     # the end, takes longer than a query does.
     gc.set_threshold(10_000)
     try:

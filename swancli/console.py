@@ -1,7 +1,7 @@
 """What people see: results on standard output, progress and notes on standard error.
 
-`console` and `commands` alone know rich. The boundary where errors become exit codes is here too: 0 done,
-1 a bug, 2 the user's input, 3 a threshold not met.
+Only `console` and `commands` import rich. `Boundary` turns errors into exit codes: 0 done, 1 a bug, 2 the
+user's input, 3 a threshold not met.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from typer.core import TyperGroup
 from swancli.errors import SwanError
 
 NOT_MET = 3
-PIPE_WIDTH = 160  # columns of a table when standard output is no terminal
-GAP = 2  # columns between those of a table
-LEAST_TEXT = 20  # columns that a cell of running text needs to be readable
-BAR, BESIDE_BAR = 40, 60  # columns of a progress bar, and of what is written beside it
+PIPE_WIDTH = 160  # columns of a table when standard output is not a terminal
+GAP = 2  # columns of space between two columns of a table
+LEAST_TEXT = 20  # columns in which running text is still readable
+BAR, BESIDE_BAR = 40, 60  # columns of a progress bar, and of the text beside it
 
-# What would act on a terminal, or reverse what is read there: file names and captions can contain anything.
-ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Characters that control a terminal or reverse its text. File names and captions can contain them.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def harmless(text: str) -> str:
-    """The text with everything that would act on a terminal written out, such as `\\x1b`."""
-    return ACTING.sub(lambda found: repr(found[0])[1:-1], text)
+    """The text with control characters written out, as in `\\x1b`."""
+    return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class SafeConsole(Console):
-    """A console that shows what would act on the terminal, such as escape sequences in a file name."""
+    """A console that writes out control characters, such as those of escape sequences in a file name."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for text, style, control in super().render(renderable, options):
@@ -52,7 +52,7 @@ class SafeConsole(Console):
 
 
 class ResultConsole(SafeConsole):
-    """A console that leaves a closed pipe to `Boundary`: rich would end with exit code 1."""
+    """A console that leaves a closed pipe to `Boundary`; rich itself would exit with code 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -69,28 +69,28 @@ def warn(text: str) -> None:
 
 
 class Boundary(TyperGroup):
-    """The command group that turns errors into a line and an exit code."""
+    """The command group that turns errors into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except SwanError as error:
-            if _tells():
+            if _reports_errors():
                 _show_error(error.problem, error.hint)
             raise Exit(2) from error
         except BrokenPipeError:
-            # The reader of a pipe has gone (`| head -1`); nothing is left to say to it.
+            # The reader of the pipe has closed it (`| head -1`).
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(0) from None
         except OSError as error:
-            # A full disk, a folder that may not be written: the user's to fix.
+            # A full disk or a read-only folder, for the user to fix.
             where = f"{error.filename}: " if error.filename else ""
             _show_error(f"{where}{error.strerror or error}", "")
             raise Exit(2) from error
 
 
-def _tells() -> bool:
-    """Whether this process shows its error: of several that work together one does."""
+def _reports_errors() -> bool:
+    """Whether this process shows its error; of several processes started by torchrun only one does."""
     if "WORLD_SIZE" not in os.environ:  # before torch is imported for it
         return True
     from swancli.machine.processes import first_to_report
@@ -106,7 +106,7 @@ def _show_error(problem: str, hint: str) -> None:
 
 
 class Display:
-    """Progress and notes on standard error, or in a notebook; silent elsewhere, or when asked to be.
+    """Progress and notes on standard error or in a notebook; silent elsewhere, and with `quiet`.
 
     From Python: `with Display().progress() as progress: encoder.images(paths, progress)`.
     """
@@ -121,7 +121,7 @@ class Display:
             self.console.print(escape(text), style=style, soft_wrap=True)  # a path stays in one piece
 
     def bars(self, *columns: TextColumn) -> Progress:
-        """Progress bars, with more columns before the time left; to be entered with `with`."""
+        """Progress bars with more columns before the time left, as a context manager."""
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(max(4, min(BAR, self.console.width - BESIDE_BAR))),
@@ -149,7 +149,7 @@ def phase_bars(bars: Progress) -> Callable[[str, int, int], None]:
     def show(phase: str, done: int, total: int) -> None:
         if phase not in tasks:
             tasks[phase] = bars.add_task(phase, total=total, figures="")
-        elif done < reached[phase]:  # it runs again, and the time left is estimated from here
+        elif done < reached[phase]:  # the phase runs again: estimate the time left from here
             bars.reset(tasks[phase])
         reached[phase] = done
         bars.update(tasks[phase], completed=done, total=total, visible=done < total)
@@ -165,10 +165,9 @@ def table_that_fits(
     left: Collection[str] = (),
     styles: Sequence[str] = (),
 ) -> Table | None:
-    """A table without the columns that are empty in every row; None when the console is too narrow for it.
+    """A table of the columns that have values; None if the console is too narrow for it.
 
-    Only running text is wrapped; all other cells are kept whole. Where a head of several words makes a column
-    too wide it takes one line per word.
+    Only running text is wrapped. If the table is too wide otherwise, heads take one line per word.
 
     Args:
         texts: heads of the columns of running text.
@@ -195,7 +194,7 @@ def table_that_fits(
 
 
 def _least_width(heads: Sequence[str], rows: Sequence[Sequence[str]], place: int, is_text: bool) -> int:
-    """Columns that the cells in one place need at least."""
+    """The least width of the column in one place."""
     head = max(map(cell_len, heads[place].split("\n")))
     widest = max(cell_len(harmless(row[place])) for row in rows)
     return max(head, min(widest, LEAST_TEXT) if is_text else widest)
@@ -210,10 +209,12 @@ def show_table(
     styles: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> None:
-    """A table on standard output; on a narrow terminal each of its rows as lines of a head and a value.
+    """A table on standard output; on a terminal too narrow for it, each row as lines of head and value.
 
     Args:
-        texts, left, styles: see `table_that_fits`.
+        texts: as for `table_that_fits`.
+        left: as for `table_that_fits`.
+        styles: as for `table_that_fits`.
         notes: lines below the table.
     """
     console = output()
@@ -230,7 +231,7 @@ def show_table(
 
 
 def show_fields(title: str, /, **fields: object) -> None:
-    """Lines of a name, its `_` as spaces, and a value; an empty one is left out, and a path is not broken."""
+    """One line per field that has a value: its name, with spaces for `_`, and the value, in one piece."""
     console = output()
     _print_title(console, title)
     shown = {name.replace("_", " "): value for name, value in fields.items() if value != ""}
@@ -240,7 +241,7 @@ def show_fields(title: str, /, **fields: object) -> None:
 
 
 def show_notes(*notes: str) -> None:
-    """Lines that explain a table above them."""
+    """Dim lines that explain the table above them."""
     console = output()
     for note in notes:
         console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1), expand=False))
@@ -251,6 +252,6 @@ def _print_title(console: Console, title: str) -> None:
 
 
 def print_json(record: Any, indent: int | None = None) -> None:
-    """One JSON document, valid and without effect on a terminal whatever text is in it."""
+    """One JSON document, with control characters written out."""
     text = json.dumps(record, indent=indent, ensure_ascii=False)
-    print(ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
+    print(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)

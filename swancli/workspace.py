@@ -63,8 +63,8 @@ class Group:
         return Run(self.folder.parent / name)
 
     def members(self) -> list[dict[str, Any]]:
-        """Of each run its name `run`, the `label` of its variant ("" if only one), its `fold` (from 1, 0 for
-        none) and its `config`.
+        """The runs, each with its name `run`, the `label` of its variant ("" if it is the only one), its
+        `fold` (from 1; 0 for none) and its `config`.
 
         Raises:
             SwanError: the file is absent or damaged.
@@ -101,15 +101,11 @@ class Workspace:
 
     def vocab(self, name: str) -> Path:
         """Path of a data set's `vocab.h5`."""
-        return self.root / checked_name(name, "--dataset") / "vocab.h5"
+        return self.dataset(name).with_name("vocab.h5")
 
     def features(self, name: str) -> Path:
         """Path of a data set's `features.h5`."""
         return self.dataset(name).with_name("features.h5")
-
-    def backbone(self, name: str, network: str) -> Path:
-        """Path of a backbone pretrained on a data set's scenes."""
-        return self.dataset(name).with_name(f"backbone-{network}.pt")
 
     def run(self, dataset: str, name: str) -> Run:
         """A run of a data set, whether or not it exists yet."""
@@ -127,9 +123,8 @@ class Workspace:
         """
         found = _newest(self.root, "*/dataset.h5")
         if not found:
-            raise SwanError(
-                f"{self.root}: no data set there", "make one: swan prepare --dataset NAME --source DIR"
-            )
+            hint = "make one: swan prepare --dataset NAME --source DIR"
+            raise SwanError(f"{self.root}: no data set there", hint)
         return found.parent.name
 
     def find_run(self, name: str | None = None, dataset: str | None = None, having: str = "best.pt") -> Run:
@@ -138,15 +133,14 @@ class Workspace:
         Args:
             name: of the run; None for any.
             dataset: of the run; None for any.
-            having: the file a run must have, whose age is the run's.
+            having: a file that the run must have; its age counts as the run's.
 
         Raises:
             SwanError: there is none.
         """
-        pattern = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/{having}"
-        found = _newest(self.root, pattern)
+        found = self._of_runs(having, name, dataset)
         if found:
-            return Run(found.parent)
+            return Run(found[0].parent)
         which = f"run {name!r}" if name else "finished run"
         where = self.root / dataset if dataset else self.root
         hint = f"train one: swan train --dataset {dataset or 'NAME'}"
@@ -154,8 +148,7 @@ class Workspace:
 
     def has_run(self, name: str, dataset: str | None = None) -> bool:
         """Whether a run or a group of that name exists, finished or not."""
-        runs = f"{_only(dataset, '--dataset')}/runs/{checked_name(name, '--run')}"
-        return bool(_newest(self.root, f"{runs}/config.json", f"{runs}/group.json"))
+        return bool(self._of_runs("config.json", name, dataset) or self._of_runs("group.json", name, dataset))
 
     def find_run_for(self, name: str | None = None, dataset: str | None = None) -> Run:
         """The newest run of a data set, or of another one if it has none.
@@ -163,8 +156,7 @@ class Workspace:
         Raises:
             SwanError: there is none.
         """
-        own = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/best.pt"
-        return self.find_run(name, dataset if _newest(self.root, own) else None)
+        return self.find_run(name, dataset if self._of_runs("best.pt", name, dataset) else None)
 
     def find_encoder(
         self, name: str | None = None, dataset: str | None = None, foreign: bool = False
@@ -174,15 +166,14 @@ class Workspace:
         Args:
             name: of a run; None for the newest.
             dataset: that is encoded.
-            foreign: something other than a data set is encoded, so runs on the demo do not count.
+            foreign: something other than a data set is encoded, for which runs on the demo do not count.
 
         Raises:
             SwanError: there is no run of that name, or nothing to encode.
         """
         if not name:
-            runs = [Run(path.parent) for path in _newest_first(self.root, "*/runs/*/best.pt")]
-            if foreign:
-                runs = [run for run in runs if run.dataset != DEMO]
+            runs = [Run(path.parent) for path in self._of_runs("best.pt")]
+            runs = [run for run in runs if not (foreign and run.dataset == DEMO)]
             if not runs and not foreign and not _newest(self.root, "*/dataset.h5"):
                 raise SwanError(
                     f"{self.root}: neither a run nor a data set there",
@@ -204,8 +195,7 @@ class Workspace:
             dataset: of the group; None for any.
             folds: only groups that have folds.
         """
-        pattern = f"{_only(dataset, '--dataset')}/runs/{_only(name, '--run')}/group.json"
-        groups = [Group(path.parent) for path in _newest_first(self.root, pattern)]
+        groups = [Group(path.parent) for path in self._of_runs("group.json", name, dataset)]
         wanted = (group for group in groups if not folds or any(row["fold"] for row in group.members()))
         return next(wanted, None)
 
@@ -230,8 +220,7 @@ class Workspace:
         Raises:
             SwanError: there is none.
         """
-        patterns = "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5"
-        found = _newest(self.root, *patterns)
+        found = _newest(self.root, "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5")
         if not found:
             raise SwanError(
                 f"{self.root}: no embeddings.h5 there",
@@ -244,6 +233,12 @@ class Workspace:
         name = glob.escape(tiles_name(scene))
         return _newest(self.root, f"*/runs/*/{name}", f"{SHIPPED}/{name}")
 
+    def _of_runs(self, file: str, name: str | None = None, dataset: str | None = None) -> list[Path]:
+        """A file of each run or group of a name and data set, the newest first; None for any."""
+        dataset = checked_name(dataset, "--dataset") if dataset else "*"
+        name = checked_name(name, "--run") if name else "*"
+        return _newest_first(self.root, f"{dataset}/runs/{name}/{file}")
+
 
 def tiles_name(scene: Path) -> str:
     """Name of the file with a large scene's tiles."""
@@ -251,7 +246,7 @@ def tiles_name(scene: Path) -> str:
 
 
 def relocated_checkpoint(path: Path) -> Path:
-    """The file itself, or this installation's shipped checkpoint if another one's no longer exists."""
+    """The file, or this installation's shipped checkpoint in place of one that no longer exists."""
     moved = not path.exists() and path.name == shipped_checkpoint().name
     return shipped_checkpoint() if moved else path
 
@@ -267,24 +262,22 @@ def named_checkpoint(path: Path) -> Path:
 
 
 def checked_name(name: str, option: str) -> str:
-    """A name that can be a folder.
+    """The name, if it can be that of a folder.
 
     Args:
-        name: is returned as it is.
-        option: that gave the name, for errors.
+        name: returned unchanged.
+        option: the option that gave it, for the error.
 
     Raises:
         SwanError: it contains something other than letters, digits, `.`, `_` and `-`.
     """
     if name == SHIPPED:
-        raise SwanError(f"{option} {SHIPPED}: is the checkpoint that comes with swan", "choose another name")
+        raise SwanError(
+            f"{option} {SHIPPED}: the name means the checkpoint that comes with swan", "choose another name"
+        )
     if not NAME.fullmatch(name):
         raise SwanError(f"{option} {name!r}: letters, digits, '.', '_' and '-' only, no path")
     return name
-
-
-def _only(name: str | None, option: str) -> str:
-    return checked_name(name, option) if name else "*"
 
 
 def _newest(root: Path, *patterns: str) -> Path | None:

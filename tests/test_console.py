@@ -11,7 +11,6 @@ import pytest
 from conftest import invoke
 
 from swancli.commands import query
-from swancli.commands.query import show_answer
 from swancli.commands.recall_tables import print_report
 from swancli.console import Display, ResultConsole, SafeConsole, print_json, warn
 from swancli.query.questions import Answer, Hit
@@ -24,8 +23,8 @@ def test_escape_sequences_in_results_do_not_reach_the_terminal(monkeypatch):
     written = io.StringIO()
     monkeypatch.setattr(query, "output", lambda: ResultConsole(file=written, width=160))
     hit = Hit(1, 0, 0.5, EVIL, EVIL, (EVIL,))
-    show_answer(Answer(EVIL, (), (hit,)))
-    show_answer(Answer(EVIL, (), ()))
+    query.print_answer(Answer(EVIL, (), (hit,)))
+    query.print_answer(Answer(EVIL, (), ()))
     shown = written.getvalue()
     assert not [character for character in ACTING if character in shown]
     assert "\\x1b[2J" in shown

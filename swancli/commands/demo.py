@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 from rich.text import Text
 
-from swancli.commands.options import (
-    DEVICE,
-    QUIET,
-    ROOT,
-    option,
-)
+from swancli.commands import options
+from swancli.commands.options import option
 from swancli.commands.prepare import show_prepared
 from swancli.commands.recall_tables import show_scores
 from swancli.console import Display, output
@@ -27,25 +23,25 @@ QUERIES = (
     "five white planes in the upper left of the airport",
     "three black boats in the center of the harbor",
 )
-# Small enough for two minutes on two cores. Views are not turned: the captions say left and right.
+# Takes two minutes on two cores. Views are not turned, since the captions say left and right.
 TRAINING = {
     "image-size": 64,
     "embed-dim": 128,
     "batch-size": 160,
     "lr": 1e-3,
     "augmentation": "none",
-    "schedule": "step",  # five epochs are too few to rise and fall in
+    "schedule": "step",  # five epochs are too few for a cosine
 }
 
 
 def demo(
     context: typer.Context,
-    images: int = option(1200, "--images N", "Number of generated images.", min=48),
-    epochs: int = option(5, "--epochs N", "Training epochs.", min=1),
-    seed: int = option(0, "--seed N", "Seed of everything."),
-    device: str = DEVICE,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    images: int = option(1200, "N", "Number of generated images.", min=48),
+    epochs: int = option(5, "N", "Training epochs.", min=1),
+    seed: int = option(0, "N", "Seed of everything."),
+    device: str = options.DEVICE,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Run the whole life cycle on generated data, in about two minutes on two CPU cores.
 
@@ -63,8 +59,8 @@ def demo(
     own = ["--root", str(root), *(["--quiet"] if quiet else [])]
     hidden = [*own, "--device", device, "--dataset", DEMO]
     _run(context, ["vocab", "--dataset", DEMO], own)
-    options = [word for name, value in TRAINING.items() for word in (f"--{name}", str(value))]
-    training = ["train", "--dataset", DEMO, "--epochs", str(epochs), *options]
+    recipe = [word for name, value in TRAINING.items() for word in (f"--{name}", str(value))]
+    training = ["train", "--dataset", DEMO, "--epochs", str(epochs), *recipe]
     _run(context, training, [*own, "--device", device, "--seed", str(seed)])
     _run(context, ["eval", "--scene-recall", "--ceiling"], hidden)
     _run(context, ["embed"], hidden)
@@ -80,11 +76,11 @@ def _show_command(*words: str) -> None:
 
 
 def _run(context: typer.Context, words: list[str], hidden: list[str]) -> None:
-    """Shows a command line and runs it, with the demo's own options besides."""
+    """Shows a command line and runs it, with the hidden options as well."""
     _show_command(*words)
-    name, *options = words
+    name, *given = words
     command = context.parent.command.commands[name]
-    with command.make_context(name, [*options, *hidden], parent=context.parent) as own:
+    with command.make_context(name, [*given, *hidden], parent=context.parent) as own:
         command.invoke(own)
 
 

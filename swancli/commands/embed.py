@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swancli.commands.options import (
-    BATCH_SIZE,
-    CHECKPOINT,
-    CHECKPOINT_VOCAB,
-    DATASET,
-    DEVICE,
-    QUIET,
-    ROOT,
-    RUN,
-    SCENE_IMAGE,
-    TILE_SIZES,
-    IndexKind,
-    Missing,
-    Precision,
-    alone,
-    exclusive,
-    option,
-    option_in,
-    rare,
-    scene_only,
-)
+from rich.filesize import decimal
+
+from swancli.commands import options
+from swancli.commands.options import alone, exclusive, option, option_in, rare, scene_only
 from swancli.console import Display, show_fields, show_notes, warn
 from swancli.errors import SwanError
 from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
@@ -47,50 +31,36 @@ parts = option_in("Long jobs")
 
 def embed(
     images: str | None = option(
-        None,
-        "--images DIR",
-        "Embed a folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar').",
+        None, "DIR", "A folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar')."
     ),
-    texts: Path | None = option(
-        None, "--texts FILE", "Embed lines of text, one caption per line; - is standard input."
-    ),
-    dataset: str | None = DATASET,
-    run: str | None = RUN,
-    checkpoint: Path | None = CHECKPOINT,
-    missing: Missing = option(
-        "error", "--missing error|skip", "What to do about unreadable images of --images."
-    ),
-    output: Path | None = option(
-        None, "--output FILE", "File to write. Default: in the run's folder.", dir_okay=False
-    ),
-    index: IndexKind | None = searching(
-        None, "--index KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
+    texts: Path | None = option(None, "FILE", "Lines of text, one caption per line; - is standard input."),
+    dataset: str | None = options.DATASET,
+    run: str | None = options.RUN,
+    checkpoint: Path | None = options.CHECKPOINT,
+    missing: options.Missing = option("error", "error|skip", "What to do about unreadable images."),
+    output: Path | None = option(None, "FILE", "Output file. Default: in the run's folder.", dir_okay=False),
+    index: options.IndexKind | None = searching(
+        None, "KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
     ),
     to: str | None = searching(
         None,
-        "--to milvus://…",
+        "milvus://…",
         "Also copy image embeddings to a vector database, for `query --from` (extra `milvus`). milvus:// "
         "alone: the file milvus.db under the root.",
     ),
-    existing: Path | None = searching(
-        None, "--embeddings FILE", "With --index or --to: use this file, encode nothing."
-    ),
+    existing: Path | None = searching(None, "--embeddings FILE", "An existing file for --index or --to."),
     resume: bool = parts(False, "--resume", "Resume an interrupted `swan embed` of the same images."),
     shard: str | None = parts(
-        None,
-        "--shard I/N",
-        "Embed part I of N, as in a job array; the last one joins them. Not needed under torchrun.",
+        None, "I/N", "Embed part I of N, as in a job array; the last joins them. Not needed under torchrun."
     ),
-    scene_image: Path | None = SCENE_IMAGE,
-    tile_size: list[int] | None = TILE_SIZES,
-    vocab: Path | None = CHECKPOINT_VOCAB,
-    batch_size: int | None = BATCH_SIZE,
-    precision: Precision = rare(
-        "fp32", "--precision fp32|bf16", "bf16: faster on some hardware; embeddings change a little."
-    ),
-    device: str = DEVICE,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    scene_image: Path | None = options.SCENE_IMAGE,
+    tile_size: list[int] | None = options.TILE_SIZES,
+    vocab: Path | None = options.CHECKPOINT_VOCAB,
+    batch_size: int | None = options.BATCH_SIZE,
+    precision: options.Precision = rare("fp32", "fp32|bf16", "bf16: faster on GPUs, a little less exact."),
+    device: str = options.DEVICE,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles.
 
@@ -137,7 +107,7 @@ def embed(
     if not (name or images or texts or scene_image):
         name = workspace.newest_dataset()
     if not own.follows and is_shipped(named) and not checkpoint:
-        warn(f"{root}: no run on real images there, so the checkpoint that comes with swan is used")
+        warn(f"{root}: no run on real images there; using the checkpoint that comes with swan")
     path = output or _output_path(workspace, encoder.checkpoint, name, source, texts, scene_image)
     part = "" if own.whole else f", part {own.number} of {own.count}"
     display.note(f"embedding with {encoder.checkpoint.path} on {describe_device(encoder.device)}{part}")
@@ -151,6 +121,8 @@ def embed(
             return
     if address:
         _upload(path, address, display)
+    if texts:  # nothing that a query could find
+        return
     where = f" --scene-image {scene_image}" if scene_image else ""
     where += "" if path.is_relative_to(root) else f" --embeddings {path}"
     display.note(f'next: swan query "what to look for"{where}')
@@ -191,7 +163,7 @@ def _embed_archive(
     """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
 
     Args:
-        report: print what was done also where other shards are still missing.
+        report: show the shard while others are missing.
     """
     from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
     from swancli.embed.embed import open_dataset
@@ -199,7 +171,7 @@ def _embed_archive(
 
     folder = ShardFolder(path, shard)
     if not resume and folder.begun():
-        display.note("starts again; --resume would keep what an interrupted swan embed has done")
+        display.note("starting again; --resume would keep what an interrupted swan embed has finished")
     with ExitStack() as stack:
         if isinstance(images, Path):
             stored = stack.enter_context(open_dataset(images, encoder.checkpoint))
@@ -210,7 +182,7 @@ def _embed_archive(
         progress = stack.enter_context(display.progress())
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     if outcome.embeddings:
-        _finish(path, outcome.embeddings, outcome.embeddings.digest, outcome.skipped, index, display)
+        _finish(path, outcome.embeddings, outcome.skipped, index, display)
         return True
     if report:
         _show_shard(archive.name, folder, outcome)
@@ -220,8 +192,7 @@ def _embed_archive(
 def _finish(
     path: Path,
     embeddings: Embeddings,
-    digest: str,
-    skipped: list[tuple[str, str]],
+    skipped: Sequence[tuple[str, str]],
     index: str | None,
     display: Display,
 ) -> None:
@@ -236,7 +207,7 @@ def _finish(
         file=path,
     )
     _warn_of_skipped(skipped)
-    stale = remove_stale_index(path, digest)
+    stale = remove_stale_index(path, embeddings.digest)
     if index:
         _write_index(path, index, display)
     elif stale:
@@ -256,7 +227,7 @@ def _write_index(path: Path, kind: str, display: Display) -> None:
         dimensions=card.dimensions,
         **{"recall@10": f"{card.recall:.3f}"},
         built_in=f"{card.seconds:.1f} s",
-        size=f"{file.stat().st_size / 1e6:.1f} MB",
+        size=decimal(file.stat().st_size),
         file=file,
     )
     show_notes(f"recall against exact search, of {card.questions} {card.asked}")
@@ -293,7 +264,8 @@ def _embed_lines(encoder: Encoder, texts: Path, path: Path, display: Display) ->
 
     with display.progress() as progress:
         embeddings = embed_texts(encoder, text_lines(texts), str(texts), progress)
-    _finish(path, embeddings, write_embeddings(path, embeddings, digests=[]), [], None, display)
+    digest = write_embeddings(path, embeddings, digests=[])
+    _finish(path, replace(embeddings, digest=digest), [], None, display)
 
 
 def _output_path(
@@ -304,9 +276,9 @@ def _output_path(
     texts: Path | None,
     scene: Path | None,
 ) -> Path:
-    """embeddings.h5 beside the checkpoint; except for the run's own data set its name says what it is of.
+    """embeddings.h5 beside the checkpoint; for other things than the run's data set, its name says which.
 
-    What the shipped checkpoint makes is not kept beside it, in the package, but under the root.
+    Embeddings of the shipped checkpoint, which is in the package, are kept under the root instead.
     """
     folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
     if scene:
@@ -321,7 +293,7 @@ def _output_path(
 
 
 def _show_shard(dataset: str, shards: ShardFolder, outcome: Outcome) -> None:
-    """What a shard has done, and which others are still missing."""
+    """Shows what a shard has done, and which others are missing."""
     shard, missing = shards.shard, outcome.missing
     show_fields(
         f"shard {shard.number} of {shard.count} of {dataset}",
@@ -329,12 +301,12 @@ def _show_shard(dataset: str, shards: ShardFolder, outcome: Outcome) -> None:
         left_out=len(outcome.skipped),
         folder=shards.folder,
     )
-    show_notes(f"still missing: {_ranges(missing)} of {shard.count}" if missing else "no shard is missing")
+    show_notes(f"missing shards: {_ranges(missing)}" if missing else "no shard is missing")
     _warn_of_skipped(outcome.skipped)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Rising numbers in words, such as 1, 3 to 5."""
+    """Rising numbers as text, such as 1, 3 to 5."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

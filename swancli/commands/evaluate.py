@@ -5,37 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from swancli.commands.options import (
-    BATCH_SIZE,
-    CHECKPOINT,
-    CHECKPOINT_VOCAB,
-    DATASET,
-    DEVICE,
-    JSON,
-    QUIET,
-    ROOT,
-    RUN,
-    TILE_SIZES,
-    alone,
-    exclusive,
-    general,
-    large_scene,
-    option,
-    option_in,
-)
+from swancli.commands import options
+from swancli.commands.options import alone, exclusive, general, large_scene, option, option_in
 from swancli.commands.recall_tables import print_report
 from swancli.console import NOT_MET, Display, print_json, show_table, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from swancli.evaluate.report import GroupReport, Report
+    from swancli.evaluate.report import Report
     from swancli.model.encoder import Encoder
-    from swancli.scene_image.annotations import Localization
     from swancli.workspace import Group
 
 Ties = Literal["expected", "best", "worst"]
@@ -44,54 +27,35 @@ showing = option_in("What is reported")
 
 
 def evaluate(
-    run: str | None = RUN,
-    dataset: str | None = DATASET,
-    checkpoint: Path | None = CHECKPOINT,
-    embeddings: Path | None = option(
-        None, "--embeddings FILE", "Evaluate an embeddings file; needs neither run nor images."
-    ),
-    folds: bool = option(
-        False, "--folds", "All runs of --run, or of the newest training with folds; averaged."
-    ),
-    split: str = option("test", "--split NAME", "train, val, test or all."),
-    ties: Ties = showing(
-        "expected", "--ties RULE", "Order of equal scores: expected (the mean of all), best or worst case."
-    ),
-    ceiling: bool = showing(
-        False, "--ceiling", "Also what a perfect model would get, given that captions repeat."
-    ),
-    scene_recall: bool = showing(
-        False, "--scene-recall", "Also the share of the K best that have the query's scene."
-    ),
+    run: str | None = options.RUN,
+    dataset: str | None = options.DATASET,
+    checkpoint: Path | None = options.CHECKPOINT,
+    embeddings: Path | None = option(None, "FILE", "An embeddings file in place of a run and its images."),
+    folds: bool = option(False, "--folds", "Average the folds of --run, or of the newest such training."),
+    split: str = option("test", "NAME", "train, val, test or all."),
+    ties: Ties = showing("expected", "RULE", "Order of equal scores: expected (their mean), best or worst."),
+    ceiling: bool = showing(False, "--ceiling", "Also what a perfect model gets, since captions repeat."),
+    scene_recall: bool = showing(False, "--scene-recall", "Also the share of results in the query's scene."),
     new_captions: bool = showing(
         False, "--new-captions", "Also recall with only the captions whose text is not in training."
     ),
-    rerank: bool = showing(
-        False, "--rerank", "Also recall after re-ranking, which needs all queries at once."
-    ),
+    rerank: bool = showing(False, "--rerank", "Also recall after re-ranking, which needs all queries."),
     figures: Path | None = showing(
-        None,
-        "--figures DIR",
-        "Also draw PNG files: training, recall, scene confusion, a map, mistakes (extra `plots`).",
-        file_okay=False,
+        None, "DIR", "Also draw training, recall, scenes, map and mistakes (extra `plots`).", file_okay=False
     ),
-    min_mr: float | None = showing(None, "--min-mr X", "Exit with code 3 when mR is below X percent."),
+    min_mr: float | None = showing(None, "X", "Exit with code 3 when mR is below X percent."),
     localization: Path | None = large_scene(
-        None,
-        "--localization FILE",
-        "In place of recall: how well heat maps of scenes mark the annotated places (extra `geo`).",
+        None, "FILE", "In place of recall: how well heat maps mark annotated places (extra `geo`)."
     ),
-    images: Path | None = large_scene(
-        None, "--images DIR", "Folder of the annotated scenes. Default: that of the FILE."
-    ),
-    tile_size: list[int] | None = TILE_SIZES,
-    vocab: Path | None = CHECKPOINT_VOCAB,
-    batch_size: int | None = BATCH_SIZE,
-    device: str = DEVICE,
-    json_: bool = JSON,
+    images: Path | None = large_scene(None, "DIR", "Folder of the scenes. Default: that of the FILE."),
+    tile_size: list[int] | None = options.TILE_SIZES,
+    vocab: Path | None = options.CHECKPOINT_VOCAB,
+    batch_size: int | None = options.BATCH_SIZE,
+    device: str = options.DEVICE,
+    json_: bool = options.JSON,
     csv_: bool = general(False, "--csv", "Print CSV: a header, and one row per run."),
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Recall of a run, or of a group of runs, on the test split of its data set.
 
@@ -100,6 +64,7 @@ def evaluate(
         swan eval --run cv --folds --csv
         swan eval --json --min-mr 30
     """
+    from swancli.evaluate.report import evaluate_checkpoint, evaluate_file, evaluate_group
     from swancli.model.encoder import Encoder
 
     exclusive(run=run, checkpoint=checkpoint, embeddings=embeddings)
@@ -110,20 +75,29 @@ def evaluate(
     exclusive(figures=figures, folds=folds)
     workspace, display = Workspace(root), Display(quiet)
     encoder_of = partial(Encoder, device=device, batch_size=batch_size, vocab=vocab)
-    options = {"ceiling": ceiling, "rerank": rerank, "new_captions": new_captions}
+    also = {"ceiling": ceiling, "rerank": rerank, "new_captions": new_captions}
     if localization:
-        recall_only = {**options, "folds": folds, "embeddings": embeddings, "scene_recall": scene_recall}
-        recall_only |= {"figures": figures, "min_mr": min_mr, "csv": csv_}
-        alone("localization", localization, **recall_only)
+        of_recall = {"folds": folds, "embeddings": embeddings, "figures": figures, "min_mr": min_mr}
+        alone("localization", localization, **also, **of_recall, scene_recall=scene_recall, csv=csv_)
         path = checkpoint or workspace.find_encoder(run, dataset, foreign=True)
         _localize(localization, images, partial(encoder_of, path), tile_size or (), json_, display)
         return
     if images or tile_size:
         raise SwanError("--images and --tile-size need annotated scenes", "give them: --localization FILE")
-    options |= {"split": None if split == "all" else split, "ties": ties, "scenes": scene_recall}
+    also |= {"split": None if split == "all" else split, "ties": ties, "scenes": scene_recall}
     group = _group(workspace, run, dataset, folds)
-    _check_figures(figures, group)
-    report = _report(workspace, group, run, dataset, checkpoint, embeddings, options, encoder_of, display)
+    if figures:
+        _check_figures(group)
+    with display.progress() as progress:
+        if embeddings:
+            report = evaluate_file(embeddings, **also)
+        elif group:
+            report = evaluate_group(
+                workspace, group, dataset, encoder_of=encoder_of, progress=progress, **also
+            )
+        else:
+            encoder = encoder_of(checkpoint or workspace.find_run_for(run, dataset))
+            report = evaluate_checkpoint(encoder, workspace, dataset, progress=progress, **also)
     for warning in report.warnings:
         warn(warning)
     print_report(report, as_json=json_, as_csv=csv_)
@@ -146,39 +120,14 @@ def _group(workspace: Workspace, run: str | None, dataset: str | None, folds: bo
     return group
 
 
-def _check_figures(figures: Path | None, group: Group | None) -> None:
-    if not figures:
-        return
+def _check_figures(group: Group | None) -> None:
+    """Refuses --figures without its extra, or of a group."""
     from swancli.evaluate.figures import require_plots
 
     require_plots("--figures")
     if group:
         runs = ", ".join(member["run"] for member in group.members())
         raise SwanError(f"{group.file}: --figures draws one run, not a group", f"choose with --run: {runs}")
-
-
-def _report(
-    workspace: Workspace,
-    group: Group | None,
-    run: str | None,
-    dataset: str | None,
-    checkpoint: Path | None,
-    embeddings: Path | None,
-    options: dict[str, Any],
-    encoder_of: Callable[..., Encoder],
-    display: Display,
-) -> Report | GroupReport:
-    """The figures of an embeddings file, of a group of runs, or of one checkpoint."""
-    from swancli.evaluate.report import evaluate_checkpoint, evaluate_file, evaluate_group
-
-    if embeddings:
-        return evaluate_file(embeddings, **options)
-    with display.progress() as progress:
-        options = {**options, "progress": progress}
-        if group:
-            return evaluate_group(workspace, group, dataset, encoder_of=encoder_of, **options)
-        encoder = encoder_of(checkpoint or workspace.find_run_for(run, dataset))
-        return evaluate_checkpoint(encoder, workspace, dataset, **options)
 
 
 def _draw(report: Report, folder: Path, workspace: Workspace, display: Display) -> None:
@@ -200,7 +149,7 @@ def _localize(
     as_json: bool,
     display: Display,
 ) -> None:
-    """Prints the indicators of a checkpoint on annotated scenes."""
+    """Prints the mean indicators of a checkpoint on annotated scenes."""
     from swancli.scene_image.annotations import evaluate_localization, read_annotations
 
     read = read_annotations(annotations, images)
@@ -208,22 +157,13 @@ def _localize(
     source = {"checkpoint": str(encoder.checkpoint.path), "localization": str(annotations)}
     with display.progress() as progress:
         report = evaluate_localization(encoder, read, source, sizes=sizes, progress=progress)
-    if as_json:
-        print_json(report.record(), indent=1)
-    else:
-        _show_localization(report)
-
-
-def _show_localization(report: Localization) -> None:
-    """A table with the mean of each indicator."""
     record = report.record()
+    if as_json:
+        print_json(record, indent=1)
+        return
     show_table(
-        f"localization · {report.source['checkpoint']}",
-        ["", "Rsu (higher)", "Ras (lower)", "Rda (higher)", "Rmi (higher)"],
-        [["mean", *(f"{value:.4f}" for value in report.mean().values())]],
-        styles=["bold"],
-        notes=[
-            f"{record['annotations']} annotations of {record['scenes']} scenes; each from 0 to 1; the heads "
-            "say which way is better"
-        ],
+        f"localization · {encoder.checkpoint.path}",
+        ["Rsu (higher)", "Ras (lower)", "Rda (higher)", "Rmi (higher)"],
+        [[f"{value:.4f}" for value in report.mean().values()]],
+        notes=[f"means, each from 0 to 1; annotations: {record['annotations']}, scenes: {record['scenes']}"],
     )

@@ -20,10 +20,11 @@ SourceFormat = Literal["karpathy", "precomp", "ucm", "nwpu", "table", "folder"]
 
 
 def option_in(panel: str | None) -> Callable[..., Any]:
-    """What declares the options of one panel of a command's help.
+    """A function that declares an option in one panel of a command's help.
 
-    It takes the default, the option as the help shows it (`-k, --top-k N`, or `--quiet` for a flag), the help
-    text, and by keyword what else `typer.Option` takes.
+    It takes the default, the metavar, the help text and, as keywords, whatever else `typer.Option` takes. The
+    option is named after its parameter, unless names precede the metavar: `-k, --top-k N`, or `--quiet` for a
+    flag.
     """
 
     def option(default: Any, signature: str, help: str, **rules: Any) -> Any:
@@ -43,44 +44,38 @@ large_scene = option_in("One large scene")
 
 ROOT = general(
     Path("swan-data"),
-    "--root DIR",
+    "DIR",
     "Folder of everything swan writes; also $SWAN_ROOT.",
     envvar="SWAN_ROOT",
     file_okay=False,
 )
 QUIET = general(False, "-q, --quiet", "No progress and no notes on standard error.")
-DEVICE = general("auto", "--device NAME", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one.")
+DEVICE = general("auto", "NAME", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one.")
 JSON = general(False, "--json", "Print one JSON document on standard output.")
-DATASET = option(None, "--dataset NAME", "Name of the data set. Default: the newest.")
-RUN = option(None, "--run NAME", "Name of the run. Default: the newest.")
+DATASET = option(None, "NAME", "Name of the data set. Default: the newest.")
+RUN = option(None, "NAME", "Name of the run. Default: the newest.")
 CHECKPOINT = option(
     None,
-    "--checkpoint FILE",
+    "FILE",
     "A checkpoint in place of a run; `shipped` is the one that comes with swan.",
     callback=lambda path: named_checkpoint(path) if path else None,
 )
-FORMAT = option(None, "--format NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: recognised.")
-CHECKPOINT_VOCAB = rare(
-    None, "--vocab FILE", "Vocabulary (vocab.h5 or JSON) of a checkpoint of the published code."
-)
-BATCH_SIZE = rare(None, "--batch-size N", "Images encoded at a time. Default: 32, on a GPU 256.", min=1)
-SCENE_IMAGE = large_scene(
-    None, "--scene-image FILE", "A large scene, GeoTIFF or any picture, read in windows (extra `geo`)."
-)
-TILE_SIZES = large_scene(
-    None, "--tile-size N", "Side of a tile in pixels; repeatable. Default: 256 and 384.", min=16, max=2048
-)
+FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: recognised.")
+CHECKPOINT_VOCAB = rare(None, "FILE", "Vocabulary (vocab.h5 or JSON) of a checkpoint of the published code.")
+BATCH_SIZE = rare(None, "N", "Images encoded at a time. Default: 32, on a GPU 256.", min=1)
+SCENE_IMAGE = large_scene(None, "FILE", "A large scene, GeoTIFF or picture, read in windows (extra `geo`).")
+TILE_SIZES = large_scene(None, "N", "Tile side in pixels; repeatable. Default: 256, 384.", min=16, max=2048)
 
 
 def exclusive(**options: object) -> None:
-    """Refuses options that would overrule each other."""
+    """Refuses options that exclude each other."""
     named = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
     if len(named) > 1:
-        raise SwanError(f"{' and '.join(named)} cannot go together", "give one of them")
+        raise SwanError(f"{' and '.join(named)} cannot be combined", "give one of them")
 
 
 def alone(name: str, value: object, **others: object) -> None:
-    """Refuses each of the others beside an option that has no use for them."""
+    """Refuses each of the others beside an option that does not use them."""
     for other, given in others.items():
         exclusive(**{name: value, other: given})
 
@@ -97,8 +92,13 @@ def given_options(context: typer.Context) -> set[str]:
     return {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
 
 
+def chosen(context: typer.Context, *names: str) -> dict[str, Any]:
+    """The values of some options, by the names of their parameters."""
+    return {name: context.params[name] for name in names}
+
+
 def prepared_dataset(workspace: Workspace, name: str | None) -> str:
-    """The name, or that of the newest data set; of a published one that is absent it says where it is.
+    """The name, or that of the newest data set. If a published one is absent, the error says where to get it.
 
     Raises:
         SwanError: there is no such data set.

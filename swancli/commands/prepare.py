@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
+from rich.filesize import decimal
 
-from swancli.commands.options import (
-    DEVICE,
-    FORMAT,
-    QUIET,
-    ROOT,
-    Augmentation,
-    BackboneName,
-    Missing,
-    SourceFormat,
-    given_options,
-    option,
-    option_in,
-)
+from swancli.commands import options
+from swancli.commands.options import chosen, given_options, option, option_in
 from swancli.console import Display, show_fields, show_table, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
@@ -40,48 +31,32 @@ FEATURE_OPTIONS = {"backbone", "weights", "image_size", "augmentation", "views",
 
 def prepare(
     context: typer.Context,
-    dataset: str = option(..., "--dataset NAME", "Name to give the data set; `demo` generates one."),
+    dataset: str = option(..., "NAME", "Name to give the data set; `demo` generates one."),
     source: Path | None = option(
-        None, "--source PATH", "A JSON list, a CSV or Parquet table, or a folder with lists or images."
+        None, "PATH", "A JSON list, a CSV or Parquet table, or a folder with lists or images."
     ),
-    images: Path | None = option(
-        None, "--images DIR", "Folder of the images. Default: searched for beside the source."
-    ),
-    format: SourceFormat | None = FORMAT,
+    images: Path | None = option(None, "DIR", "Folder of the images. Default: found beside the source."),
+    format: options.SourceFormat | None = options.FORMAT,
     split: SplitRule = reading(
-        "given",
-        "--split RULE",
-        "given: as the source says. random, stratified (by scene): draw val, and test if absent.",
+        "given", "RULE", "given: by the source. random, stratified by scene: draw val, and test if absent."
     ),
-    val_fraction: float = reading(
-        0.2, "--val-fraction X", "Share of images to draw for val.", min=0.01, max=0.9
-    ),
-    missing: Missing = reading(
-        "error", "--missing error|skip", "What to do about absent and unreadable images."
-    ),
-    size: int | None = reading(
-        None, "--size N", "Side in pixels to store images at. Default: that of most images.", min=16
-    ),
-    seed: int = reading(0, "--seed N", "Seed of drawn splits, generated data and features."),
-    workers: int | None = reading(None, "--workers N", "Decoding threads. Default: one per core.", min=1),
+    val_fraction: float = reading(0.2, "X", "Share of images to draw for val.", min=0.01, max=0.9),
+    missing: options.Missing = reading("error", "error|skip", "What to do about missing or damaged images."),
+    size: int | None = reading(None, "N", "Side in pixels of stored images. Default: the commonest.", min=16),
+    seed: int = reading(0, "N", "Seed of drawn splits, generated data and features."),
+    workers: int | None = reading(None, "N", "Decoding threads. Default: one per core.", min=1),
     features: bool = caching(
         False, "--features", "Also write features.h5; without --source for the existing data set."
     ),
-    backbone: BackboneName = caching(
-        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
-    ),
-    weights: Path | None = caching(
-        None, "--weights FILE", "Backbone weights: torchvision, AID or a checkpoint. Default: random."
-    ),
-    image_size: int = caching(256, "--image-size N", "Side in pixels of the model's input.", min=32),
-    augmentation: Augmentation = caching(
-        "overhead", "--augmentation NAME", "How views vary: paper, overhead or none, as in `train`."
-    ),
-    views: int = caching(4, "--views N", "Views of each training image.", min=1),
-    max_gb: float = caching(20, "--max-gb X", "Most disk space for features, in GB (10^9 bytes).", min=0),
-    device: str = DEVICE,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    backbone: options.BackboneName = caching("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
+    weights: Path | None = caching(None, "FILE", "From torchvision, AID or a checkpoint. Default: random."),
+    image_size: int = caching(256, "N", "Side in pixels of the model's input.", min=32),
+    augmentation: options.Augmentation = caching("overhead", "NAME", "paper, overhead or none, as in train."),
+    views: int = caching(4, "N", "Views of each training image.", min=1),
+    max_gb: float = caching(20, "X", "Most disk space for features, in GB (10^9 bytes).", min=0),
+    device: str = options.DEVICE,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Read a source of images and captions into dataset.h5.
 
@@ -103,42 +78,25 @@ def prepare(
     if weights and not weights.is_file():
         raise SwanError(f"--weights {weights}: no such file")
     if not exists:
-        settings = PrepareSettings(
-            name=dataset,
-            source=source,
-            images=images,
-            format=format,
-            size=size,
-            missing=missing,
-            split=split,
-            val_fraction=val_fraction,
-            seed=seed,
-            workers=workers or os.cpu_count() or 1,
+        read = chosen(
+            context, "source", "images", "format", "size", "missing", "split", "val_fraction", "seed"
         )
+        settings = PrepareSettings(dataset, **read, workers=workers or os.cpu_count() or 1)
         with display.progress() as progress:
             summary = prepare_dataset(settings, path, progress)
         show_prepared(dataset, summary)
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
-        made_of = {
-            "backbone": backbone,
-            "weights": str(weights.resolve()) if weights else "",
-            "image_size": image_size,
-            "augmentation": augmentation,
-            "views": views,
-            "seed": seed,
-        }
+        made_of = chosen(context, "backbone", "image_size", "augmentation", "views", "seed")
+        made_of["weights"] = str(weights.resolve()) if weights else ""
         _prepare_features(workspace, dataset, made_of, max_gb, device, display)
 
 
 def show_prepared(dataset: str, summary: Summary) -> None:
     """Prints what was written, split by split, and what was left out and why; warns of doubtful data."""
     stored = "at their own sizes" if summary.shape is None else f"{summary.shape[1]} x {summary.shape[0]} px"
-    rows = [
-        [part.split or "none", *map(str, (part.images, part.captions, part.scenes))]
-        for part in summary.splits
-    ]
     heads = ["split", "images", "captions", "scenes"]
+    rows = [[part.split or "none", *map(str, astuple(part)[1:])] for part in summary.splits]
     show_table(dataset, heads, rows, left=["split"], notes=[f"images stored {stored}"])
     if summary.skipped:
         left_out = [[group.reason, str(group.count), group.pattern, group.first] for group in summary.skipped]
@@ -158,7 +116,7 @@ def _prepare_features(
     path, settings = workspace.features(dataset), FeatureSettings(**made_of)
     with Dataset(workspace.dataset(dataset)) as stored:
         cost = features_cost(stored, settings, path, max_gb)
-        size = f"{cost.size / 1e9:.2f} GB"
+        size = decimal(cost.size)
         display.note(f"features will take {size} in {path}")
         with display.progress() as progress:
             write_features(stored, settings, path, choose_device(device), progress)

@@ -6,17 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swancli.commands.options import (
-    DATASET,
-    DEVICE,
-    JSON,
-    QUIET,
-    ROOT,
-    BackboneName,
-    Precision,
-    option,
-    prepared_dataset,
-)
+import typer
+
+from swancli.commands import options
+from swancli.commands.options import chosen, option, prepared_dataset
 from swancli.console import Display, print_json, show_fields
 from swancli.workspace import Workspace, named_checkpoint
 
@@ -25,26 +18,21 @@ if TYPE_CHECKING:
 
 
 def pretrain(
-    dataset: str | None = DATASET,
-    backbone: BackboneName = option(
-        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
-    ),
-    weights: Path | None = option(
-        None, "--weights FILE", "Weights to start from, as for train. Default: random."
-    ),
-    image_size: int = option(256, "--image-size N", "Side in pixels of the network's input.", min=32),
-    epochs: int = option(30, "--epochs N", "Passes over all training images.", min=1),
-    batch_size: int = option(64, "--batch-size N", "Images in a step.", min=2),
-    lr: float = option(0.1, "--lr X", "Highest learning rate of SGD.", min=0.0),
-    precision: Precision = option("fp32", "--precision fp32|bf16", "bf16: bfloat16, as for train."),
-    seed: int = option(0, "--seed N", "Seed of weights, batches and views."),
-    output: Path | None = option(
-        None, "--output FILE", "File to write. Default: backbone-NAME.pt beside the data set.", dir_okay=False
-    ),
-    device: str = DEVICE,
-    json_: bool = JSON,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    context: typer.Context,
+    dataset: str | None = options.DATASET,
+    backbone: options.BackboneName = option("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
+    weights: Path | None = option(None, "FILE", "Weights to start from, as for train. Default: random."),
+    image_size: int = option(256, "N", "Side in pixels of the network's input.", min=32),
+    epochs: int = option(30, "N", "Passes over all training images.", min=1),
+    batch_size: int = option(64, "N", "Images in a step.", min=2),
+    lr: float = option(0.1, "X", "Highest learning rate of SGD.", min=0.0),
+    precision: options.Precision = option("fp32", "fp32|bf16", "bf16: bfloat16, as for train."),
+    seed: int = option(0, "N", "Seed of weights, batches and views."),
+    output: Path | None = option(None, "FILE", "Output file. Default: beside the data set.", dir_okay=False),
+    device: str = options.DEVICE,
+    json_: bool = options.JSON,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Train a backbone to tell the scenes of the training images apart, for `train --weights`.
 
@@ -58,17 +46,9 @@ def pretrain(
 
     workspace, display = Workspace(root), Display(quiet)
     name = prepared_dataset(workspace, dataset)
-    path = output or workspace.backbone(name, backbone)
-    settings = SceneSettings(
-        backbone=backbone,
-        weights=str(named_checkpoint(weights)) if weights else "",
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        precision=precision,
-        seed=seed,
-    )
+    path = output or workspace.dataset(name).with_name(f"backbone-{backbone}.pt")
+    recipe = chosen(context, "backbone", "image_size", "epochs", "batch_size", "lr", "precision", "seed")
+    settings = SceneSettings(weights=str(named_checkpoint(weights)) if weights else "", **recipe)
 
     def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
         share = _percent(accuracy.accuracy)

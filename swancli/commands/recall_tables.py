@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WAYS = ("i2t", "t2i")  # image to text, and text to image
 HEADS = ("", *(f"{way} R@{k}" for way in WAYS for k in RECALL_AT), "mR")
-# A spreadsheet takes a cell that begins like this for a formula.
+# Spreadsheets take cells that begin like this for formulas.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 
 
@@ -50,7 +50,7 @@ def print_report(report: Report | GroupReport, as_json: bool, as_csv: bool) -> N
 
 
 def _csv_cell(value: Any) -> Any:
-    """A text that a spreadsheet shows as it is, and takes for no formula; numbers are left alone."""
+    """A value that a spreadsheet does not take for a formula; numbers are not changed."""
     if not isinstance(value, str):
         return value
     value = harmless(value)
@@ -61,42 +61,28 @@ def _show_report(report: Report) -> None:
     """One run: its recalls, and below them what else was asked for."""
     both = (report.scores.image_to_text, report.scores.text_to_image)
     medians, means = ([getattr(way, name) for way in both] for name in ("median_rank", "mean_rank"))
-    rows = [["recall", *recall_cells(report.scores)]]
     notes = [
         _conditions(report),
         f"rank of the first hit: median {medians[0]:.0f} i2t, {medians[1]:.0f} t2i; "
         f"mean {means[0]:.2f} i2t, {means[1]:.2f} t2i",
     ]
-    if report.ceiling:
-        rows.append(["ceiling", *recall_cells(report.ceiling)])
     if report.reranked:
-        rows.append(["re-ranked", *recall_cells(report.reranked)])
-        notes.append(
-            "re-ranked: each score is weighted by those of all other queries; a search cannot do that"
-        )
+        notes.append("re-ranked: each score is weighted by those of all other queries, unknown to a search")
     if report.new:
-        rows.append(["new captions", *recall_cells(report.new)])
-        notes.append(
-            f"new captions: only the {report.new_captions} whose text no training caption of the data set has"
-        )
-    if report.new_ceiling:
-        rows.append(["  their ceiling", *recall_cells(report.new_ceiling)])
+        notes.append(f"new captions: only the {report.new_captions} whose text is in no training caption")
     if report.scenes:
-        ways = (report.scenes.image_to_text, report.scenes.text_to_image)
-        rows.append(["scene recall", *(f"{way.share[k]:.2f}" for way in ways for k in RECALL_AT), ""])
-        left_out = f"without one: {ways[0].skipped} images, {ways[1].skipped} captions"
+        images, captions = report.scenes.image_to_text.skipped, report.scenes.text_to_image.skipped
+        left_out = f"without one: {images} images, {captions} captions"
         notes.append(f"scene recall: share of the K best that have the query's scene ({left_out})")
-    styles = ["bold", *[""] * (len(rows) - 1)]
-    show_table(report.title, HEADS, rows, texts=HEADS[:1], styles=styles, notes=notes)
+    rows = [(row, "bold" if row[0] == "recall" else "") for row in _rows(report.record(), "recall")]
+    _show_rows(report.title, rows, notes)
 
 
 def _show_group(report: GroupReport) -> None:
     """Several runs: each fold, their mean and spread; of several variants one row each."""
-    rows, styles = [], []
-    first = report.rows[0].report
+    rows, first = [], report.rows[0].report
     for label in report.labels:
-        runs = report.of(label)
-        named = []
+        runs, named = report.of(label), []
         if len(runs) == 1 or len(report.labels) == 1:
             folds = [f"{label} fold {row.fold}" if row.fold else label for row in runs]
             named += [(name, row.report.record(), "") for name, row in zip(folds, runs, strict=True)]
@@ -104,32 +90,30 @@ def _show_group(report: GroupReport) -> None:
             mean, spread = report.averaged(label)
             named += [(f"{label} mean", mean, "bold"), (f"{label} ± spread", spread, "dim")]
         for name, record, style in named:
-            found = list(_record_rows(name.strip(), record, bool(first.scenes)))
-            rows += found
-            styles += [style] * len(found)
+            rows += [(row, style) for row in _rows(record, name.strip(), "  ")]
     notes = [_conditions(first)]
     if any(row.fold for row in report.rows):
         notes.append("spread: standard deviation over the folds (n - 1)")
-    title = f"{first.source.get('dataset', '')} {first.split} · {report.name}"
-    show_table(title, HEADS, rows, texts=HEADS[:1], styles=styles, notes=notes)
+    _show_rows(f"{first.source.get('dataset', '')} {first.split} · {report.name}", rows, notes)
 
 
-def _record_rows(name: str, record: Mapping[str, Any], scenes: bool) -> Iterator[list[str]]:
-    """The cells of a record's recalls, and of its scene recalls when asked for."""
-    yield [
-        name,
-        *(f"{record[way][f'R@{k}']:.2f}" for way in WAYS for k in RECALL_AT),
-        f"{record['mR']:.2f}",
-    ]
-    for key in ("ceiling", "reranked", "new_captions"):
+def _show_rows(title: str, rows: list[tuple[list[str], str]], notes: list[str]) -> None:
+    """A table of recalls; each row is its cells and its style."""
+    cells, styles = zip(*rows, strict=True)
+    show_table(title, HEADS, cells, texts=HEADS[:1], styles=styles, notes=notes)
+
+
+def _rows(record: Mapping[str, Any], name: str, ahead: str = "") -> Iterator[list[str]]:
+    """The cells of a record's recalls and of what else it has, whose names have `ahead` before them."""
+    yield [name, *(f"{record[way][f'R@{k}']:.2f}" for way in WAYS for k in RECALL_AT), f"{record['mR']:.2f}"]
+    for key, other in (("ceiling", "ceiling"), ("reranked", "re-ranked"), ("new_captions", "new captions")):
         if key in record:
-            yield from _record_rows(f"  {name}: {key.replace('_', ' ')}", record[key], scenes=False)
-    if scenes:
+            yield from _rows(record[key], f"{ahead}{other}", f"{ahead}{other}: ")
+    if "scene_recall" in record:
         shares = [record["scene_recall"][way][f"SR@{k}"] for way in WAYS for k in RECALL_AT]
-        yield [f"  {name}: scene recall", *(f"{share:.2f}" for share in shares), ""]
+        yield [f"{ahead}scene recall", *(f"{share:.2f}" for share in shares), ""]
 
 
 def _conditions(report: Report) -> str:
-    return (
-        f"{report.images} images, {report.captions} captions; in percent; equal scores: {report.ties} order"
-    )
+    counts = f"{report.images} images, {report.captions} captions"
+    return f"{counts}; in percent; equal scores: {report.ties} order"

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swancli.commands.options import (
-    CHECKPOINT,
-    CHECKPOINT_VOCAB,
-    DEVICE,
-    QUIET,
-    ROOT,
-    option,
-)
+from swancli.commands import options
+from swancli.commands.options import option
 from swancli.console import Display, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
 
 def serve(
-    embeddings: Path | None = option(None, "--embeddings FILE", "Embeddings to search. Default: the newest."),
-    checkpoint: Path | None = CHECKPOINT,
+    embeddings: Path | None = option(None, "FILE", "Embeddings to search. Default: the newest."),
+    checkpoint: Path | None = options.CHECKPOINT,
     pictures: Path | None = option(
-        None,
-        "--pictures PATH",
-        "Where the images are now, a folder or a dataset.h5. Default: where they were then.",
+        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were then."
     ),
-    host: str = option(
-        "127.0.0.1", "--host ADDRESS", "Address to listen on; the default is this machine only."
-    ),
-    port: int = option(8000, "--port N", "Port; 0 takes a free one.", min=0, max=65535),
-    vocab: Path | None = CHECKPOINT_VOCAB,
-    device: str = DEVICE,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    host: str = option("127.0.0.1", "ADDRESS", "Address to listen on; the default is this machine only."),
+    port: int = option(8000, "N", "Port; 0 takes a free one.", min=0, max=65535),
+    vocab: Path | None = options.CHECKPOINT_VOCAB,
+    device: str = options.DEVICE,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Serve a web page to search an embeddings file with, and a JSON API under /api/search (extra `serve`).
 

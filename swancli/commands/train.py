@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -13,22 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from rich.progress import Progress, TextColumn
 
-from swancli.commands.options import (
-    DATASET,
-    DEVICE,
-    JSON,
-    QUIET,
-    ROOT,
-    Augmentation,
-    BackboneName,
-    Precision,
-    exclusive,
-    given_options,
-    option,
-    option_in,
-    prepared_dataset,
-    rare,
-)
+from swancli.commands import options
+from swancli.commands.options import exclusive, given_options, option, option_in, prepared_dataset, rare
 from swancli.commands.recall_tables import print_report, recall_cells
 from swancli.console import Display, phase_bars, warn
 from swancli.errors import SwanError
@@ -56,99 +42,66 @@ RESUMABLE = {"dataset", "run", "epochs", "resume", "device", "export_published",
 
 def train(
     context: typer.Context,
-    dataset: str | None = DATASET,
-    run: str | None = option(None, "--run NAME", "Name of the run. Default: date and time."),
-    resume: bool = option(
-        False, "--resume", "Resume --run or the newest run; with --schedule step, --epochs may change."
-    ),
-    vocab: Path | None = model(None, "--vocab FILE", "vocab.h5 or published JSON. Default: the data set's."),
-    backbone: BackboneName = model(
-        "resnet18", "--backbone NAME", "resnet18, resnet34 or resnet50 (paper: resnet50)."
-    ),
-    weights: Path | None = model(
-        None, "--weights FILE", "Weights of the backbone: torchvision, AID, `swan pretrain` or a checkpoint."
-    ),
-    init_from: str = model(
-        "", "--init-from RUN", "Start from a run, a checkpoint file (also published) or `shipped`."
-    ),
+    dataset: str | None = options.DATASET,
+    run: str | None = option(None, "NAME", "Name of the run. Default: date and time."),
+    resume: bool = option(False, "--resume", "Resume --run or the newest; step schedules take --epochs."),
+    vocab: Path | None = model(None, "FILE", "vocab.h5 or published JSON. Default: the data set's."),
+    backbone: options.BackboneName = model("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
+    weights: Path | None = model(None, "FILE", "From torchvision, AID, `swan pretrain` or a checkpoint."),
+    init_from: str = model("", "RUN", "Start from a run, a checkpoint file (also published) or `shipped`."),
     freeze: bool | None = model(
         None, "--freeze/--fine-tune", "Default: freeze when there are --weights (paper: freeze)."
     ),
-    image_size: int = model(256, "--image-size N", "Side in pixels of the model's input.", min=32),
-    embed_dim: int = model(512, "--embed-dim N", "Dimensions of an embedding, a multiple of 8.", min=16),
+    image_size: int = model(256, "N", "Side in pixels of the model's input.", min=32),
+    embed_dim: int = model(512, "N", "Dimensions of an embedding, a multiple of 8.", min=16),
     variant: Variant = model(
         "repaired",
-        "--variant NAME",
+        "NAME",
         "repaired: as the paper describes it. published: as its code computes it, with its recipe.",
     ),
-    without: list[str] | None = model(
-        None, "--without PART", "Leave out vmsf, sfgs, tcge or wsa (plain attention); repeatable."
-    ),
-    epochs: int = recipe(30, "--epochs N", "Passes over all captions (paper: 50).", min=1),
-    batch_size: int = recipe(100, "--batch-size N", "Captions in a step, over all processes.", min=2),
+    without: list[str] | None = model(None, "PART", "Leave out vmsf, sfgs, tcge or wsa; repeatable."),
+    epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
+    batch_size: int = recipe(100, "N", "Captions in a step, over all processes.", min=2),
     lr: float | None = recipe(
-        None, "--lr X", "Learning rate (paper: 2e-4). Default: 1e-3, from trained weights 5e-4.", min=0.0
+        None, "X", "Learning rate (paper: 2e-4). Default: 1e-3, from trained weights 5e-4.", min=0.0
     ),
     schedule: Schedule = recipe(
-        "cosine",
-        "--schedule step|cosine",
-        "cosine: one epoch up, then down to 0. step: x0.7 every 20 (paper).",
+        "cosine", "step|cosine", "cosine: one epoch up, then down to 0. step: x0.7 every 20 (paper)."
     ),
-    augmentation: Augmentation = recipe(
+    augmentation: options.Augmentation = recipe(
         "overhead",
-        "--augmentation NAME",
-        "overhead: flips, quarter turns, crops, colour. paper: rotation, crop. none: for captions that "
-        "say left or upper.",
+        "NAME",
+        "overhead: flips, turns, crops, colour. paper: rotation, crop. none: for captions that say left.",
     ),
-    loss: Loss = recipe(
-        "sum", "--loss sum|hardest", "Hinge loss over all negatives of a batch, or the hardest."
-    ),
-    margin: float = recipe(0.2, "--margin X", "Margin of the hinge loss, a cosine.", min=0.0),
-    seed: int = recipe(0, "--seed N", "Seed of weights, batches, views and dropout."),
+    loss: Loss = recipe("sum", "sum|hardest", "Hinge loss over all negatives of a batch, or the hardest."),
+    margin: float = recipe(0.2, "X", "Margin of the hinge loss, a cosine.", min=0.0),
+    seed: int = recipe(0, "N", "Seed of weights, batches, views and dropout."),
     compare: str = several(
-        "",
-        "--compare LIST",
-        "Train several and print one table: full, published, repaired or parts to leave out, as in "
-        "full,vmsf,sfgs,vmsf+sfgs.",
+        "", "LIST", "Train several, in one table: full, published, repaired or parts left out: vmsf,sfgs+wsa."
     ),
     folds: int = several(
-        0,
-        "--folds K",
-        "Train K runs, each on its own 80/20 draw of train and val; average.",
-        min=0,
-        show_default=False,
+        0, "K", "Train K runs, each on its own 80/20 draw; average.", min=0, show_default=False
     ),
-    fold_split: FoldRule = several(
-        "random", "--fold-split RULE", "Draw over all images, or stratified by scene."
-    ),
+    fold_split: FoldRule = several("random", "RULE", "Draw over all images, or stratified by scene."),
     features: bool = speed(False, "--features", "Train the heads alone, on what `prepare --features` wrote."),
-    precision: Precision = speed(
-        "fp32", "--precision fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
+    precision: options.Precision = speed(
+        "fp32", "fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
     ),
     compile: bool = speed(False, "--compile", "Compile the backbone, up to a minute; pays on GPUs only."),
     captions_per_image: int | None = rare(
-        None,
-        "--captions-per-image N",
-        "Captions per image pass (paper: 1). Default: 5, from trained weights 1.",
-        min=1,
+        None, "N", "Captions per image pass (paper: 1). Default: 5, from trained weights 1.", min=1
     ),
     backbone_rate: float | None = rare(
-        None,
-        "--backbone-rate X",
-        "Share of --lr for the backbone. Default: 1, from trained weights 0.4.",
-        min=0.0,
+        None, "X", "Share of --lr for the backbone. Default: 1, from trained weights 0.4.", min=0.0
     ),
-    clip_norm: float = rare(0.0, "--clip-norm X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
+    clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
-        None,
-        "--export-published FILE",
-        "Also write the best checkpoint in the published layout.",
-        dir_okay=False,
+        None, "FILE", "Also write the best checkpoint in the published layout.", dir_okay=False
     ),
-    device: str = DEVICE,
-    json_: bool = JSON,
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    device: str = options.DEVICE,
+    json_: bool = options.JSON,
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Train SWAN; the validation split chooses the best checkpoint.
 
@@ -169,8 +122,8 @@ def train(
     exclusive(compare=compare, without=without)
     exclusive(weights=weights, init_from=init_from)
     exclusive(export_published=export_published, folds=folds, compare=compare)
-    exclusive(features=features, folds=folds)  # whose draws of train and val are others
-    exclusive(features=features, compile=compile)  # of a backbone that does not run
+    exclusive(features=features, folds=folds)  # features.h5 has one draw of train and val
+    exclusive(features=features, compile=compile)  # the backbone does not run
     if resume:
         _refuse_changes(context)
     workspace = Workspace(root)
@@ -207,29 +160,29 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
     from swancli.train.config import new_config
     from swancli.train.group import plan_runs, resumed_runs
 
-    options, given = dict(context.params), given_options(context)
-    dataset, run, resume = options["dataset"], options["run"], options["resume"]
-    begun = processes.agreed("run", "")  # before torchrun started the processes again
+    chosen, given = dict(context.params), given_options(context)
+    dataset, run, resume = chosen["dataset"], chosen["run"], chosen["resume"]
+    begun = processes.agreed("run", "")  # set when torchrun has restarted the processes
     if resume or (begun and workspace.has_run(begun, dataset)):
-        length = options["epochs"] if resume and "epochs" in given else None
+        length = chosen["epochs"] if resume and "epochs" in given else None
         return resumed_runs(workspace, begun or run, dataset, length)
     name = prepared_dataset(workspace, dataset)
-    weights, init_from = options["weights"], options["init_from"]
-    options |= {
+    weights, init_from = chosen["weights"], chosen["init_from"]
+    chosen |= {
         "dataset": name,
-        "vocab": str(options["vocab"] or workspace.vocab(name)),
+        "vocab": str(chosen["vocab"] or workspace.vocab(name)),
         "weights": str(named_checkpoint(weights)) if weights else "",
         "init_from": str(workspace.find_checkpoint(init_from)) if init_from else "",
-        "without": tuple(part for parts in options["without"] or () for part in re.split("[,+]", parts)),
-        "features": str(workspace.features(name)) if options["features"] else "",
-        "compiled": options["compile"],
+        "without": tuple(part for parts in chosen["without"] or () for part in re.split("[,+]", parts)),
+        "features": str(workspace.features(name)) if chosen["features"] else "",
+        "compiled": chosen["compile"],
     }
     runs = plan_runs(
         workspace.run(name, begun or run or datetime.now().strftime("%Y%m%d-%H%M%S")),
-        new_config(options, given),
-        variants=[entry.strip() for entry in options["compare"].split(",") if entry.strip()],
-        folds=options["folds"],
-        fold_rule=options["fold_split"],
+        new_config(chosen, given),
+        variants=[entry.strip() for entry in chosen["compare"].split(",") if entry.strip()],
+        folds=chosen["folds"],
+        fold_rule=chosen["fold_split"],
     )
     processes.agreed("run", runs.folder.name)
     return runs
@@ -246,15 +199,8 @@ def training_display(display: Display, epochs: int) -> Iterator[TrainingDisplay]
         yield TrainingDisplay(display, bars, epochs)
 
 
-# The row of an epoch: title, and what its values are.
-ROW = (
-    ("epoch", 5),
-    ("loss", 6),
-    *((f"R@{k}", 6) for _ in range(2) for k in RECALL_AT),
-    ("mR", 6),
-    ("time", 6),
-)
-ROW_WIDTH = sum(width for _, width in ROW) + len(ROW) + len("best")
+HEADS = ("epoch", "loss", *(f"R@{k}" for _ in range(2) for k in RECALL_AT), "mR", "time")
+ROW_WIDTH = 7 * len(HEADS) + len("best")
 
 
 class TrainingDisplay:
@@ -283,22 +229,18 @@ class TrainingDisplay:
     def epoch(self, report: Epoch) -> None:
         """Called after each epoch: adds its row of recalls, or a short line where that is too wide."""
         self._bars.update(self._epochs, completed=report.epoch)
-        cells = [
-            str(report.epoch),
-            f"{report.loss:.3f}",
-            *recall_cells(report.scores),
-            f"{report.seconds:.0f} s",
-        ]
+        recalls = recall_cells(report.scores)
+        cells = [str(report.epoch), f"{report.loss:.3f}", *recalls, f"{report.seconds:.0f} s"]
         best = "best" if report.best else ""
         if not self._wide:
             self.note(f"epoch {cells[0]}  mR {cells[-2]}  {cells[-1]}  {best}".rstrip(), style="")
             return
         if not self._headed:
-            self.note(f"{'':13}{'image to text':^20} {'text to image':^20}")
-            self.note(_row([title for title, _ in ROW]))
+            self.note(f"{'':14}{'image to text':^20} {'text to image':^20}")
+            self.note(_row(HEADS))
             self._headed = True
         self.note(f"{_row(cells)} {best}".rstrip(), style="green" if best else "")
 
 
-def _row(cells: list[str]) -> str:
-    return " ".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, ROW, strict=True))
+def _row(cells: Sequence[str]) -> str:
+    return " ".join(f"{cell:>6}" for cell in cells)

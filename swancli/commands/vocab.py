@@ -6,16 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from swancli.commands.options import (
-    DATASET,
-    FORMAT,
-    QUIET,
-    ROOT,
-    SourceFormat,
-    exclusive,
-    option,
-    prepared_dataset,
-)
+from swancli.commands import options
+from swancli.commands.options import exclusive, option, prepared_dataset
 from swancli.console import Display, show_fields, show_notes
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
@@ -29,30 +21,18 @@ CountedSplits = Literal["train", "all"]
 
 
 def vocab(
-    dataset: str | None = DATASET,
-    source: Path | None = option(
-        None, "--source PATH", "Count the captions of a source, as for prepare; needs no images."
-    ),
-    format: SourceFormat | None = FORMAT,
-    min_count: int = option(1, "--min-count N", "Keep words that occur at least N times (paper: 5).", min=1),
-    stop_words: StopWords = option(
-        "keep", "--stop-words keep|drop", "What to do with English stop words (paper: drop)."
-    ),
-    splits: CountedSplits = option(
-        "train", "--splits train|all", "Captions to count (paper: train and test)."
-    ),
-    vectors: Path | None = option(
-        None, "--vectors FILE", "Add word vectors from a GloVe text file of 300 dimensions."
-    ),
+    dataset: str | None = options.DATASET,
+    source: Path | None = option(None, "PATH", "Count the captions of a source, images not needed."),
+    format: options.SourceFormat | None = options.FORMAT,
+    min_count: int = option(1, "N", "Keep words that occur at least N times (paper: 5).", min=1),
+    stop_words: StopWords = option("keep", "keep|drop", "What to do with English stop words (paper: drop)."),
+    splits: CountedSplits = option("train", "train|all", "Captions to count (paper: train and test)."),
+    vectors: Path | None = option(None, "FILE", "Add word vectors from a GloVe text file of 300 dimensions."),
     import_: Path | None = option(None, "--import FILE", "Take the words of a published JSON file."),
-    export: Path | None = option(
-        None, "--export FILE", "Also write the published JSON layout.", dir_okay=False
-    ),
-    output: Path | None = option(
-        None, "--output FILE", "File to write. Default: vocab.h5 of the data set.", dir_okay=False
-    ),
-    root: Path = ROOT,
-    quiet: bool = QUIET,
+    export: Path | None = option(None, "FILE", "Also write the published JSON layout.", dir_okay=False),
+    output: Path | None = option(None, "FILE", "Output file. Default: the data set's own.", dir_okay=False),
+    root: Path = options.ROOT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Count the words of the captions into vocab.h5.
 
@@ -123,5 +103,5 @@ def _show_vocabulary(vocabulary: Vocabulary, path: Path, vectors: WordVectors | 
         found, words = int(vectors.has_vector.sum()), len(vocabulary)
         show_notes(
             f"{found} of {words} words have a vector ({100 * found / words:.1f} %), "
-            f"{vectors.retried} of them found without - . ' and what follows a /"
+            f"{vectors.retried} of them found without - . ' or what follows a /"
         )

@@ -152,11 +152,7 @@ def _prepare_without_source(settings: PrepareSettings, output: Path, progress: P
 
 
 def prepare_demo(
-    output: str | PathLike[str],
-    images: int,
-    seed: int = 0,
-    progress: Progress = quiet,
-    size: int = DEMO_SIZE,
+    output: str | PathLike[str], images: int, seed: int = 0, progress: Progress = quiet, size: int = DEMO_SIZE
 ) -> Summary:
     """Generates the demo data set and writes its `dataset.h5`.
 

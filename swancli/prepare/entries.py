@@ -89,6 +89,13 @@ def check_distinct(places: Iterable[tuple[str, str]]) -> None:
         seen[filename] = place
 
 
+def distinct(entries: Iterable[tuple[Entry, str]]) -> list[Entry]:
+    """The entries of (entry, place) pairs; raises when a file name is repeated."""
+    pairs = list(entries)
+    check_distinct((entry.filename, place) for entry, place in pairs)
+    return [entry for entry, _ in pairs]
+
+
 def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
     """A sort key for names that orders the numbers in them by value."""
     parts = re.findall(r"(\D*)(\d*)", name)

@@ -8,6 +8,7 @@ Errors name the key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,11 +16,11 @@ from swancli.errors import SwanError
 from swancli.prepare.entries import (
     Entry,
     check_caption,
-    check_distinct,
     check_filename,
     check_optional,
     check_split,
     check_text,
+    distinct,
     natural_order,
 )
 from swancli.store.text import read_json
@@ -33,19 +34,20 @@ def read_json_entries(path: Path, format: str | None) -> tuple[list[Entry], str]
     if found == "nwpu" and not is_classes:
         raise SwanError(f"{path}: not NWPU's layout", "write an object of scene: list of images")
     reader = _read_nwpu if found == "nwpu" else _read_karpathy
-    return reader(path, content), found
+    return distinct(reader(path, content)), found
 
 
-def _read_karpathy(path: Path, content: Any) -> list[Entry]:
+def _read_karpathy(path: Path, content: Any) -> Iterator[tuple[Entry, str]]:
+    """Each entry with its place."""
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise SwanError(
             f"{path}: no list under the key 'images'",
             "needed are images[].filename, .split and .sentences[].raw, or NWPU's scene: list of images",
         )
-    entries = [_read_image(image, f"{path}: images[{row}]") for row, image in enumerate(images)]
-    check_distinct((entry.filename, f"{path}: images[{row}]") for row, entry in enumerate(entries))
-    return entries
+    for row, image in enumerate(images):
+        place = f"{path}: images[{row}]"
+        yield _read_image(image, place), place
 
 
 def _read_image(image: Any, place: str) -> Entry:
@@ -77,8 +79,8 @@ def _read_filename(image: Any, place: str) -> str:
     return folder if PurePosixPath(folder).name == filename else str(PurePosixPath(folder, filename))
 
 
-def _read_nwpu(path: Path, content: dict[str, list[Any]]) -> list[Entry]:
-    entries, places = [], []
+def _read_nwpu(path: Path, content: dict[str, list[Any]]) -> Iterator[tuple[Entry, str]]:
+    """Each entry with its place."""
     for scene, images in content.items():
         for row, image in enumerate(images):
             place = f"{path}: {scene}[{row}]"
@@ -87,7 +89,4 @@ def _read_nwpu(path: Path, content: dict[str, list[Any]]) -> list[Entry]:
             keys = ["raw", *sorted((key for key in image if key.startswith("raw_")), key=natural_order)]
             captions = tuple(check_caption(image[key], f"{place}.{key}", filename) for key in keys)
             split = check_split(image.get("split"), f"{place}.split")
-            entries.append(Entry(filename, captions, split, check_text(scene, f"{path}: scene name")))
-            places.append((filename, place))
-    check_distinct(places)
-    return entries
+            yield Entry(filename, captions, split, check_text(scene, f"{path}: scene name")), place

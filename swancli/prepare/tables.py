@@ -39,10 +39,8 @@ def _join(entry: Entry, later: Entry, place: str) -> Entry:
     return Entry(entry.filename, captions, entry.split or later.split, entry.scene or later.scene)
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
+def _read_rows(path: Path) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Row number (2 is below the header) and filename, caption, split and scene of each row with a value."""
-    import pandas
-
     separator = TABLES[path.suffix.lower()]
     frame = _read_parquet(path) if separator is None else _read_csv(path, separator)
     frame.columns = [str(name).strip().lower() for name in frame.columns]
@@ -53,11 +51,9 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
         raise SwanError(f"{path}: two columns are named {repeated[0]}", "keep one of them")
-    frame = frame.reindex(columns=["filename", "caption", "split", "scene"])
-    for number, values in enumerate(frame.itertuples(index=False, name=None), start=2):
-        row = [
-            None if pandas.api.types.is_scalar(value) and pandas.isna(value) else value for value in values
-        ]
+    frame = frame.reindex(columns=["filename", "caption", "split", "scene"]).astype(object)
+    frame = frame.where(frame.notna(), None)
+    for number, row in enumerate(frame.itertuples(index=False, name=None), start=2):
         if any(value not in (None, "") for value in row):
             yield number, row
 

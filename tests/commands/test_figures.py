@@ -85,7 +85,7 @@ def test_figures_of_a_group_are_refused(tmp_path, plots):
     assert "--run: cv-1" in printed.stderr
     printed = invoke("eval", "--folds", "--figures", tmp_path / "figures", root=tmp_path)
     assert printed.returncode == 2
-    assert "--figures and --folds cannot go together" in printed.stderr
+    assert "--figures and --folds cannot be combined" in printed.stderr
 
 
 def test_figures_into_a_file_are_refused(tmp_path):

@@ -184,13 +184,13 @@ def test_without_faiss_nothing_is_encoded_and_exact_search_works(root, run, monk
         (["--embeddings", "some.h5", "--index", "flat"], "some.h5: no such file"),
         (
             ["--embeddings", "some.h5", "--index", "flat", "--run", "first"],
-            "--embeddings and --run cannot go",
+            "--embeddings and --run cannot be combined",
         ),
         (
             ["--embeddings", "some.h5", "--index", "flat", "--images", "."],
-            "--embeddings and --images cannot go",
+            "--embeddings and --images cannot be combined",
         ),
-        (["--texts", "-", "--index", "flat"], "--texts and --index cannot go together"),
+        (["--texts", "-", "--index", "flat"], "--texts and --index cannot be combined"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(root, options, problem):

@@ -105,10 +105,10 @@ def test_another_checkpoint_is_refused_before_it_encodes_and_when_it_asks(finish
         (["--from", "{archive}?collection=none"], "?collection=none: no such collection"),
         (["--from", "milvus://host"], "milvus://host: not an address of a vector database"),
         (["--from", "{archive}", "--scene", "lake"], "--scene 'lake': no image has it"),
-        (["--from", "{archive}", "--captions"], "--from and --captions cannot go together"),
-        (["--from", "{archive}", "--exact"], "--from and --exact cannot go together"),
-        (["--from", "{archive}", "--embeddings", "e.h5"], "--from and --embeddings cannot go together"),
-        (["--from", "{archive}", "--scene-image", "a.tif"], "--scene-image and --from cannot go together"),
+        (["--from", "{archive}", "--captions"], "--from and --captions cannot be combined"),
+        (["--from", "{archive}", "--exact"], "--from and --exact cannot be combined"),
+        (["--from", "{archive}", "--embeddings", "e.h5"], "--from and --embeddings cannot be combined"),
+        (["--from", "{archive}", "--scene-image", "a.tif"], "--scene-image and --from cannot be combined"),
         (["--from", "{archive}", "--html", "hits.html"], "does not say where its images are"),
     ],
 )
@@ -133,4 +133,4 @@ def test_texts_and_scenes_have_no_images_to_bring(finished):
     for option in (["--texts", "-"], ["--scene-image", "a.tif"]):
         printed = invoke("embed", *option, "--to", "milvus://", root=finished.root)
         assert printed.returncode == 2
-        assert "cannot go together" in printed.stderr
+        assert "cannot be combined" in printed.stderr

@@ -112,9 +112,9 @@ def test_shard_that_is_resumed_when_all_is_done_shows_the_embeddings_and_leaves_
 def test_each_shard_says_which_others_are_missing_and_the_last_one_shows_the_embeddings(sharded):
     printed = sharded[1]
     assert "shard 1 of 4 of small" in printed[1].stdout
-    assert "still missing: 2 to 4 of 4" in printed[1].stdout
-    assert "still missing: 2 to 3 of 4" in printed[4].stdout
-    assert "still missing: 2 of 4" in printed[3].stdout
+    assert "missing shards: 2 to 4\n" in printed[1].stdout
+    assert "missing shards: 2 to 3\n" in printed[4].stdout
+    assert "missing shards: 2\n" in printed[3].stdout
     assert "embeddings of small" in printed[2].stdout
     assert "shard" not in printed[2].stdout.replace("sharded", "")
     assert all(result.stderr == "" for result in printed.values())
@@ -184,10 +184,10 @@ def test_processes_of_a_launch_take_a_shard_each_and_the_last_one_prints(
     ("options", "said"),
     [
         (["--shard", "5/4"], "--shard 5/4: not a shard"),
-        (["--shard", "1/4", "--texts", "-"], "--texts and --shard cannot go together"),
-        (["--resume", "--texts", "-"], "--texts and --resume cannot go together"),
-        (["--shard", "1/4", "--scene-image", "a.tif"], "--scene-image and --shard cannot go together"),
-        (["--shard", "1/4", "--embeddings", "a.h5"], "--embeddings and --shard cannot go together"),
+        (["--shard", "1/4", "--texts", "-"], "--texts and --shard cannot be combined"),
+        (["--resume", "--texts", "-"], "--texts and --resume cannot be combined"),
+        (["--shard", "1/4", "--scene-image", "a.tif"], "--scene-image and --shard cannot be combined"),
+        (["--shard", "1/4", "--embeddings", "a.h5"], "--embeddings and --shard cannot be combined"),
     ],
 )
 def test_shards_of_what_has_none_are_refused(finished, options, said):

@@ -79,19 +79,19 @@ def answer(*names, scene="harbor", caption="two boats beside a pier " * 6):
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_file_names_of_results_are_whole_at_every_width(screen, columns):
     written = screen(columns)
-    query.show_answer(answer("harbor_2.png", "a/b/harbor_12.png"))
+    query.print_answer(answer("harbor_2.png", "a/b/harbor_12.png"))
     check(written.getvalue(), columns, ["harbor_2.png", "a/b/harbor_12.png", "0.5000"])
 
 
 def test_file_name_wider_than_the_terminal_is_on_one_line(screen):
     written, name = screen(80), f"{'deep/' * 20}harbor_2.png"
-    query.show_answer(answer(name))
+    query.print_answer(answer(name))
     assert f"   1  0.5000  {name}\n" in written.getvalue()
 
 
 def test_columns_that_are_empty_in_every_row_are_left_out(screen):
     written = screen(80)
-    query.show_answer(answer("1.png", "2.png", scene=None, caption=""))
+    query.print_answer(answer("1.png", "2.png", scene=None, caption=""))
     assert written.getvalue().splitlines()[1].split() == ["rank", "score", "file"]
     written = screen(80)
     show_table("t", ["a", "b", "c"], [["1", "", "3"], ["", "", "6"]])

@@ -107,7 +107,7 @@ def test_command_for_one_process_is_refused_in_a_launch_of_several(monkeypatch, 
     set_launch(monkeypatch, 0, 2, launcher.port)
     done = CliRunner().invoke(app, [command])
     assert done.exit_code == 2
-    assert f"torchrun: {command} is for one process" in done.stderr
+    assert f"torchrun: {command} runs in one process" in done.stderr
 
 
 def test_launcher_that_is_gone_is_told(monkeypatch):
