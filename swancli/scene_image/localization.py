@@ -3,7 +3,8 @@
 Pure functions of arrays, after Yuan et al., Learning to Evaluate Performance of Multimodal Semantic
 Localization (2022). p is a map from 0 to 1, m the true places, which are polygons. The centre of a polygon is
 the mean of its vertices, and its radius r is 1.5 times their mean distance from the centre, as in the
-published code; the maxima of the map within r of the centre belong to it. Points are x to the right and y down, in pixels.
+published code; the maxima of the map within r of the centre belong to it. Points are x to
+the right and y down, in pixels.
 
 Letters in shapes: H x W pixels, K maxima of the map, V vertices of a region.
 """
