@@ -43,7 +43,7 @@ class SourceFile:
     """One image file.
 
     name: below the folder or address, or below its tar.
-    scene: as its name tells, None if it does not.
+    scene: from its name; None if that names none.
     read: gives its bytes; raises ImageError if it is absent, damaged or too large.
     """
 
