@@ -47,10 +47,16 @@ ABSENT = "absent"
 class PrepareSettings:
     """Settings of `swan prepare`.
 
-    source: file or folder; None for the generated data set `demo`. images: folder of the images; None looks
-    beside the source. format: one of `sources.FORMATS`; None detects it. size: side in pixels that images are
-    resized to; None keeps the most common size. missing: "error" or "skip", for absent and unreadable images.
-    split: one of `splits.RULES`. workers: number of decoding threads.
+    name: of the data set.
+    source: file or folder; None for the generated data set `demo`.
+    images: folder of the images; None looks beside the source.
+    format: one of `sources.FORMATS`; None detects it.
+    size: side in pixels that images are resized to; None keeps the most common size.
+    missing: "error" or "skip", for absent and unreadable images.
+    split: one of `splits.RULES`.
+    val_fraction: share of the images to draw for validation.
+    seed: of drawn splits and of the demo.
+    workers: number of decoding threads.
     """
 
     name: str
@@ -89,8 +95,10 @@ class Skipped:
 class Summary:
     """The result of `prepare`.
 
-    shape: (height, width) of all images; None when they keep their sizes. warnings: reasons to doubt recall
-    on this data set.
+    splits: what each split has.
+    skipped: images left out, by reason.
+    shape: (height, width) of all images; None when they keep their sizes.
+    warnings: reasons to doubt recall on this data set.
     """
 
     splits: list[SplitCount]

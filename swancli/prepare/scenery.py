@@ -22,8 +22,10 @@ OBJECT_RADIUS = 0.088
 class Layout:
     """Where things are drawn.
 
-    objects: float (number, 2), their centers. heading: theirs, in radians. far: (2,), signs of the corner
-    opposite them. landmark: float (2,), its center.
+    objects: float (number, 2), centers of the objects.
+    heading: of the objects, in radians.
+    far: (2,), signs of the corner opposite them.
+    landmark: float (2,), center of the landmark.
     """
 
     objects: np.ndarray

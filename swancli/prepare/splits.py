@@ -69,8 +69,12 @@ class Fold:
     """How one of several runs draws its training and validation images.
 
     Folds are independent draws, as in the published code, not parts of one partition: each takes 80 % of the
-    images that are not test images for training and the rest for validation. number: from 1. of: number of
-    folds. rule: "random", or "stratified" to draw within each scene. seed: shared by all folds.
+    images that are not test images for training and the rest for validation.
+
+    number: from 1.
+    of: the number of folds.
+    rule: "random", or "stratified" to draw within each scene.
+    seed: shared by all folds.
     """
 
     number: int
