@@ -67,7 +67,8 @@ def describe_device(device: torch.device) -> str:
     """The device in a few words, for the user."""
     if device.type == "cuda":
         return f"GPU ({torch.cuda.get_device_name(device)})"
-    return f"CPU ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+    threads = torch.get_num_threads()
+    return f"CPU ({threads} thread{'s' * (threads > 1)})" if device.type == "cpu" else device.type
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
