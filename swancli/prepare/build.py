@@ -48,8 +48,8 @@ class PrepareSettings:
     """Settings of `swan prepare`.
 
     source: file or folder; None for the generated data set `demo`. images: folder of the images; None looks
-    beside the source. format: one of `sources.FORMATS`; None detects it. size: side in pixels that images are
-    resized to; None keeps the most common size. missing: "error" or "skip", for absent and unreadable images.
+    next to the source. format: one of `sources.FORMATS`; None detects it. size: pixels per side of the stored
+    images; None is the most common size. missing: "error" or "skip", for absent and unreadable images.
     split: one of `splits.RULES`. workers: number of decoding threads.
     """
 
