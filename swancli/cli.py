@@ -49,7 +49,7 @@ def _version(asked: bool) -> None:
 
 
 SHARED = ("train", "embed")  # commands that several processes started by torchrun can share
-LIFE_CYCLE, EXTRAS = "The life cycle, in this order", "Extras"
+MAIN, EXTRAS = "Main commands, in this order", "Extras"
 
 
 @app.callback()
@@ -59,10 +59,10 @@ def swan(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Find the overhead image that a sentence describes, and the sentence for an image.
+    """Find the overhead image that a sentence describes, and the sentence that describes an image.
 
-    Six commands make up the life cycle. Each reads what the one before it wrote, so no paths are needed.
-    `pretrain`, `serve` and `demo` are extras.
+    The six main commands run in this order. Each uses the output of the one before it, so no paths are
+    needed.
 
     Examples:
         swan demo
@@ -80,7 +80,7 @@ def swan(
 
 
 for panel, commands in (
-    (LIFE_CYCLE, (prepare, vocab, train, evaluate, embed, query)),
+    (MAIN, (prepare, vocab, train, evaluate, embed, query)),
     (EXTRAS, (pretrain, serve, demo)),
 ):
     for command in commands:

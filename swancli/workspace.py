@@ -115,16 +115,15 @@ class Workspace:
         """A group of runs of a data set, whether or not it exists yet."""
         return Group(self.run(dataset, name).folder)
 
-    def newest_dataset(self) -> str:
-        """Name of the data set that was prepared last.
+    def newest_dataset(self, hint: str = "make one: swan prepare --dataset NAME --source PATH") -> str:
+        """Name of the data set that was prepared last; `hint` says what to do if there is none.
 
         Raises:
             SwanError: there is none.
         """
         found = _newest(self.root, "*/dataset.h5")
         if not found:
-            hint = "make one: swan prepare --dataset NAME --source DIR"
-            raise SwanError(f"{self.root}: no data set there", hint)
+            raise SwanError(f"no data set under {self.root}", hint)
         return found.parent.name
 
     def find_run(self, name: str | None = None, dataset: str | None = None, having: str = "best.pt") -> Run:
@@ -141,10 +140,10 @@ class Workspace:
         found = self._of_runs(having, name, dataset)
         if found:
             return Run(found[0].parent)
-        which = f"run {name!r}" if name else "finished run"
+        which = f"run {name!r}" if name else "finished run" if having == "best.pt" else "run to resume"
         where = self.root / dataset if dataset else self.root
         hint = f"train one: swan train --dataset {dataset or 'NAME'}"
-        raise SwanError(f"{where}: no {which} there", hint)
+        raise SwanError(f"no {which} under {where}", hint)
 
     def has_run(self, name: str, dataset: str | None = None) -> bool:
         """Whether a run or a group of that name exists, finished or not."""
@@ -176,7 +175,7 @@ class Workspace:
             runs = [run for run in runs if not (foreign and run.dataset == DEMO)]
             if not runs and not foreign and not _newest(self.root, "*/dataset.h5"):
                 raise SwanError(
-                    f"{self.root}: neither a run nor a data set there",
+                    f"no run and no data set under {self.root}",
                     "search a folder: swan embed --images DIR; or start with swan prepare and swan train",
                 )
             if not runs and shipped_checkpoint().exists():
@@ -223,7 +222,7 @@ class Workspace:
         found = _newest(self.root, "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5")
         if not found:
             raise SwanError(
-                f"{self.root}: no embeddings.h5 there",
+                f"no embeddings under {self.root}",
                 "make one: swan embed, or swan embed --images DIR for a folder of images",
             )
         return found

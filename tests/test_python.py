@@ -144,7 +144,7 @@ def test_words_that_the_model_does_not_know_are_a_warning(embedded):
 @pytest.mark.parametrize(
     ("texts", "options", "said"),
     [
-        ((), {}, "nothing to look for"),
+        ((), {}, "nothing to search for"),
         (("river",), {"image": "a.jpg"}, "more than one way"),
         ((), {"image": "a.jpg", "not_": "road"}, "more than one way"),
         ((["river", "road"],), {}, "made of texts"),

@@ -98,7 +98,7 @@ def test_checkpoint_is_found_by_file_folder_or_run(workspace):
 def test_shipped_checkpoint_encodes_where_no_run_can(workspace, tmp_path):
     empty = Workspace(tmp_path / "empty")
     assert empty.find_encoder(foreign=True) == shipped_checkpoint()
-    with pytest.raises(SwanError, match="neither a run nor a data set"):
+    with pytest.raises(SwanError, match="no run and no data set under"):
         empty.find_encoder()
     empty.dataset("ucm").parent.mkdir(parents=True)
     empty.dataset("ucm").touch()

@@ -1,4 +1,4 @@
-"""`swan demo`: the whole life cycle on generated data."""
+"""`swan demo`: all six commands on generated data."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def demo(
     context: typer.Context,
     images: int = option(1200, "N", "Number of generated images.", min=48),
     epochs: int = option(5, "N", "Training epochs.", min=1),
-    seed: int = option(0, "N", "Seed of everything."),
+    seed: int = option(0, "N", "Random seed."),
     device: str = options.DEVICE,
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Run the whole life cycle on generated data, in about two minutes on two CPU cores.
+    """Run all six commands on generated data, in about two minutes on two CPU cores.
 
     Examples:
         swan demo

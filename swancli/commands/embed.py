@@ -31,13 +31,13 @@ parts = option_in("Long jobs")
 
 def embed(
     images: str | None = option(
-        None, "DIR", "A folder of images, an address (s3://bucket/tiles) or tars ('tiles-{00..99}.tar')."
+        None, "DIR", "A folder of images, a URL (s3://bucket/tiles) or tars ('tiles-{00..99}.tar')."
     ),
     texts: Path | None = option(None, "FILE", "Lines of text, one caption per line; - is standard input."),
     dataset: str | None = options.DATASET,
     run: str | None = options.RUN,
     checkpoint: Path | None = options.CHECKPOINT,
-    missing: options.Missing = option("error", "error|skip", "What to do about unreadable images."),
+    missing: options.Missing = option("error", "error|skip", "What to do with unreadable images."),
     output: Path | None = option(None, "FILE", "Output file. Default: in the run's folder.", dir_okay=False),
     index: options.IndexKind | None = searching(
         None, "KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
@@ -46,12 +46,12 @@ def embed(
         None,
         "milvus://…",
         "Also copy image embeddings to a vector database, for `query --from` (extra `milvus`). milvus:// "
-        "alone: the file milvus.db under the root.",
+        "alone: milvus.db under the root.",
     ),
     existing: Path | None = searching(None, "--embeddings FILE", "An existing file for --index or --to."),
     resume: bool = parts(False, "--resume", "Resume an interrupted `swan embed` of the same images."),
     shard: str | None = parts(
-        None, "I/N", "Embed part I of N, as in a job array; the last joins them. Not needed under torchrun."
+        None, "I/N", "Embed part I of N, as in a job array; the last to finish joins them. Not for torchrun."
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,
@@ -62,7 +62,7 @@ def embed(
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Encode a data set, a folder of images or lines of text into embeddings.h5; a large scene into tiles.
+    """Embed a data set, a folder of images, lines of text, or the tiles of a large scene.
 
     Examples:
         swan embed
@@ -105,9 +105,9 @@ def embed(
         check_target(address, encoder.made_by)
     name = dataset or encoder.checkpoint.origin["dataset"]
     if not (name or images or texts or scene_image):
-        name = workspace.newest_dataset()
+        name = workspace.newest_dataset("embed a folder: swan embed --images DIR, or start with swan prepare")
     if not own.follows and is_shipped(named) and not checkpoint:
-        warn(f"{root}: no run on real images there; using the checkpoint that comes with swan")
+        warn(f"no trained run under {root}; using the shipped checkpoint")
     path = output or _output_path(workspace, encoder.checkpoint, name, source, texts, scene_image)
     part = "" if own.whole else f", part {own.number} of {own.count}"
     display.note(f"embedding with {encoder.checkpoint.path} on {describe_device(encoder.device)}{part}")

@@ -30,24 +30,30 @@ def evaluate(
     run: str | None = options.RUN,
     dataset: str | None = options.DATASET,
     checkpoint: Path | None = options.CHECKPOINT,
-    embeddings: Path | None = option(None, "FILE", "An embeddings file in place of a run and its images."),
-    folds: bool = option(False, "--folds", "Average the folds of --run, or of the newest such training."),
+    embeddings: Path | None = option(None, "FILE", "An embeddings file instead of a run and its images."),
+    folds: bool = option(
+        False, "--folds", "Average over all folds of --run, or of the newest such training."
+    ),
     split: str = option("test", "NAME", "train, val, test or all."),
     ties: Ties = showing("expected", "RULE", "Order of equal scores: expected (their mean), best or worst."),
-    ceiling: bool = showing(False, "--ceiling", "Also what a perfect model gets, since captions repeat."),
-    scene_recall: bool = showing(False, "--scene-recall", "Also the share of results in the query's scene."),
-    new_captions: bool = showing(
-        False, "--new-captions", "Also recall with only the captions whose text is not in training."
+    ceiling: bool = showing(
+        False, "--ceiling", "Also report the recall of a perfect model (captions repeat)."
     ),
-    rerank: bool = showing(False, "--rerank", "Also recall after re-ranking, which needs all queries."),
+    scene_recall: bool = showing(
+        False, "--scene-recall", "Also report the share of results of the same scene."
+    ),
+    new_captions: bool = showing(
+        False, "--new-captions", "Also report recall of only the captions whose text is not in training."
+    ),
+    rerank: bool = showing(False, "--rerank", "Also report recall after re-ranking (needs all queries)."),
     figures: Path | None = showing(
         None, "DIR", "Also draw training, recall, scenes, map and mistakes (extra `plots`).", file_okay=False
     ),
-    min_mr: float | None = showing(None, "X", "Exit with code 3 when mR is below X percent."),
+    min_mr: float | None = showing(None, "X", "Exit with code 3 if mR, the mean recall, is below X percent."),
     localization: Path | None = large_scene(
-        None, "FILE", "In place of recall: how well heat maps mark annotated places (extra `geo`)."
+        None, "FILE", "Instead of recall: how well heat maps mark annotated places (extra `geo`)."
     ),
-    images: Path | None = large_scene(None, "DIR", "Folder of the scenes. Default: that of the FILE."),
+    images: Path | None = large_scene(None, "DIR", "Folder of the scenes. Default: that of FILE."),
     tile_size: list[int] | None = options.TILE_SIZES,
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     batch_size: int | None = options.BATCH_SIZE,
@@ -57,7 +63,7 @@ def evaluate(
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Recall of a run, or of a group of runs, on the test split of its data set.
+    """Evaluate the recall of one or more runs on the test split.
 
     Examples:
         swan eval --scene-recall --ceiling

@@ -45,11 +45,11 @@ large_scene = option_in("One large scene")
 ROOT = general(
     Path("swan-data"),
     "DIR",
-    "Folder of everything swan writes; also $SWAN_ROOT.",
+    "Folder for everything swan writes; also $SWAN_ROOT.",
     envvar="SWAN_ROOT",
     file_okay=False,
 )
-QUIET = general(False, "-q, --quiet", "No progress and no notes on standard error.")
+QUIET = general(False, "-q, --quiet", "Do not print progress or notes.")
 DEVICE = general("auto", "NAME", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one.")
 JSON = general(False, "--json", "Print one JSON document on standard output.")
 DATASET = option(None, "NAME", "Name of the data set. Default: the newest.")
@@ -57,13 +57,13 @@ RUN = option(None, "NAME", "Name of the run. Default: the newest.")
 CHECKPOINT = option(
     None,
     "FILE",
-    "A checkpoint in place of a run; `shipped` is the one that comes with swan.",
+    "A checkpoint instead of a run; `shipped` is the one that comes with swan.",
     callback=lambda path: named_checkpoint(path) if path else None,
 )
-FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: recognised.")
-CHECKPOINT_VOCAB = rare(None, "FILE", "Vocabulary (vocab.h5 or JSON) of a checkpoint of the published code.")
+FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: detected.")
+CHECKPOINT_VOCAB = rare(None, "FILE", "Vocabulary for a checkpoint of the published code (vocab.h5 or JSON).")
 BATCH_SIZE = rare(None, "N", "Images encoded at a time. Default: 32, on a GPU 256.", min=1)
-SCENE_IMAGE = large_scene(None, "FILE", "A large scene, GeoTIFF or picture, read in windows (extra `geo`).")
+SCENE_IMAGE = large_scene(None, "FILE", "GeoTIFF or another large image, read in windows (extra `geo`).")
 TILE_SIZES = large_scene(None, "N", "Tile side in pixels; repeatable. Default: 256, 384.", min=16, max=2048)
 
 

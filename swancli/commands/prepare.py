@@ -35,25 +35,29 @@ def prepare(
     source: Path | None = option(
         None, "PATH", "A JSON list, a CSV or Parquet table, or a folder with lists or images."
     ),
-    images: Path | None = option(None, "DIR", "Folder of the images. Default: found beside the source."),
+    images: Path | None = option(None, "DIR", "Folder of the images. Default: found next to the source."),
     format: options.SourceFormat | None = options.FORMAT,
     split: SplitRule = reading(
-        "given", "RULE", "given: by the source. random, stratified by scene: draw val, and test if absent."
+        "given",
+        "RULE",
+        "given: as in the source. random, stratified (by scene): draw val, and test if absent.",
     ),
     val_fraction: float = reading(0.2, "X", "Share of images to draw for val.", min=0.01, max=0.9),
     missing: options.Missing = reading("error", "error|skip", "What to do about missing or damaged images."),
-    size: int | None = reading(None, "N", "Side in pixels of stored images. Default: the commonest.", min=16),
-    seed: int = reading(0, "N", "Seed of drawn splits, generated data and features."),
+    size: int | None = reading(
+        None, "N", "Store images with N pixels per side. Default: the most common.", min=16
+    ),
+    seed: int = reading(0, "N", "Seed for random splits, generated data and features."),
     workers: int | None = reading(None, "N", "Decoding threads. Default: one per core.", min=1),
     features: bool = caching(
-        False, "--features", "Also write features.h5; without --source for the existing data set."
+        False, "--features", "Also write features.h5. Without --source, use the existing data set."
     ),
     backbone: options.BackboneName = caching("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
     weights: Path | None = caching(None, "FILE", "From torchvision, AID or a checkpoint. Default: random."),
     image_size: int = caching(256, "N", "Side in pixels of the model's input.", min=32),
     augmentation: options.Augmentation = caching("overhead", "NAME", "paper, overhead or none, as in train."),
-    views: int = caching(4, "N", "Views of each training image.", min=1),
-    max_gb: float = caching(20, "X", "Most disk space for features, in GB (10^9 bytes).", min=0),
+    views: int = caching(4, "N", "Augmented views per training image.", min=1),
+    max_gb: float = caching(20, "X", "Maximum disk space for features, in GB (10^9 bytes).", min=0),
     device: str = options.DEVICE,
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
@@ -63,7 +67,7 @@ def prepare(
     Examples:
         swan prepare --dataset ucm --source UCM_captions
         swan prepare --dataset mine --source captions.csv --images photos --split random
-        swan prepare --dataset ucm --features --weights resnet18.pth
+        swan prepare --dataset ucm --features --weights resnet18-f37072fd.pth
     """
     from swancli.prepare.build import PrepareSettings, prepare_dataset
 

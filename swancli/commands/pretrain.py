@@ -24,17 +24,17 @@ def pretrain(
     weights: Path | None = option(None, "FILE", "Weights to start from, as for train. Default: random."),
     image_size: int = option(256, "N", "Side in pixels of the network's input.", min=32),
     epochs: int = option(30, "N", "Passes over all training images.", min=1),
-    batch_size: int = option(64, "N", "Images in a step.", min=2),
+    batch_size: int = option(64, "N", "Images per step.", min=2),
     lr: float = option(0.1, "X", "Highest learning rate of SGD.", min=0.0),
     precision: options.Precision = option("fp32", "fp32|bf16", "bf16: bfloat16, as for train."),
     seed: int = option(0, "N", "Seed of weights, batches and views."),
-    output: Path | None = option(None, "FILE", "Output file. Default: beside the data set.", dir_okay=False),
+    output: Path | None = option(None, "FILE", "Output file. Default: next to the data set.", dir_okay=False),
     device: str = options.DEVICE,
     json_: bool = options.JSON,
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Train a backbone to tell the scenes of the training images apart, for `train --weights`.
+    """Train a backbone to classify the scenes of the training images, for `train --weights`.
 
     Examples:
         swan pretrain --dataset rsicd

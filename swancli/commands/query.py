@@ -37,15 +37,17 @@ seeing = option_in("Seeing results")
 def query(
     context: typer.Context,
     text: list[str] | None = typer.Argument(
-        None, metavar="TEXT", help="What to look for, in words; several texts are averaged."
+        None, metavar="TEXT", help="Text to search for; several texts are averaged."
     ),
-    without: list[str] | None = option(None, "--not TEXT", "Keep away from this; repeatable."),
-    image: Path | None = option(None, "FILE", "Look for images like this one."),
-    batch: bool = option(False, "--batch", "Answer the lines of standard input, each as it comes."),
-    captions: bool = option(False, "--captions", "Rank captions in place of images, each text once."),
+    without: list[str] | None = option(None, "--not TEXT", "Text to steer away from; repeatable."),
+    image: Path | None = option(None, "FILE", "Search for images like this one."),
+    batch: bool = option(False, "--batch", "Answer each line of standard input immediately."),
+    captions: bool = option(False, "--captions", "Rank captions instead of images; equal texts count once."),
     top_k: int = option(10, "-k, --top-k N", "Number of results per query.", min=1),
     threshold: str = option(
-        "-1", "NUMBER|auto", "Least score, -1 to 1. auto: found in training; what is absent finds no match."
+        "-1",
+        "NUMBER|auto",
+        "Minimum score, -1 to 1. auto: the value from training, so that what is absent finds no match.",
     ),
     embeddings: Path | None = which(None, "FILE", "Embeddings, or tiles of a scene. Default: the newest."),
     source: str | None = which(
@@ -54,12 +56,12 @@ def query(
     checkpoint: Path | None = options.CHECKPOINT,
     scene: list[str] | None = which(None, "NAME", "Only images of this scene; repeatable."),
     split: str | None = which(None, "NAME", "Only images of this split."),
-    files: str | None = which(None, "PATTERN", "Only images with such a file name, as in 'harbor_*'."),
-    exact: bool = which(False, "--exact", "Compare all images, even where there is an index."),
+    files: str | None = which(None, "PATTERN", "Only images whose file name matches, as in 'harbor_*'."),
+    exact: bool = which(False, "--exact", "Compare all images, even if there is an index."),
     html: Path | None = seeing(None, "FILE", "Also write a web page, images included.", dir_okay=False),
     sheet: Path | None = seeing(None, "FILE", "Also write a contact sheet (extra `plots`).", dir_okay=False),
     pictures: Path | None = seeing(
-        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were then."
+        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were embedded."
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,
@@ -72,7 +74,7 @@ def query(
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Rank images by how well a sentence, or an image, describes them; or captions, with --captions.
+    """Rank images by how well they match a text or an image; with --captions, rank captions.
 
     With --scene-image it finds places in one large scene.
 
@@ -123,8 +125,8 @@ def _check_question(
     """Refuses a command line without a question, with several, or with one that is not text."""
     if sum((bool(text), image is not None, batch)) != 1:
         raise SwanError(
-            "nothing to look for" if not (text or image or batch) else "more than one way to ask",
-            "give texts, --image FILE or --batch, one of them",
+            "nothing to search for" if not (text or image or batch) else "more than one way to ask",
+            "give one of: texts, --image FILE, --batch",
         )
     exclusive(**{"not": without, "image": image})
     for words in (*(text or ()), *(without or ())):
@@ -146,10 +148,10 @@ def _least_score(threshold: str) -> float | None:
 
 
 def _found_threshold(searcher: Searcher | CollectionSearcher, display: Display) -> float:
-    """The least score of a match as found in training, with a note about how reliable it is."""
+    """The minimum score of a match, which training stored, with a note about how reliable it is."""
     match = searcher.match_threshold()
     display.note(
-        f"least score of a match: {match.threshold:.3f}; on {match.images} validation images "
+        f"minimum score of a match: {match.threshold:.3f}; on {match.images} validation images "
         f"{match.false_alarm:.0f} % of the queries about something absent found a match, and "
         f"{match.miss:.0f} % of the others found none"
     )

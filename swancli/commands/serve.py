@@ -1,4 +1,4 @@
-"""`swan serve`: embeddings.h5 -> a page to search it with, and a JSON API."""
+"""`swan serve`: embeddings.h5 -> a web page for searching it, and a JSON API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def serve(
     embeddings: Path | None = option(None, "FILE", "Embeddings to search. Default: the newest."),
     checkpoint: Path | None = options.CHECKPOINT,
     pictures: Path | None = option(
-        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were then."
+        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were embedded."
     ),
     host: str = option("127.0.0.1", "ADDRESS", "Address to listen on; the default is this machine only."),
     port: int = option(8000, "N", "Port; 0 takes a free one.", min=0, max=65535),
@@ -24,7 +24,7 @@ def serve(
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Serve a web page to search an embeddings file with, and a JSON API under /api/search (extra `serve`).
+    """Serve a web page for searching an embeddings file, and a JSON API under /api/search (extra `serve`).
 
     Examples:
         swan serve

@@ -45,12 +45,12 @@ def train(
     dataset: str | None = options.DATASET,
     run: str | None = option(None, "NAME", "Name of the run. Default: date and time."),
     resume: bool = option(False, "--resume", "Resume --run or the newest; step schedules take --epochs."),
-    vocab: Path | None = model(None, "FILE", "vocab.h5 or published JSON. Default: the data set's."),
+    vocab: Path | None = model(None, "FILE", "vocab.h5 or published JSON. Default: the data set's vocab.h5."),
     backbone: options.BackboneName = model("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
     weights: Path | None = model(None, "FILE", "From torchvision, AID, `swan pretrain` or a checkpoint."),
-    init_from: str = model("", "RUN", "Start from a run, a checkpoint file (also published) or `shipped`."),
+    init_from: str = model("", "RUN", "Start from a run, `shipped` or a checkpoint (ours or published)."),
     freeze: bool | None = model(
-        None, "--freeze/--fine-tune", "Default: freeze when there are --weights (paper: freeze)."
+        None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: freeze with --weights."
     ),
     image_size: int = model(256, "N", "Side in pixels of the model's input.", min=32),
     embed_dim: int = model(512, "N", "Dimensions of an embedding, a multiple of 8.", min=16),
@@ -61,12 +61,14 @@ def train(
     ),
     without: list[str] | None = model(None, "PART", "Leave out vmsf, sfgs, tcge or wsa; repeatable."),
     epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
-    batch_size: int = recipe(100, "N", "Captions in a step, over all processes.", min=2),
+    batch_size: int = recipe(100, "N", "Captions per step, over all processes.", min=2),
     lr: float | None = recipe(
-        None, "X", "Learning rate (paper: 2e-4). Default: 1e-3, from trained weights 5e-4.", min=0.0
+        None, "X", "Learning rate (paper: 2e-4). Default: 1e-3, or 5e-4 if pretrained.", min=0.0
     ),
     schedule: Schedule = recipe(
-        "cosine", "step|cosine", "cosine: one epoch up, then down to 0. step: x0.7 every 20 (paper)."
+        "cosine",
+        "step|cosine",
+        "cosine: one epoch of warm-up, then decay to 0. step: x0.7 every 20 epochs (paper).",
     ),
     augmentation: options.Augmentation = recipe(
         "overhead",
@@ -77,26 +79,36 @@ def train(
     margin: float = recipe(0.2, "X", "Margin of the hinge loss, a cosine.", min=0.0),
     seed: int = recipe(0, "N", "Seed of weights, batches, views and dropout."),
     compare: str = several(
-        "", "LIST", "Train several, in one table: full, published, repaired or parts left out: vmsf,sfgs+wsa."
+        "",
+        "LIST",
+        "Train a run per entry, print one table: full, published, repaired or parts left out: vmsf,sfgs+wsa.",
     ),
     folds: int = several(
-        0, "K", "Train K runs, each on its own 80/20 draw; average.", min=0, show_default=False
+        0,
+        "K",
+        "Train K runs, each on its own 80/20 split of train and val, and average.",
+        min=0,
+        show_default=False,
     ),
-    fold_split: FoldRule = several("random", "RULE", "Draw over all images, or stratified by scene."),
-    features: bool = speed(False, "--features", "Train the heads alone, on what `prepare --features` wrote."),
+    fold_split: FoldRule = several("random", "RULE", "How to split: random or stratified (by scene)."),
+    features: bool = speed(
+        False, "--features", "Train only the heads, on features from `prepare --features`."
+    ),
     precision: options.Precision = speed(
         "fp32", "fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
     ),
-    compile: bool = speed(False, "--compile", "Compile the backbone, up to a minute; pays on GPUs only."),
+    compile: bool = speed(
+        False, "--compile", "Compile the backbone: takes up to a minute; only worth it on GPUs."
+    ),
     captions_per_image: int | None = rare(
-        None, "N", "Captions per image pass (paper: 1). Default: 5, from trained weights 1.", min=1
+        None, "N", "Captions per pass of an image (paper: 1). Default: 5, or 1 if pretrained.", min=1
     ),
     backbone_rate: float | None = rare(
-        None, "X", "Share of --lr for the backbone. Default: 1, from trained weights 0.4.", min=0.0
+        None, "X", "Backbone rate as a fraction of --lr. Default: 1, or 0.4 if pretrained.", min=0.0
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
-        None, "FILE", "Also write the best checkpoint in the published layout.", dir_okay=False
+        None, "FILE", "Also write the best checkpoint in the layout of the published code.", dir_okay=False
     ),
     device: str = options.DEVICE,
     json_: bool = options.JSON,
@@ -107,7 +119,7 @@ def train(
 
     Examples:
         swan train --dataset ucm
-        swan train --dataset rsitmd --backbone resnet50 --weights resnet50.pth
+        swan train --dataset rsitmd --backbone resnet50 --weights resnet50-11ad3fa6.pth
         swan train --dataset ucm --folds 5 --run cv
         torchrun --nproc-per-node 4 -m swancli train --dataset rsicd
     """

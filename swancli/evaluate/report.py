@@ -240,6 +240,8 @@ def evaluate(
     rows = embeddings.catalogue.image_rows(split)
     part, captions = embeddings.catalogue.select(rows)
     if not len(captions):
+        if not len(embeddings.catalogue.text):
+            raise SwanError("these embeddings have no captions", "eval needs a data set with captions")
         there = names_in(embeddings.catalogue.split)
         raise SwanError(
             f"no captions to evaluate in split {split!r} (there are: {there or 'no splits'})",
@@ -311,7 +313,8 @@ def evaluate_checkpoint(
         SwanError: no such data set, or the split has no captions.
     """
     checkpoint = encoder.checkpoint
-    name = dataset or checkpoint.origin["dataset"] or workspace.newest_dataset()
+    hint = "eval needs a data set with captions: swan prepare --dataset NAME --source PATH"
+    name = dataset or checkpoint.origin["dataset"] or workspace.newest_dataset(hint)
     with open_dataset(workspace.dataset(name), checkpoint) as stored:
         embeddings = embed_dataset(encoder, stored, split=split, progress=progress)
         warnings = [_changed_since_training(checkpoint, stored)]

@@ -49,9 +49,9 @@ class PrepareSettings:
 
     name: of the data set.
     source: file or folder; None for the generated data set `demo`.
-    images: folder of the images; None looks beside the source.
+    images: folder of the images; None looks next to the source.
     format: one of `sources.FORMATS`; None detects it.
-    size: side in pixels that images are resized to; None keeps the most common size.
+    size: pixels per side of the stored images; None is the most common size.
     missing: "error" or "skip", for absent and unreadable images.
     split: one of `splits.RULES`.
     val_fraction: share of the images to draw for validation.

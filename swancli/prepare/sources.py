@@ -18,7 +18,7 @@ from swancli.images import SUFFIXES
 from swancli.prepare.entries import Entry, check_filename, natural_order
 from swancli.prepare.json_lists import read_json_entries
 from swancli.prepare.tables import TABLES, read_table
-from swancli.prepare.text_lists import find_descriptions, read_precomp, read_ucm
+from swancli.prepare.text_lists import find_descriptions, read_precomp, read_ucm, ucm_filenames
 
 FORMATS = ("karpathy", "precomp", "ucm", "nwpu", "table", "folder")
 LISTS_NEEDED = (
@@ -54,7 +54,7 @@ def read_source(
     Args:
         path: a JSON file, a table, or the folder that holds the lists or the images.
         format: one of `FORMATS`; None detects it.
-        images: folder of the images; None looks beside the source.
+        images: folder of the images; None looks next to the source.
 
     Raises:
         SwanError: the source does not exist, has no known format or several, or contains a wrong value;
@@ -99,11 +99,20 @@ def _find_listing(path: Path, format: str | None) -> tuple[Path, str]:
     if not fitting:
         problem = f"{path}: not a source of format {format}" if format else f"{path}: not a known source"
         raise SwanError(problem, f"looked for {LISTS_NEEDED}")
-    if len(fitting) > 1:
-        names = ", ".join(f"{listing.name} ({kind})" for listing, kind in fitting)
+    if len(fitting) > 1 and not _json_and_its_lists(fitting):
+        shown = {"json": "karpathy or nwpu"}
+        names = ", ".join(f"{listing.name} ({shown.get(kind, kind)})" for listing, kind in fitting)
         problem = f"{path}: several sources fit: {names}"
         raise SwanError(problem, f"give the file itself, --source FILE, or add --format {'|'.join(FORMATS)}")
     return fitting[0]
+
+
+def _json_and_its_lists(found: list[tuple[Path, str]]) -> bool:
+    """Whether these are a JSON file and text lists of the same images, as UCM-Captions is distributed."""
+    if [kind for _, kind in found] != ["json", "ucm"]:
+        return False
+    (file, _), (folder, _) = found
+    return ucm_filenames(folder) <= {entry.filename for entry in read_json_entries(file, None)[0]}
 
 
 def _kinds_of_file(path: Path) -> list[str]:

@@ -107,6 +107,12 @@ def find_descriptions(folder: Path) -> list[Path]:
     return sorted(folder.glob("descriptions_*.txt")) or sorted(folder.glob("filenames/descriptions_*.txt"))
 
 
+def ucm_filenames(folder: Path) -> set[str]:
+    """The file names in the lists of a folder with descriptions."""
+    lists = find_descriptions(folder)[0].parent.glob("filenames_*.txt")
+    return {name for file in lists for name in _read_lines(file) if name}
+
+
 def read_ucm(folder: Path) -> list[Entry]:
     """The entries of a folder, in the order of its captions."""
     descriptions = find_descriptions(folder)

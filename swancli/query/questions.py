@@ -56,7 +56,7 @@ class Scope:
 
     find: images, or captions, each distinct text once.
     top_k: number of results, at most.
-    threshold: the least score.
+    threshold: the minimum score.
     scenes: only images of one of these scenes, or their captions; () for all.
     split: only those of this split; None for all.
     files: only those with a file name of this shell pattern; None for all.
@@ -225,7 +225,9 @@ def absent_error(option: str, name: str, known: np.ndarray) -> SwanError:
         name: of the scene or the split.
         known: object (n,), the scene or the split of each image, str or None.
     """
-    return SwanError(f"--{option} {name!r}: no image has it", f"there are: {names_in(known) or 'none'}")
+    found = names_in(known)
+    hint = f"there are: {found}" if found else f"these embeddings have no {option}s"
+    return SwanError(f"--{option} {name!r}: no image has this {option}", hint)
 
 
 def no_image_error(scope: Scope) -> SwanError:

@@ -61,7 +61,7 @@ class Ranking(ABC):
         Args:
             vectors: float32 (Q, D), L2-normalised.
             top_k: number of rows per question, at most.
-            threshold: the least cosine similarity.
+            threshold: the minimum cosine similarity.
         """
 
 
@@ -148,7 +148,7 @@ def ranked(
         stored: float32 (N, D), in memory or mapped from a file.
         question: float32 (D,).
         top_k: number of rows, at most.
-        threshold: the least cosine similarity.
+        threshold: the minimum cosine similarity.
 
     Raises:
         SwanError: a score is not a cosine similarity, so a vector is damaged; names its row.

@@ -76,7 +76,7 @@ class Searcher(BaseSearcher):
             image: what to look for, instead of a text: a path, a PIL image or a uint8 (H, W, 3) array.
             not_: one or several texts to keep away from.
             top_k: number of rows of the table, at most.
-            threshold: the least score; "auto" for that of a match, as set in training.
+            threshold: the minimum score; "auto" for that of a match, as set in training.
             scene: only images of this scene, or of one of these scenes.
             split: only images of this split.
             files: only images whose file name matches this shell pattern, as in "harbor_*".
@@ -91,7 +91,7 @@ class Searcher(BaseSearcher):
         """
         question = Question(texts, _several(not_))
         if bool(texts) == (image is not None) or (not_ and not texts):
-            raise SwanError("nothing to look for, or more than one way to ask", "give texts, or image=")
+            raise SwanError("nothing to search for, or more than one way to ask", "give texts, or image=")
         if not all(isinstance(text, str) for text in question.words):
             raise SwanError(
                 "a question is made of texts", 'give them one by one: search("a river", "a bridge")'
@@ -241,12 +241,12 @@ def open_search(
     exact: bool = False,
     texts_only: bool = False,
 ) -> Searcher:
-    """Opens an embeddings file and the checkpoint that made it; call the result with a question.
+    """Opens an embeddings file and the checkpoint that made it; call the returned searcher with a query.
 
     Args:
         path: the embeddings file.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto uses a GPU if there is one.
-        checkpoint: where it is now; None for where it was when the embeddings were made.
+        checkpoint: path of the checkpoint, if it has been moved; None for the path in the embeddings file.
         vocab: the vocabulary of a published checkpoint, likewise.
         exact: do not use the index.
         texts_only: load only the text side of the model, as no question will be an image.

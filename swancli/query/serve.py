@@ -172,7 +172,7 @@ class Service:
             elif asked.like is not None:
                 answer = self.searcher.ask_row(self.checked_row(asked.like), scope)
             else:
-                raise SwanError("nothing to look for", "give text, image or like")
+                raise SwanError("nothing to search for", "give text, image or like")
         if answer.error:
             raise answer.error
         return answer

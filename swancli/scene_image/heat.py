@@ -147,7 +147,7 @@ def best_places(heat: HeatMap, most: int, threshold: float = -1.0) -> tuple[np.n
     Args:
         heat: the map.
         most: number of places at most.
-        threshold: the least score.
+        threshold: the minimum score.
 
     Returns:
         Boxes int32 (n, 4), moved into the scene at its edges, and their scores float32 (n,).

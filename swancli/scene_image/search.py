@@ -153,7 +153,7 @@ class SceneSearcher:
         Args:
             question: the description.
             top_k: how many places at most.
-            threshold: the least score.
+            threshold: the minimum score.
 
         Raises:
             SwanError: it has no words, or the scene holds no data.
@@ -171,7 +171,7 @@ class SceneSearcher:
         Args:
             path: its file.
             top_k: how many places at most.
-            threshold: the least score.
+            threshold: the minimum score.
 
         Raises:
             ImageError: the file is not an image.

@@ -40,8 +40,8 @@ DIMENSIONS, SEED = 512, 0
 BLOCK = 50_000  # rows made at a time
 QUESTIONS, TOGETHER = 1000, 256
 EXACT = {"exact, in the file": StreamedRanking, "exact, in memory": HeldRanking}
-HEADS = ("", "build", "file", "memory to build", "first answer", "a query", "worst", "its processor time")
-HEADS += ("of 256 together", "memory to ask", "mapped", "recall@10", "recall@100")
+HEADS = ("", "build", "file", "memory to build", "first query", "time per query", "slowest")
+HEADS += ("processor time", "per query, 256 at once", "memory to query", "mapped", "recall@10", "recall@100")
 
 
 def make_material(files: list[Path], rows: int, path: Path) -> None:

@@ -75,7 +75,7 @@ def pairs_per_second(root: Path, processes: int, threads: int) -> float:
 
 def table(found: dict[str, list[float]]) -> str:
     """The figures as README has them."""
-    rows: list[Any] = [("way", "pairs/s", "of one process"), ("---", "---", "---")]
+    rows: list[Any] = [("way", "pairs/s", "relative to one process"), ("---", "---", "---")]
     best = statistics.median(found["1 process, 2 threads"])
     for way, figures in found.items():
         middle = statistics.median(figures)

@@ -240,7 +240,7 @@ def keep(row: dict[str, Any]) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line a data set, setting and recipe, means over the seeds; mR with its spread."""
-    heads = ["data set", "backbone", "recipe", "seeds", "epochs", "minutes a run"]
+    heads = ["data set", "backbone", "recipe", "seeds", "epochs", "minutes per run"]
     heads += [f"{way} R@{k}" for way in WAYS for k in AT]
     heads += ["mR", "scene recall@10 i2t", "t2i", "mR of new captions", "times published"]
     lines = [heads, ["---"] * len(heads)]

@@ -92,14 +92,14 @@ def table() -> str:
     for kind, building, asking in (("flat", 1.0, 1.0), ("hnsw", None, None), ("ivf-pq", 1.5, 0.5)):
         lines.append(row(f"{kind}: file", points_of(kind, "size"), size_of))
         lines.append(row(f"{kind}: memory to build", points_of(kind, "build_memory"), size_of))
-        lines.append(row(f"{kind}: to build, a core", points_of(kind, "build_processor"), time_of, building))
-        lines.append(row(f"{kind}: a query", points_of(kind, "processor"), time_of, asking))
+        lines.append(row(f"{kind}: build, one core", points_of(kind, "build_processor"), time_of, building))
+        lines.append(row(f"{kind}: time per query", points_of(kind, "processor"), time_of, asking))
     lite = load("milvus.json")
     asked, whole, stored = lite["asked"], lite["whole"], lite["rows"]
     lines.append(row("Milvus Lite: on disk", {stored: lite["size"]}, size_of))
-    lines.append(row("Milvus Lite: memory to ask", {stored: asked["memory"]}, size_of))
-    lines.append(row("Milvus Lite: to fill, a core", {stored: whole["processor"]}, time_of))
-    lines.append(row("Milvus Lite: a query", {stored: asked["processor"]}, time_of))
+    lines.append(row("Milvus Lite: memory to query", {stored: asked["memory"]}, size_of))
+    lines.append(row("Milvus Lite: upload, one core", {stored: whole["processor"]}, time_of))
+    lines.append(row("Milvus Lite: time per query", {stored: asked["processor"]}, time_of))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -164,7 +164,7 @@ def test_embeddings_of_another_checkpoint_are_not_searched(finished, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["query"], ["nothing to look for"]),
+        (["query"], ["nothing to search for"]),
         (["query", "!!!"], ["no word"]),
         (["query", "boats", "--scene", "moon"], ["moon", "harbor"]),
         (["query", "boats", "--split", "moon"], ["moon", "train"]),
@@ -194,9 +194,20 @@ def test_unknown_option_is_exit_code_2(tmp_path):
     assert result.returncode == 2
 
 
-def test_query_before_embed_says_what_to_do(tmp_path):
-    refused(invoke("query", "boats", root=tmp_path), "swan embed")
-    refused(invoke("embed", root=tmp_path), "swan train")
+@pytest.mark.parametrize(
+    ("command", "problem", "hint"),
+    [
+        ("query boats", "no embeddings under", "swan embed"),
+        ("embed", "no run and no data set under", "swan train"),
+        ("embed --checkpoint shipped", "no data set under", "swan embed --images"),
+        ("vocab", "no data set under", "swan prepare"),
+        ("train --resume", "no run to resume under", "swan train"),
+        ("eval", "no finished run under", "swan train"),
+        ("eval --checkpoint shipped", "no data set under", "eval needs a data set with captions"),
+    ],
+)
+def test_command_that_comes_too_early_says_what_to_do(tmp_path, command, problem, hint):
+    refused(invoke(*command.split(), root=tmp_path), f"{problem} {tmp_path}", hint)
 
 
 def test_bug_is_exit_code_1_with_a_traceback(finished, monkeypatch):

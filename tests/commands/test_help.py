@@ -32,7 +32,7 @@ def test_help_of_the_app_shows_the_six_commands_in_order_and_the_extras(help_of)
     lines = help_of().splitlines()
     named = [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in COMMANDS]
     assert named == [*LIFE_CYCLE, "pretrain", "serve", "demo"]
-    assert "Six commands make up the life cycle" in help_of()
+    assert "The six main commands run in this order" in help_of()
 
 
 def test_help_of_the_app_is_shown_when_no_command_is_given(help_of, tmp_path):

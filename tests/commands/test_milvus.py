@@ -104,7 +104,7 @@ def test_another_checkpoint_is_refused_before_it_encodes_and_when_it_asks(finish
         (["--from", "milvus://{folder}/none.db"], "none.db: no such database"),
         (["--from", "{archive}?collection=none"], "?collection=none: no such collection"),
         (["--from", "milvus://host"], "milvus://host: not an address of a vector database"),
-        (["--from", "{archive}", "--scene", "lake"], "--scene 'lake': no image has it"),
+        (["--from", "{archive}", "--scene", "lake"], "--scene 'lake': no image has this scene"),
         (["--from", "{archive}", "--captions"], "--from and --captions cannot be combined"),
         (["--from", "{archive}", "--exact"], "--from and --exact cannot be combined"),
         (["--from", "{archive}", "--embeddings", "e.h5"], "--from and --embeddings cannot be combined"),

@@ -107,7 +107,7 @@ def test_options_that_do_not_go_together_are_refused(scene, root, tmp_path):
     for option in ("--geojson", "--heatmap", "--overlay"):
         refused(invoke("query", "a harbor", option, tmp_path / "x", root=root), option, "--scene-image")
     refused(invoke("query", "a harbor", "--tile-size", 64, root=root), "--tile-size", "--scene-image")
-    refused(invoke("query", "--scene-image", scene, root=root), "nothing to look for")
+    refused(invoke("query", "--scene-image", scene, root=root), "nothing to search for")
     refused(invoke("embed", "--scene-image", scene, "--images", tmp_path, root=root), "--images")
     refused(invoke("embed", "--tile-size", 64, root=root), "--scene-image")
     refused(query(scene, root, "--heatmap", scene), "the scene itself")

@@ -96,7 +96,7 @@ def test_open_api_document_describes_it(served):
 @pytest.mark.parametrize(
     ("parameters", "status", "said"),
     [
-        ({}, 400, "nothing to look for"),
+        ({}, 400, "nothing to search for"),
         ({"text": "???"}, 400, "no word"),
         ({"text": "boats", "scene": "moon"}, 400, "moon"),
         ({"like": "9999"}, 400, "no image 9999"),

@@ -30,7 +30,7 @@ def test_shipped_checkpoint_is_small_half_precision_and_whole():
 
 def test_embed_without_a_run_takes_the_shipped_checkpoint_and_says_so(embedded):
     root, printed = embedded
-    assert "the checkpoint that comes with swan" in printed.stderr
+    assert "using the shipped checkpoint" in printed.stderr
     with h5py.File(root / "shipped" / "embeddings-images.h5") as file:
         assert file["images/embedding"].shape[0] == 60
     answered = invoke("query", "many boats in a harbor", "--json", root=root)
@@ -51,7 +51,7 @@ def test_embeddings_follow_the_shipped_checkpoint_to_another_installation(embedd
 def test_shipped_checkpoint_can_be_named_beside_runs(finished, source, tmp_path):
     root = shutil.copytree(finished.root, tmp_path / "root")
     quiet = invoke("embed", "--images", source / "images", root=root)
-    assert "comes with swan" not in quiet.stderr
+    assert "shipped" not in quiet.stderr
     named = invoke("embed", "--images", source / "images", "--checkpoint", "shipped", root=root)
     assert named.returncode == 0, named.stderr
     assert (root / "shipped" / "embeddings-images.h5").exists()

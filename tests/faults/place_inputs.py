@@ -288,9 +288,9 @@ def requested(defect: str, address: str | bytes, check: Callable[[Path], None]) 
 
 UPLOAD = b"/api/image?name=mine.png\n"
 SERVE_CASES = [
-    requested("nothing to look for", searched(), answers(400, "nothing to look for")),
+    requested("nothing to search for", searched(), answers(400, "nothing to search for")),
     requested("a text without words", searched(text="?!"), answers(400, "no word")),
-    requested("a blank text", searched(text="  "), answers(400, "nothing to look for")),
+    requested("a blank text", searched(text="  "), answers(400, "nothing to search for")),
     requested("a text that is too long", searched(text="a" * 3000), answers(422, "text")),
     requested("too many texts", searched(text=["a"] * 30), answers(422, "text")),
     requested("texts to keep away from alone", searched(**{"not": "a"}), answers(400, "not")),

@@ -122,7 +122,7 @@ OPTIONS = [
     options("embed", "embeddings and a run", "--embeddings a --run b --index flat", "--embeddings and --run"),
     options("embed", "no image in a batch", "--batch-size 0", "--batch-size"),
     options("embed", "a device that there is not", "--images . --device abacus", "abacus"),
-    options("query", "nothing to look for", "", "nothing to look for"),
+    options("query", "nothing to search for", "", "nothing to search for"),
     options("query", "two ways to ask", "a --image b", "more than one way"),
     options("query", "away from a text, of an image", "--image a --not b", "--not and --image"),
     options("query", "a sheet of captions", "a --captions --sheet b", "--sheet and --captions"),

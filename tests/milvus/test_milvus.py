@@ -337,8 +337,8 @@ def test_filters_leave_the_images_that_they_leave_of_a_file(searcher, scope):
 @pytest.mark.parametrize(
     ("scope", "said", "hint"),
     [
-        ({"scenes": ("x", "lake")}, "--scene 'lake': no image has it", 'there are: a "quay", back'),
-        ({"split": "x"}, "--split 'x': no image has it", 'there are: say "val", test, train, val'),
+        ({"scenes": ("x", "lake")}, "--scene 'lake': no image has this scene", 'there are: a "quay", back'),
+        ({"split": "x"}, "--split 'x': no image has this split", 'there are: say "val", test, train, val'),
         ({"scenes": ("x",), "split": "train"}, "no image of scene x is in split train", ""),
         ({"scenes": ("x",), "split": "train", "files": "a*"}, "no image of scene x is in split train", ""),
         ({"scenes": ("x",), "split": "test", "files": "b*"}, "--files 'b*': none of these images", "names"),

@@ -390,9 +390,29 @@ def test_several_sources_in_a_folder_ask_for_a_choice(tmp_path):
     write_json(tmp_path / "dataset.json", {"images": [image()]})
     write(tmp_path / "list.csv", "filename,caption\n1.jpg,a\n")
     said = read_problem(tmp_path)
-    assert "several sources fit: dataset.json (json), list.csv (table)" in said
+    assert "several sources fit: dataset.json (karpathy or nwpu), list.csv (table)" in said
     assert "--format karpathy|precomp|ucm|nwpu|table|folder" in said
     assert read_source(tmp_path, "table").entries == [Entry("1.jpg", ("a",))]
+
+
+def write_ucm_as_distributed(folder, listed):
+    write_json(
+        folder / "dataset.json", {"images": [image("1.tif", captions=["json"]), image("2.tif", "test")]}
+    )
+    write(folder / "filenames" / "descriptions_UCM.txt", f"{listed[0]} lists\n")
+    write(folder / "filenames" / "filenames_train.txt", f"{listed}\n")
+
+
+def test_json_is_read_where_text_lists_repeat_its_images(tmp_path):
+    write_ucm_as_distributed(tmp_path, "1.tif")
+    assert [entry.captions for entry in read_source(tmp_path).entries] == [("json",), ("a road",)]
+    assert read_source(tmp_path, "ucm").entries == [Entry("1.tif", ("lists",), "train")]
+
+
+def test_text_lists_of_other_images_than_the_json_ask_for_a_choice(tmp_path):
+    write_ucm_as_distributed(tmp_path, "3.tif")
+    said = read_problem(tmp_path)
+    assert f"several sources fit: dataset.json (karpathy or nwpu), {tmp_path.name} (ucm)" in said
 
 
 def test_folder_without_a_source_says_what_was_looked_for(tmp_path):
