@@ -149,7 +149,7 @@ def _group(workspace: Workspace, run: str | None, dataset: str | None, folds: bo
 def _check_figures(figures: Path | None, group: Group | None) -> None:
     if not figures:
         return
-    from swancli.evaluate.figures import require_plots
+    from swancli.evaluate import require_plots
 
     require_plots("--figures")
     if group:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from swancli.evaluate.match_threshold import MatchThreshold, match_threshold
 from swancli.evaluate.metrics import Scores, retrieval_scores
+from swancli.evaluate.similarity import embedding_grids
 from swancli.machine.processes import Processes
 from swancli.machine.progress import Progress
 from swancli.model.encoder import VALIDATION_SHARD, Encoder, first_of_each
@@ -53,4 +54,4 @@ def validate(
     if not (np.isfinite(images).all() and np.isfinite(captions).all()):
         raise UnsoundWeightsError
     match = match_threshold(images, captions, part.image, part.scene)
-    return retrieval_scores(images, captions, part.image), match
+    return retrieval_scores(embedding_grids(images, captions), part.image), match

@@ -4,15 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swancli.evaluate.figures import draw_figures, worst_captions
-from swancli.evaluate.metrics import SceneConfusion
 from swancli.evaluate.report import evaluate
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings
 from swancli.store.made_by import MadeBy
 from swancli.workspace import Workspace
 
-plots = pytest.importorskip("swancli.evaluate.plots", reason="the extra `plots` is not installed")
+figures = pytest.importorskip("swancli.evaluate.figures", reason="the extra `plots` is not installed")
+plots, draw_figures, worst_captions = figures.plots, figures.draw_figures, figures.worst_captions
 
 HOSTILE = "$\\frac$ 100_% {"  # mathtext that does not parse
 
@@ -81,7 +80,8 @@ def test_scenes_captions_and_file_names_are_drawn_as_they_are_written():
     own = plots.Result(pixels, HOSTILE, same_caption=True)
     other = plots.Result(pixels, None, same_caption=False)
     scenes = np.array([HOSTILE, None], dtype=object)
-    confusion = SceneConfusion((HOSTILE, "pond"), np.array([[0.5, 0, 0.5], [np.nan] * 3]), np.array([2, 0]))
+    names = [HOSTILE, "pond"]
+    confusion = pd.DataFrame([[0.5, 0, 0.5], [np.nan] * 3], index=names, columns=[*names, "no scene"])
     with plots.style():
         for figure in (
             plots.mistakes_sheet([plots.Mistake(HOSTILE, HOSTILE, 2, own, [own, other])], 2, HOSTILE),
