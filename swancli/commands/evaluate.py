@@ -185,10 +185,10 @@ def _draw(report: Report, folder: Path, workspace: Workspace, display: Display) 
     from swancli.evaluate.figures import draw_figures
 
     with display.progress() as progress:
-        drawn = draw_figures(report, folder, workspace, progress)
-    for path in drawn.written:
+        written, left_out = draw_figures(report, folder, workspace, progress)
+    for path in written:
         display.note(f"wrote {path}")
-    for name, reason in drawn.left_out.items():
+    for name, reason in left_out.items():
         display.note(f"left out {name}: {reason}")
 
 

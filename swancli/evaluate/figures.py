@@ -6,7 +6,6 @@ swan eval --figures figures
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -34,17 +33,9 @@ POINTS = 2000  # images and captions on the map, at most
 MISTAKES, PREFERRED = 6, 5  # captions on the sheet, and images beside each
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """written: the files. left_out: file name -> why the figure cannot be drawn."""
-
-    written: list[Path]
-    left_out: dict[str, str]
-
-
 def draw_figures(
     report: Report, folder: str | PathLike[str], workspace: Workspace, progress: Progress = quiet
-) -> Drawn:
+) -> tuple[list[Path], dict[str, str]]:
     """Writes the figures of an evaluation into a folder, as PNG files.
 
     training.png, recall.png, scene_confusion.png, map.png and mistakes.png. A figure that lacks its data (a
@@ -56,6 +47,9 @@ def draw_figures(
         folder: for the files.
         workspace: where the data set is; mistakes.png shows its images.
         progress: called after each figure.
+
+    Returns:
+        The files, and for each figure left out its file name -> the reason.
     """
     figures: dict[str, Callable[[], Figure]] = {
         "training.png": partial(_training, report),
@@ -64,7 +58,7 @@ def draw_figures(
         "map.png": partial(_map, report),
         "mistakes.png": partial(_mistakes, report, workspace),
     }
-    drawn = Drawn([], {})
+    written, left_out = [], {}
     for done, (name, draw) in enumerate(figures.items()):
         progress("figures", done, len(figures))
         path = Path(folder) / name
@@ -73,12 +67,12 @@ def draw_figures(
                 figure = draw()
                 with atomic_path(path) as temporary:
                     figure.savefig(temporary, format="png")
-            drawn.written.append(path)
+            written.append(path)
         except SwanError as error:
-            drawn.left_out[name] = error.problem
+            left_out[name] = error.problem
             path.unlink(missing_ok=True)
     progress("figures", len(figures), len(figures))
-    return drawn
+    return written, left_out
 
 
 def _training(report: Report) -> Figure:
@@ -99,18 +93,14 @@ def _training(report: Report) -> Figure:
 def _recall(report: Report) -> Figure:
     items, part = report.embeddings, report.embeddings.catalogue
     images, captions = len(items.image), len(items.caption)
-    score = partial(
-        retrieval_scores,
-        caption_image=part.image,
-        ties=report.ties,
-        ks=range(1, min(RECALL_TO, images) + 1),
+    ks = range(1, min(RECALL_TO, images) + 1)
+    rows = (
+        embedding_grids(items.image, items.caption),
+        ceiling_grids(part.text, part.image, images),
+        chance_grids(images, captions),
     )
-    return plots.recall_curves(
-        score(embedding_grids(items.image, items.caption)),
-        score(ceiling_grids(part.text, part.image, images)),
-        score(chance_grids(images, captions)),
-        report.title,
-    )
+    scores = (retrieval_scores(grids, part.image, ties=report.ties, ks=ks) for grids in rows)
+    return plots.recall_curves(*scores, report.title)
 
 
 def _scene_confusion(report: Report) -> Figure:

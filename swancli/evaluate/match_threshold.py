@@ -67,7 +67,7 @@ def match_threshold(
     code = scene_codes(scene)
     caption_code = caption_codes(code, caption_image)
     captions = np.flatnonzero(caption_code >= 0)
-    if code.max(initial=-1) < 1 or not len(captions):  # codes count from 0
+    if code.max(initial=-1) < 1 or not len(captions):  # codes start at 0
         return None
     there, not_there = [], []
     for start in range(0, len(captions), BLOCK):

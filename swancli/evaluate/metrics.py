@@ -68,11 +68,9 @@ class Scores:
         record: dict[str, Any] = {}
         for short, name in DIRECTIONS.items():
             direction = getattr(self, name)
-            record[short] = {
-                **{f"R@{k}": value for k, value in direction.recall.items()},
-                "median_rank": direction.median_rank,
-                "mean_rank": direction.mean_rank,
-            }
+            recalls = {f"R@{k}": value for k, value in direction.recall.items()}
+            ranks = {"median_rank": direction.median_rank, "mean_rank": direction.mean_rank}
+            record[short] = recalls | ranks
         return record | {"mR": self.mean_recall}
 
 

@@ -44,15 +44,12 @@ class SceneRecall:
 
     def record(self) -> dict[str, Any]:
         """Scene recalls and numbers of queries under "i2t" and "t2i", as plain values."""
-        directions = {short: getattr(self, name) for short, name in DIRECTIONS.items()}
-        return {
-            short: {
-                **{f"SR@{k}": share for k, share in direction.share.items()},
-                "queries": direction.queries,
-                "without_scene": direction.skipped,
-            }
-            for short, direction in directions.items()
-        }
+        record = {}
+        for short, name in DIRECTIONS.items():
+            direction = getattr(self, name)
+            shares = {f"SR@{k}": share for k, share in direction.share.items()}
+            record[short] = {**shares, "queries": direction.queries, "without_scene": direction.skipped}
+        return record
 
 
 def scene_recall(

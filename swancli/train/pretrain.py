@@ -163,10 +163,9 @@ def _train_epoch(training: Pretraining, rows: np.ndarray, epoch: int, progress: 
     device, optimizer = training.device, training.optimizer
 
     def failure(step: Step) -> SwanError:
+        names = dataset.catalogue.filename[step.images]
         hint = "nothing was written; start again with a lower --lr"
-        return step_error(
-            f"{dataset.path}: epoch {epoch}", step, dataset.catalogue.filename[step.images], hint
-        )
+        return step_error(f"{dataset.path}: epoch {epoch}", step, names, hint)
 
     model.train()
     total = torch.zeros((), device=device)

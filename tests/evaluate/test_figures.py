@@ -52,10 +52,12 @@ def test_figures_without_scenes_and_images_are_left_out(tmp_path):
     source = {"dataset": "small", "checkpoint": str(tmp_path / HOSTILE / "best.pt")}
     report = evaluate(embeddings(*vectors, catalogue), source, split="test")
     shown = []
-    drawn = draw_figures(report, tmp_path / "figures", Workspace(tmp_path), lambda *step: shown.append(step))
-    assert [path.name for path in drawn.written] == ["recall.png", "map.png"]
-    assert set(drawn.left_out) == {"training.png", "scene_confusion.png", "mistakes.png"}
-    assert drawn.left_out["scene_confusion.png"] == "no caption's image has a scene"
+    written, left_out = draw_figures(
+        report, tmp_path / "figures", Workspace(tmp_path), lambda *step: shown.append(step)
+    )
+    assert [path.name for path in written] == ["recall.png", "map.png"]
+    assert set(left_out) == {"training.png", "scene_confusion.png", "mistakes.png"}
+    assert left_out["scene_confusion.png"] == "no caption's image has a scene"
     assert shown[-1] == ("figures", 5, 5)
 
 
@@ -64,9 +66,9 @@ def test_damaged_metrics_leave_the_training_curves_out(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,loss\n1,2\n")
     source = {"dataset": "small", "checkpoint": str(tmp_path / "best.pt")}
     report = evaluate(embeddings(np.eye(2), np.eye(2), catalogue), source, split="test")
-    drawn = draw_figures(report, tmp_path / "figures", Workspace(tmp_path))
-    assert "metrics.csv: damaged" in drawn.left_out["training.png"]
-    assert "finds its own image first" in drawn.left_out["mistakes.png"]
+    _, left_out = draw_figures(report, tmp_path / "figures", Workspace(tmp_path))
+    assert "metrics.csv: damaged" in left_out["training.png"]
+    assert "finds its own image first" in left_out["mistakes.png"]
 
 
 def written(figure):
