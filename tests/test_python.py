@@ -193,7 +193,7 @@ def test_equal_scores_count_at_their_expected_value():
         (np.ones((2, 3)), [0, 1, 2], "0 to 1"),
         (np.ones((2, 2)), [0.0, 1.0], "float64"),
         (np.ones((2, 2)), [-1, -1], "no image has a caption"),
-        (np.full((2, 2), np.nan), [0, 1], "not a number"),
+        (np.full((2, 2), np.nan), [0, 1], "NaN"),
     ],
 )
 def test_similarities_that_cannot_be_scored_are_refused(similarity, image, said):

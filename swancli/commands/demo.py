@@ -86,14 +86,17 @@ def _run(context: typer.Context, words: list[str], hidden: list[str]) -> None:
 
 def yardsticks(embeddings: Path, split: str = "test") -> dict[str, Scores]:
     """Scores on one split of the model, of an oracle that knows only the scene, and of chance."""
-    from swancli.evaluate.metrics import chance_scores, retrieval_scores, scene_oracle_scores
+    from swancli.evaluate.metrics import retrieval_scores
+    from swancli.evaluate.scene_recall import scene_oracle_grids
+    from swancli.evaluate.similarity import chance_grids, embedding_grids
     from swancli.store.embeddings import read_embeddings
 
     stored = read_embeddings(embeddings)
     rows = stored.catalogue.image_rows(split)
     part, captions = stored.catalogue.select(rows)
-    return {
-        "SWAN": retrieval_scores(stored.image[rows], stored.caption[captions], part.image),
-        "knows the scene only": scene_oracle_scores(part.scene, part.image),
-        "chance": chance_scores(part.image, len(rows)),
+    grids = {
+        "SWAN": embedding_grids(stored.image[rows], stored.caption[captions]),
+        "knows the scene only": scene_oracle_grids(part.scene, part.image),
+        "chance": chance_grids(len(rows), len(captions)),
     }
+    return {name: retrieval_scores(found, part.image) for name, found in grids.items()}

@@ -128,7 +128,7 @@ def _group(workspace: Workspace, run: str | None, dataset: str | None, folds: bo
 
 def _check_figures(group: Group | None) -> None:
     """Refuses --figures without its extra, or of a group."""
-    from swancli.evaluate.figures import require_plots
+    from swancli.evaluate import require_plots
 
     require_plots("--figures")
     if group:
@@ -140,10 +140,10 @@ def _draw(report: Report, folder: Path, workspace: Workspace, display: Display) 
     from swancli.evaluate.figures import draw_figures
 
     with display.progress() as progress:
-        drawn = draw_figures(report, folder, workspace, progress)
-    for path in drawn.written:
+        written, left_out = draw_figures(report, folder, workspace, progress)
+    for path in written:
         display.note(f"wrote {path}")
-    for name, reason in drawn.left_out.items():
+    for name, reason in left_out.items():
         display.note(f"left out {name}: {reason}")
 
 

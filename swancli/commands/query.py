@@ -99,7 +99,7 @@ def query(
     maps = {"geojson": geojson, "heatmap": heatmap, "overlay": overlay}
     scene_only("give the scene: --scene-image FILE", **maps, tile_size=tile_size)
     if sheet:
-        from swancli.evaluate.figures import require_plots
+        from swancli.evaluate import require_plots
 
         require_plots("--sheet")
     if source:

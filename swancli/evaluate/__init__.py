@@ -1,3 +1,20 @@
 """From embeddings to recall: `swan eval`."""
 
+from swancli.errors import SwanError
+
 RECALL_AT = (1, 5, 10)  # the K of mR
+DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}  # in records and tables -> in Python
+
+
+def require_plots(option: str) -> None:
+    """Checks that the figures of an option can be drawn, before anything slow starts.
+
+    Raises:
+        SwanError: the extra `plots` is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise SwanError(
+            f"{option} needs matplotlib", "install the extra: pip install 'swancli[plots]'"
+        ) from error

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: takes what `plots` draws from the report, its run and its data set.
+"""The figures of `swan eval`: collects what `plots` draws from the report, its run and its data set.
 
 swan eval --figures figures
 """
@@ -6,76 +6,51 @@ swan eval --figures figures
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from swancli.errors import SwanError
-from swancli.evaluate.metrics import (
-    caption_ranks,
-    ceiling_scores,
-    chance_scores,
-    retrieval_scores,
-    scene_confusion,
-)
+from swancli.evaluate import DIRECTIONS, RECALL_AT, plots
+from swancli.evaluate.metrics import caption_ranks, retrieval_scores
+from swancli.evaluate.plots import Mistake, Result
 from swancli.evaluate.report import Report
-from swancli.evaluate.similarity import similarity_blocks
+from swancli.evaluate.scene_recall import scene_confusion
+from swancli.evaluate.similarity import ceiling_grids, chance_grids, embedding_grids
+from swancli.evaluate.tsne import map_places
 from swancli.machine.progress import Progress, quiet
 from swancli.store.atomic import atomic_path
 from swancli.store.embeddings import Embeddings
 from swancli.store.pictures import Pictures
 from swancli.workspace import Run, Workspace
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from swancli.evaluate.plots import Mistake
-
-RECALL_TO = 50  # the largest K of the recall curves, where there are as many images
+RECALL_TO = 50  # the largest K of the recall curves, if there are as many images
 POINTS = 2000  # images and captions on the map, at most
 MISTAKES, PREFERRED = 6, 5  # captions on the sheet, and images beside each
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """written: the files. left_out: file name -> why that figure cannot be drawn."""
-
-    written: list[Path]
-    left_out: dict[str, str]
-
-
-def require_plots(option: str) -> None:
-    """Checks for what the figures of an option need, before anything long begins.
-
-    Raises:
-        SwanError: the extra `plots` is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise SwanError(
-            f"{option} needs matplotlib", "install the extra: pip install 'swancli[plots]'"
-        ) from error
-
-
 def draw_figures(
     report: Report, folder: str | PathLike[str], workspace: Workspace, progress: Progress = quiet
-) -> Drawn:
+) -> tuple[list[Path], dict[str, str]]:
     """Writes the figures of an evaluation into a folder, as PNG files.
 
-    training.png, recall.png, scene_confusion.png, map.png and mistakes.png. One that cannot be drawn, for
-    want of a metrics.csv, of scenes or of the images, is left out, and an earlier one is removed, so that all
-    figures in the folder are of one evaluation.
+    training.png, recall.png, scene_confusion.png, map.png and mistakes.png. A figure that lacks its data (a
+    metrics.csv, scenes or images) is left out, and an earlier file of its name is deleted, so that all
+    figures in the folder come from one evaluation.
 
     Args:
-        workspace: where the data set of that name is looked for; mistakes.png shows its images.
-    """
-    from swancli.evaluate import plots
+        report: of the evaluation.
+        folder: for the files.
+        workspace: where the data set is; mistakes.png shows its images.
+        progress: called after each figure.
 
+    Returns:
+        The files, and for each figure left out its file name -> the reason.
+    """
     figures: dict[str, Callable[[], Figure]] = {
         "training.png": partial(_training, report),
         "recall.png": partial(_recall, report),
@@ -83,7 +58,7 @@ def draw_figures(
         "map.png": partial(_map, report),
         "mistakes.png": partial(_mistakes, report, workspace),
     }
-    drawn = Drawn([], {})
+    written, left_out = [], {}
     for done, (name, draw) in enumerate(figures.items()):
         progress("figures", done, len(figures))
         path = Path(folder) / name
@@ -92,58 +67,49 @@ def draw_figures(
                 figure = draw()
                 with atomic_path(path) as temporary:
                     figure.savefig(temporary, format="png")
-            drawn.written.append(path)
+            written.append(path)
         except SwanError as error:
-            drawn.left_out[name] = error.problem
+            left_out[name] = error.problem
             path.unlink(missing_ok=True)
     progress("figures", len(figures), len(figures))
-    return drawn
+    return written, left_out
 
 
 def _training(report: Report) -> Figure:
-    import pandas as pd
-
-    from swancli.evaluate import plots
-
     evaluated = Path(report.source.get("checkpoint") or report.source["embeddings"])
     run = Run(evaluated.resolve().parent)
     if not run.metrics.is_file():
         raise SwanError(f"no metrics.csv beside {evaluated}")
-    recalls = [f"{way}_R@{k}" for way in ("i2t", "t2i") for k in plots.RECALL_AT]
+    recalls = [f"{way}_R@{k}" for way in DIRECTIONS for k in RECALL_AT]
     try:
         history = pd.read_csv(run.metrics)[["epoch", "loss", "mR", *recalls]].astype(float)
     except (OSError, ValueError, KeyError) as error:
         raise SwanError(f"{run.metrics}: damaged ({error})") from error
     if history.empty:
-        raise SwanError(f"{run.metrics}: holds no epoch")
+        raise SwanError(f"{run.metrics}: contains no epoch")
     return plots.training_curves(history, f"{run.dataset} val · {run.name}")
 
 
 def _recall(report: Report) -> Figure:
-    from swancli.evaluate import plots
-
     items, part = report.embeddings, report.embeddings.catalogue
-    options = {"ties": report.ties, "ks": range(1, min(RECALL_TO, report.images) + 1)}
-    return plots.recall_curves(
-        retrieval_scores(items.image, items.caption, part.image, **options),
-        ceiling_scores(part.text, part.image, len(items.image), **options),
-        chance_scores(part.image, len(items.image), **options),
-        report.title,
+    images, captions = len(items.image), len(items.caption)
+    ks = range(1, min(RECALL_TO, images) + 1)
+    rows = (
+        embedding_grids(items.image, items.caption),
+        ceiling_grids(part.text, part.image, images),
+        chance_grids(images, captions),
     )
+    scores = (retrieval_scores(grids, part.image, ties=report.ties, ks=ks) for grids in rows)
+    return plots.recall_curves(*scores, report.title)
 
 
 def _scene_confusion(report: Report) -> Figure:
-    from swancli.evaluate import plots
-
     items, part = report.embeddings, report.embeddings.catalogue
-    confusion = scene_confusion(items.image, items.caption, part.image, part.scene)
+    confusion = scene_confusion(embedding_grids(items.image, items.caption), part.image, part.scene)
     return plots.scene_confusion_matrix(confusion, report.title)
 
 
 def _map(report: Report) -> Figure:
-    from swancli.evaluate import plots
-    from swancli.evaluate.tsne import map_places
-
     items, part = report.embeddings, report.embeddings.catalogue
     embedding = np.concatenate([items.image, items.caption])
     scene = np.concatenate([part.scene, np.append(part.scene, None)[part.image]])
@@ -158,8 +124,6 @@ def _map(report: Report) -> Figure:
 
 
 def _mistakes(report: Report, workspace: Workspace) -> Figure:
-    from swancli.evaluate import plots
-
     worst = worst_captions(report.embeddings, MISTAKES)
     if not worst:
         raise SwanError("every caption finds its own image first")
@@ -169,12 +133,16 @@ def _mistakes(report: Report, workspace: Workspace) -> Figure:
 
 
 def worst_captions(embeddings: Embeddings, count: int) -> list[tuple[int, float]]:
-    """The captions whose own image ranks worst in text-to-image retrieval: row and rank, the worst first.
+    """The captions whose own image ranks worst in text-to-image retrieval: row and rank, worst first.
 
-    Each caption string and each image comes once; a caption whose image comes first is none of them.
+    No caption string and no image occurs twice; captions that find their own image first are left out.
+
+    Args:
+        embeddings: of images and captions.
+        count: at most this many.
     """
     part = embeddings.catalogue
-    ranks = caption_ranks(embeddings.image, embeddings.caption, part.image)
+    ranks = caption_ranks(embedding_grids(embeddings.image, embeddings.caption), part.image)
     found: dict[int, float] = {}
     texts, images = set(), set()
     for row in np.argsort(-np.nan_to_num(ranks), kind="stable"):
@@ -189,12 +157,11 @@ def worst_captions(embeddings: Embeddings, count: int) -> list[tuple[int, float]
 
 
 def _mistake(embeddings: Embeddings, pictures: Pictures, caption: int, rank: float) -> Mistake:
-    """A caption with its image and the images that score as high or higher, equal ones in row order."""
-    from swancli.evaluate.plots import Mistake, Result
-
+    """A caption, its own image, and the images with the same or a higher score, equal ones in row order."""
     part = embeddings.catalogue
     own, text = int(part.image[caption]), str(part.text[caption])
-    ((_, (scores,)),) = similarity_blocks(embeddings.caption[[caption]], embeddings.image)
+    _, text_to_image = embedding_grids(embeddings.image, embeddings.caption[[caption]])
+    ((_, (scores,)),) = text_to_image.blocks()
     order = np.argsort(-scores, kind="stable")
     preferred = [row for row in order if row != own and scores[row] >= scores[own]][:PREFERRED]
     alike = set(part.image[part.text == text])

@@ -1,4 +1,4 @@
-"""From which score on an image matches a caption: what tells "not there" from "there".
+"""The score from which an image matches a caption, to tell "not in these images" from "found".
 
 swan query "a stadium" --threshold auto
 """
@@ -10,18 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swancli.evaluate.metrics import caption_codes, scene_codes
+from swancli.evaluate.scene_recall import caption_codes, scene_codes
 
 BLOCK = 256  # captions at a time
 
 
 @dataclass(frozen=True)
 class MatchThreshold:
-    """The score above which a best image counts as a match, and how often that goes wrong.
+    """The score from which the best image counts as a match, and how often that is wrong.
 
-    threshold: a cosine similarity. false_alarm: share of questions about what is not there, in percent, that
-    find a match all the same. miss: share of those about what is there that find none. images, captions: of
-    the split that it was set on.
+    threshold: a cosine similarity.
+    false_alarm: of queries that no image shows, the percentage that find a match.
+    miss: of queries that an image shows, the percentage that find none.
+    images: number in the split that the threshold was set on.
+    captions: the same.
     """
 
     threshold: float
@@ -32,7 +34,7 @@ class MatchThreshold:
 
     @classmethod
     def from_plain(cls, stored: object) -> MatchThreshold:
-        """The threshold from the plain values that a checkpoint carries.
+        """The threshold from the plain values in a checkpoint.
 
         Raises:
             TypeError: they are not a threshold.
@@ -41,7 +43,7 @@ class MatchThreshold:
             isinstance(value, (int, float)) and math.isfinite(value) for value in stored.values()
         )
         if not numbers:
-            raise TypeError(f"{stored!r} is no record of numbers")
+            raise TypeError(f"{stored!r} is not a record of finite numbers")
         return cls(**stored)
 
 
@@ -50,20 +52,22 @@ def match_threshold(
 ) -> MatchThreshold | None:
     """The threshold at which both errors are equally frequent.
 
-    Each caption is asked twice: of all images, and of those of other scenes, where what it describes is not
-    there; the best score of each counts.
+    Each caption is a query twice: among all images, and among the images of other scenes, which do not show
+    it. The best score of each query counts.
 
     Args:
-        image: float32 (N, D) and caption: float32 (M, D), L2-normalised. caption_image: int64 (M,), the row
-            of each caption's image, -1 for none. scene: object (N,) of str or None.
+        image: float32 (N, D), L2-normalised.
+        caption: float32 (M, D), L2-normalised.
+        caption_image: int64 (M,), the row of each caption's image, -1 for none.
+        scene: object (N,) of str or None.
 
     Returns:
-        None when the images have fewer than two scenes, or no caption has an image of a scene.
+        None if the images have fewer than two scenes, or no caption's image has a scene.
     """
     code = scene_codes(scene)
     caption_code = caption_codes(code, caption_image)
     captions = np.flatnonzero(caption_code >= 0)
-    if code.max(initial=-1) < 1 or not len(captions):  # codes count from 0
+    if code.max(initial=-1) < 1 or not len(captions):  # codes start at 0
         return None
     there, not_there = [], []
     for start in range(0, len(captions), BLOCK):
@@ -76,14 +80,15 @@ def match_threshold(
 
 
 def equal_errors(there: np.ndarray, not_there: np.ndarray) -> tuple[float, float, float]:
-    """The threshold at which as large a share of `there` is missed as of `not_there` is taken.
+    """The threshold at which the two shares of errors are closest; the lowest such threshold.
 
     Args:
-        there, not_there: float (n,), best scores; a score equal to the threshold is a match.
+        there: float (n,), best scores of queries that an image shows.
+        not_there: float (n,), best scores of queries that no image shows.
 
     Returns:
-        The threshold, one of the scores; the share of `not_there` at or above it; that of `there` below it.
-        Of several that come as near the lowest.
+        The threshold, which is one of the scores; the share of `not_there` at or above it; the share of
+        `there` below it.
     """
     thresholds = np.unique(np.concatenate([there, not_there]))
     miss = np.searchsorted(np.sort(there), thresholds, side="left") / len(there)

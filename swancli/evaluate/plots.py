@@ -1,7 +1,7 @@
-"""The figures of an evaluation as matplotlib figures: functions of arrays that know nothing of files.
+"""The figures of an evaluation as matplotlib figures: functions of arrays that know nothing about files.
 
-Each one takes a `title` that says data set, split and run, and is drawn inside `style()`. Colours keep apart
-for colour-blind readers (Okabe and Ito's, for scenes Tol's "muted"). Letters in shapes: N images, M captions,
+Each takes a `title` with data set, split and run, and is drawn inside `style()`. Colour-blind readers can
+tell the colours apart (Okabe and Ito's; for scenes Tol's "muted"). Letters in shapes: N images, M captions,
 S scenes.
 """
 
@@ -23,13 +23,13 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from swancli.evaluate.metrics import RECALL_AT, SceneConfusion, Scores
+from swancli.evaluate import DIRECTIONS, RECALL_AT
+from swancli.evaluate.metrics import Scores
 
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 SCENE_COLOURS = "#332288 #88ccee #44aa99 #117733 #999933 #ddcc77 #cc6677 #882255 #aa4499".split()
-SCENE_MARKERS = "^soDv"  # a scene has a colour and a marker: 45 that differ
-WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+SCENE_MARKERS = "^soDv"  # a scene has a colour and a marker: 45 combinations
 STYLE = {
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -50,13 +50,13 @@ STYLE = {
     "lines.linewidth": 1.5,
     "figure.titlesize": 10,
     "savefig.dpi": 200,
-    "text.parse_math": False,  # a $ in a caption or a file name is a $
+    "text.parse_math": False,  # show a $ in a caption or a file name as it is
     "text.usetex": False,
 }
 
 
 def style() -> AbstractContextManager[None]:
-    """The settings that figures are drawn and saved under."""
+    """The context in which figures are drawn and saved."""
     return matplotlib.rc_context(STYLE)
 
 
@@ -64,13 +64,13 @@ def _figure(what: str, title: str, width: float, height: float) -> Figure:
     """An empty figure of a size in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # measures text
-    fits = int(11 * width)  # characters of a line; of a path the end says most
+    fits = int(11 * width)  # characters per line; the end of a path says most
     figure.suptitle(f"{what}\n{title if len(title) <= fits else '…' + title[1 - fits :]}")
     return figure
 
 
 def _wrapped(text: str, width: int, lines: int) -> str:
-    """Text cut to so many lines of so many characters."""
+    """Text in at most `lines` lines of at most `width` characters."""
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
@@ -79,10 +79,11 @@ def _wrapped(text: str, width: int, lines: int) -> str:
 
 
 def training_curves(history: pd.DataFrame, title: str) -> Figure:
-    """Loss and validation recall by epoch, the best epoch marked.
+    """Loss and validation recall by epoch; the best epoch is marked.
 
     Args:
-        history: the columns epoch, loss, mR, i2t_R@1 and so on of a run's `metrics.csv`, a row an epoch.
+        history: a run's `metrics.csv`, one row per epoch; columns epoch, loss, mR, i2t_R@1 and so on.
+        title: see above.
     """
     figure = _figure("Training", title, 7, 5.2)
     axes = figure.subplots(2, 2, sharex=True)
@@ -94,10 +95,10 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
     reached = f"{history['mR'][best]:.1f} % in epoch {epoch[best]:.0f}"
     axes[0, 1].set(title=f"validation mR, best {reached}", ylabel="mR (%)")
     axes[1, 1].sharey(axes[1, 0])
-    for panel, way, name in zip(axes[1], ("i2t", "t2i"), WAYS.values(), strict=True):
+    for panel, (way, name) in zip(axes[1], DIRECTIONS.items(), strict=True):
         for k, colour in zip(RECALL_AT, (BLUE, GREEN, ORANGE), strict=True):
             _curve(panel, epoch, history[f"{way}_R@{k}"], colour, label=f"recall@{k}")
-        panel.set(title=f"validation recall, {name}", xlabel="epoch", ylabel="recall (%)")
+        panel.set(title=f"validation recall, {_spaced(name)}", xlabel="epoch", ylabel="recall (%)")
     for panel in axes.flat:
         panel.axvline(epoch[best], color=GREY, linewidth=0.8, linestyle=":", zorder=0, label="best epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -107,19 +108,26 @@ def training_curves(history: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _curve(panel: Axes, epoch: pd.Series, values: pd.Series, colour: str, label: str = "") -> None:
     panel.plot(epoch, values, color=colour, label=label, marker="o", markersize=2.5)
 
 
 def recall_curves(scores: Scores, ceiling: Scores, chance: Scores, title: str) -> Figure:
-    """Recall@K against K in both directions, between chance and what a perfect model would get.
+    """Recall@K against K in both directions, between chance and the ceiling.
 
     Args:
-        scores, ceiling, chance: with recalls at the same K.
+        scores: of the model.
+        ceiling: of a perfect model, with recalls at the same K.
+        chance: of a random order, with recalls at the same K.
+        title: see above.
     """
     figure = _figure("Recall@K", title, 7, 3.6)
     axes = figure.subplots(1, 2, sharey=True)
-    for panel, (way, name) in zip(axes, WAYS.items(), strict=True):
+    for panel, way in zip(axes, DIRECTIONS.values(), strict=True):
         for figures, label, colour, dashes in (
             (ceiling, "ceiling: a perfect model, since captions repeat", GREEN, "--"),
             (scores, "this model", BLUE, "-"),
@@ -135,7 +143,7 @@ def recall_curves(scores: Scores, ceiling: Scores, chance: Scores, title: str) -
             label = f"{recall[k]:.1f}"
             panel.annotate(label, (k, recall[k]), beside, textcoords="offset points", ha=side, color=BLUE)
         last = max(recall)
-        panel.set(title=name, xlabel="K, results looked at", ylim=(0, 101), xlim=(0.8, last * 1.1))
+        panel.set(title=_spaced(way), xlabel="K, results looked at", ylim=(0, 101), xlim=(0.8, last * 1.1))
         panel.set_xscale("log")
         ticks = [k for k in (1, 2, 5, 10, 20, 50, 100) if k <= last]
         panel.xaxis.set_major_locator(FixedLocator(ticks))
@@ -151,16 +159,19 @@ def recall_curves(scores: Scores, ceiling: Scores, chance: Scores, title: str) -
 # scenes
 
 
-def scene_confusion_matrix(confusion: SceneConfusion, title: str) -> Figure:
+def scene_confusion_matrix(confusion: pd.DataFrame, title: str) -> Figure:
     """The scene of the best image, for the captions of each scene, in percent.
 
-    Cells under 0.5 % stay empty. Results without a scene get a column when there are any.
+    Cells below 0.5 % are empty. The column for images without a scene is shown if it contains anything.
+
+    Args:
+        confusion: (S, S + 1), from `scene_confusion`.
+        title: see above.
     """
-    share = 100 * confusion.share
-    without = np.nansum(share[:, -1]) > 0
-    names = [_shortened(name) for name in confusion.names]
-    columns = [*names, "no scene"] if without else names
-    share = share[:, : len(columns)]
+    if not confusion.iloc[:, -1].sum() > 0:
+        confusion = confusion.iloc[:, :-1]
+    share = 100 * confusion.to_numpy()
+    names, columns = ([_shortened(name) for name in axis] for axis in confusion.axes)
     side = max(4.5, 2.6 + 0.27 * len(names))
     figure = _figure("Scene of the best image, for the captions of each scene", title, side + 0.6, side)
     panel = figure.subplots()
@@ -194,14 +205,17 @@ def embedding_map(
     caption_scene: np.ndarray,
     title: str,
 ) -> Figure:
-    """Images and captions as points of a plane; a scene has a colour and a marker, and a name on the map.
+    """Images and captions as points of a plane; each scene has a colour, a marker and a name on the map.
 
     Args:
-        image: (N, 2) and caption: (M, 2), places on the map.
-        image_scene, caption_scene: object (N,) and (M,) of str, None for an item without a scene.
+        image: float (N, 2), places on the map.
+        caption: float (M, 2), places on the map.
+        image_scene: object (N,) of str or None.
+        caption_scene: object (M,) of str or None.
+        title: see above.
     """
     names = sorted({name for name in (*image_scene, *caption_scene) if name is not None})
-    height = max(6.9, 1.5 + 0.19 * len(names))  # the legend's, if it is long
+    height = max(6.9, 1.5 + 0.19 * len(names))  # enough for a long legend
     figure = _figure("Images and captions by likeness (t-SNE of the embeddings)", title, 8.6, height)
     panel = figure.subplots()
     looks = {None: {"color": "#999999", "marker": "o"}}
@@ -230,12 +244,15 @@ def embedding_map(
 
 
 def _name_on_map(figure: Figure, panel: Axes, groups: dict[str, np.ndarray], taken: np.ndarray) -> None:
-    """Writes each name beside the middle one of its points (n, 2), where it covers the fewest points.
+    """Writes each name beside the medoid of its points (n, 2), where it covers the fewest points.
 
     Args:
+        figure: of the map.
+        panel: the map.
+        groups: name -> its points.
         taken: (N, 2), further points to keep clear of.
     """
-    figure.draw_without_rendering()  # settles where things are
+    figure.draw_without_rendering()  # fixes the layout
     points = panel.transData.transform(np.concatenate([*groups.values(), taken]))
     boxes: list[Bbox] = []
     turns = np.linspace(0, 2 * np.pi, 16, endpoint=False)
@@ -273,7 +290,12 @@ def _name_on_map(figure: Figure, panel: Axes, groups: dict[str, np.ndarray], tak
 
 @dataclass(frozen=True)
 class Result:
-    """An image on the sheet: uint8 (H, W, 3) pixels, its scene, and whether it bears the caption as well."""
+    """An image on the sheet.
+
+    pixels: uint8 (H, W, 3).
+    scene: None if it has none.
+    same_caption: whether the caption is also one of its own.
+    """
 
     pixels: np.ndarray
     scene: str | None
@@ -282,7 +304,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A caption, its image with file name and rank, from 1, and the images that came before it."""
+    """A caption that does not find its own image first.
+
+    text: the caption.
+    filename: of its own image.
+    rank: of its own image, from 1.
+    image: its own.
+    preferred: the images ranked before.
+    """
 
     text: str
     filename: str
@@ -292,12 +321,14 @@ class Mistake:
 
 
 def mistakes_sheet(mistakes: Sequence[Mistake], candidates: int, title: str) -> Figure:
-    """A row a caption: its text, its own image, framed, with the rank, and beside it what was preferred.
+    """One row per caption: its text, its own image, framed, with the rank, and the images ranked before.
 
-    Scenes that are not the caption's stand out in colour.
+    Scenes other than the caption's are coloured.
 
     Args:
+        mistakes: at least one.
         candidates: how many images were ranked.
+        title: see above.
     """
     columns = 2 + max(len(mistake.preferred) for mistake in mistakes)
     what = f"Captions whose own image ranks worst among {candidates:,}"
@@ -307,7 +338,7 @@ def mistakes_sheet(mistakes: Sequence[Mistake], candidates: int, title: str) -> 
     for row, mistake in zip(grid, mistakes, strict=True):
         for panel in row:
             panel.set_axis_off()
-        row[0].set_box_aspect(1 / widths[0])  # as high as a square image beside it
+        row[0].set_box_aspect(1 / widths[0])  # as high as the square image beside it
         text, name = _wrapped(mistake.text, 26, 6), _shortened(mistake.filename, 28)
         row[0].text(0, 1, text, va="top", fontsize=9, transform=row[0].transAxes)
         row[0].text(0, 0, name, va="bottom", fontsize=7, color=GREY, transform=row[0].transAxes)
@@ -320,10 +351,10 @@ def mistakes_sheet(mistakes: Sequence[Mistake], candidates: int, title: str) -> 
 
 
 def contact_sheet(questions: Sequence[tuple[str, Sequence[tuple[Result, str]]]]) -> Figure:
-    """The results of each question in rows of five, each with a text above it and its scene below.
+    """The results of each question in rows of five, each with a text above and its scene below.
 
     Args:
-        questions: for each one its text, and its results with the text above each.
+        questions: the text of each, and its results, each with the text above it.
     """
     columns = 5
     blocks = [(text, results, max(1, -(-len(results) // columns))) for text, results in questions]

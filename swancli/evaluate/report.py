@@ -1,4 +1,4 @@
-"""From embeddings to the figures that `swan eval` shows: as a record for JSON, as a row for CSV.
+"""From embeddings to the figures that `swan eval` reports: nested records for JSON, flat rows for CSV.
 
 swan eval --scene-recall
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,10 @@ import numpy as np
 
 from swancli.embed.embed import embed_dataset, open_dataset
 from swancli.errors import SwanError
-from swancli.evaluate.metrics import (
-    SceneRecall,
-    Scores,
-    ceiling_scores,
-    retrieval_scores,
-    scene_recall,
-    scores_from_similarity,
-)
+from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.evaluate.reranking import reranked_similarity
+from swancli.evaluate.scene_recall import SceneRecall, scene_recall
+from swancli.evaluate.similarity import ceiling_grids, embedding_grids, matrix_grids
 from swancli.machine.progress import Progress, quiet
 from swancli.model.checkpoint import TRAIN_AGAIN, Checkpoint, file_sha256
 from swancli.model.encoder import Encoder
@@ -36,19 +32,30 @@ from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
 from swancli.store.text import read_json, read_text
 from swancli.workspace import Group, Run, Workspace, relocated_checkpoint
 
-DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}
-
 
 @dataclass(frozen=True)
 class Report:
     """The figures of one evaluation; recalls in percent.
 
-    source: what was evaluated, plain values (data set, run, checkpoint). images, captions: how many.
-    embeddings: of the split alone, what the figures were counted from.
-    ceiling, scenes, reranked and new are None unless asked for. reranked: recalls after re-ranking. new:
-    recalls with only those captions whose text no training caption has; images without such a caption are no
-    queries, but still found; new_ceiling is theirs. new_captions: how many they are.
-    warnings: what makes the figures doubtful.
+    source: what was evaluated: data set, run, checkpoint or embeddings file.
+    split: its name, or "all".
+    ties: the rule for equal scores.
+    images: number in the split.
+    captions: number in the split.
+    scores: recalls and ranks.
+    embeddings: of the split only.
+
+    None unless asked for:
+
+    ceiling: of a perfect model.
+    scenes: scene recall.
+    reranked: after re-ranking.
+    new: with only those captions whose text no training caption has; images without such a caption are not
+        queries, but remain candidates.
+    new_ceiling: of a perfect model, with only those captions.
+    new_captions: the number of those captions.
+
+    warnings: reasons to doubt the figures.
     """
 
     source: dict[str, str]
@@ -74,25 +81,18 @@ class Report:
             "ties": self.ties,
             "images": self.images,
             "captions": self.captions,
-            **scores_record(self.scores),
+            **self.scores.record(),
         }
         if self.ceiling:
-            record["ceiling"] = scores_record(self.ceiling)
+            record["ceiling"] = self.ceiling.record()
         if self.reranked:
-            record["reranked"] = scores_record(self.reranked)
+            record["reranked"] = self.reranked.record()
         if self.new:
-            record["new_captions"] = {"captions": self.new_captions, **scores_record(self.new)}
+            record["new_captions"] = {"captions": self.new_captions, **self.new.record()}
             if self.new_ceiling:
-                record["new_captions"]["ceiling"] = scores_record(self.new_ceiling)
+                record["new_captions"]["ceiling"] = self.new_ceiling.record()
         if self.scenes:
-            record["scene_recall"] = {
-                short: {
-                    **{f"SR@{k}": share for k, share in getattr(self.scenes, name).share.items()},
-                    "queries": getattr(self.scenes, name).queries,
-                    "without_scene": getattr(self.scenes, name).skipped,
-                }
-                for short, name in DIRECTIONS.items()
-            }
+            record["scene_recall"] = self.scenes.record()
         return record
 
     @property
@@ -107,13 +107,18 @@ class Report:
         return self.scores.mean_recall
 
     def table(self) -> list[dict[str, Any]]:
-        """The same as one flat row, `i2t_R@1` and so on, for CSV."""
-        return [_flatten(self.record())]
+        """The record as one flat row, `i2t_R@1` and so on, for CSV."""
+        return [flat(self.record())]
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One run of a group. label: of its variant, "" where there is but one; fold: from 1, 0 for none."""
+    """One run of a group.
+
+    label: of its variant, "" if there is only one.
+    fold: from 1; 0 without folds.
+    report: its figures.
+    """
 
     label: str
     fold: int
@@ -122,40 +127,40 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class GroupReport:
-    """The figures of several runs told as one; recalls in percent. name: the group's."""
+    """The figures of a group of runs; recalls in percent."""
 
     name: str
     rows: tuple[GroupRow, ...]
 
     @property
     def labels(self) -> list[str]:
-        """The variants, in order; one "" where there is but one."""
+        """The variants, in order; one "" if there is only one."""
         return list(dict.fromkeys(row.label for row in self.rows))
 
     def of(self, label: str) -> list[GroupRow]:
-        """The runs of a variant, one a fold."""
+        """The runs of a variant, one per fold."""
         return [row for row in self.rows if row.label == label]
 
     def averaged(self, label: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Mean and spread of each figure of a variant over its folds, nested as in `Report.record`.
+        """Mean and spread over the folds of each figure of a variant, nested as in `Report.record`.
 
-        The spread is the standard deviation of a sample (n - 1); 0 for a single run.
+        The spread is the sample standard deviation (n - 1); 0 for a single run.
         """
         records = [row.report.record() for row in self.of(label)]
         return _combined(records, statistics.fmean), _combined(records, _spread)
 
     @property
     def warnings(self) -> list[str]:
-        """The different warnings of its runs."""
+        """The warnings of its runs, each once."""
         return list(dict.fromkeys(warning for row in self.rows for warning in row.report.warnings))
 
     @property
     def mean_recall(self) -> float:
-        """The mean mR over the folds; of the lowest variant where there are several."""
+        """The mean mR over the folds, in percent; of several variants the lowest."""
         return min(self.averaged(label)[0]["mR"] for label in self.labels)
 
     def table(self) -> list[dict[str, Any]]:
-        """Flat rows for CSV: each run, and after the folds of a variant their mean and spread."""
+        """Flat rows for CSV: one per run, and after the folds of a variant their mean and spread."""
         table = []
         for label in self.labels:
             rows = [row.report.table()[0] for row in self.of(label)]
@@ -165,11 +170,11 @@ class GroupReport:
             if len(rows) > 1:
                 shared = {name: value for name, value in rows[0].items() if len({r[name] for r in rows}) == 1}
                 for name, figures in zip(("mean", "spread"), self.averaged(label), strict=True):
-                    table.append({**named, "fold": name, **shared, **_flatten(figures)})
+                    table.append({**named, "fold": name, **shared, **flat(figures)})
         return table
 
     def record(self) -> dict[str, Any]:
-        """Nested plain values, for JSON; one variant stands at the top, several under `variants`."""
+        """Nested plain values, for JSON; several variants are listed under `variants`."""
         variants = []
         for label in self.labels:
             runs = [{"fold": row.fold, **row.report.record()} for row in self.of(label)]
@@ -181,28 +186,16 @@ class GroupReport:
         return {"group": self.name, "variants": variants}
 
 
-def scores_record(scores: Scores) -> dict[str, Any]:
-    """Recalls (percent), ranks (from 1) and mR of both directions as plain values."""
-    record: dict[str, Any] = {}
-    for short, name in DIRECTIONS.items():
-        direction = getattr(scores, name)
-        record[short] = {
-            **{f"R@{k}": value for k, value in direction.recall.items()},
-            "median_rank": direction.median_rank,
-            "mean_rank": direction.mean_rank,
-        }
-    return record | {"mR": scores.mean_recall}
-
-
-def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested record as one level, with the keys joined by "_"."""
     row = {}
     for key, value in record.items():
-        row |= _flatten(value, f"{prefix}{key}_") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        row |= flat(value, f"{prefix}{key}_") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return row
 
 
 def _combined(records: list[dict[str, Any]], figure: Callable[[list[float]], float]) -> dict[str, Any]:
-    """One record that holds, in place of each figure, one of all the records' values of it."""
+    """One record in which each number is computed from the values in all records."""
     combined: dict[str, Any] = {}
     for key, value in records[0].items():
         values = [record[key] for record in records]
@@ -227,15 +220,24 @@ def evaluate(
     scenes: bool = False,
     rerank: bool = False,
     known: Collection[str] | None = None,
+    warnings: Iterable[str] = (),
 ) -> Report:
-    """The figures of embeddings, on one split of them or on all (None).
+    """The figures of embeddings.
 
     Args:
-        known: texts of the training captions, to count the captions of another text apart; None not to.
+        embeddings: with captions.
+        source: as in `Report`.
+        split: the images and captions to evaluate; None for all.
+        ties: "expected", "best" or "worst".
+        ceiling: also compute the ceiling.
+        scenes: also compute scene recall.
+        rerank: also compute recalls after re-ranking.
+        known: texts of the training captions; None not to evaluate new captions separately.
+        warnings: for the report; "" is left out.
 
     Raises:
-        SwanError: the split has no images with captions, no image has a scene when `scenes` asks for it, or
-            every caption is known.
+        SwanError: the split has no images with captions, scene recall is asked for and no image has a scene,
+            or every caption is known.
     """
     rows = embeddings.catalogue.image_rows(split)
     part, captions = embeddings.catalogue.select(rows)
@@ -248,33 +250,39 @@ def evaluate(
             "choose another with --split, or --split all",
         )
     image, caption = embeddings.image[rows], embeddings.caption[captions]
-    new = np.array([text not in known for text in part.text]) if known is not None else np.zeros(0, bool)
-    if known is not None and not new.any():
-        raise SwanError(
-            f"--new-captions: every caption of split {split!r} has the text of a training caption",
-            "leave it out, or choose another with --split",
-        )
-    reranked = reranked_similarity(image, caption) if rerank else None
+    grids = embedding_grids(image, caption)
+    score = partial(retrieval_scores, ties=ties)
+    optional: dict[str, Any] = {}
+    if ceiling:
+        optional["ceiling"] = score(ceiling_grids(part.text, part.image, len(rows)), part.image)
+    if scenes:
+        optional["scenes"] = scene_recall(grids, part.image, part.scene, ties=ties)
+    if rerank:
+        optional["reranked"] = score(matrix_grids(reranked_similarity(image, caption)), part.image)
+    if known is not None:
+        new = np.array([text not in known for text in part.text])
+        if not new.any():
+            raise SwanError(
+                f"--new-captions: every caption of split {split!r} has the text of a training caption",
+                "leave it out, or choose another with --split",
+            )
+        optional["new"] = score(embedding_grids(image, caption[new]), part.image[new])
+        optional["new_captions"] = int(new.sum())
+        if ceiling:
+            new_grids = ceiling_grids(part.text[new], part.image[new], len(rows))
+            optional["new_ceiling"] = score(new_grids, part.image[new])
     misplaced = misplaced_captions(described_images(part))
+    doubt = f"{misplaced}: are captions and images off by some rows?" if misplaced else ""
     return Report(
         source=source,
         split=split or "all",
         ties=ties,
         images=len(rows),
         captions=len(captions),
-        scores=retrieval_scores(image, caption, part.image, ties=ties),
+        scores=score(grids, part.image),
         embeddings=replace(embeddings, image=image, caption=caption, catalogue=part),
-        ceiling=ceiling_scores(part.text, part.image, len(rows), ties=ties) if ceiling else None,
-        scenes=scene_recall(image, caption, part.image, part.scene, ties=ties) if scenes else None,
-        reranked=scores_from_similarity(reranked, part.image, ties=ties) if rerank else None,
-        new=retrieval_scores(image, caption[new], part.image[new], ties=ties) if new.any() else None,
-        new_ceiling=(
-            ceiling_scores(part.text[new], part.image[new], len(rows), ties=ties)
-            if ceiling and new.any()
-            else None
-        ),
-        new_captions=int(new.sum()),
-        warnings=(f"{misplaced}: are captions and images off by some rows?",) if misplaced else (),
+        warnings=tuple(filter(None, (doubt, *warnings))),
+        **optional,
     )
 
 
@@ -282,7 +290,7 @@ def training_texts(catalogue: Catalogue) -> set[str]:
     """The texts of the training captions.
 
     Raises:
-        SwanError: there is none.
+        SwanError: there are none.
     """
     texts = set(catalogue.select(catalogue.image_rows("train"))[0].text)
     if not texts:
@@ -303,14 +311,16 @@ def evaluate_checkpoint(
     """Encodes a split with a checkpoint and evaluates it.
 
     Args:
+        encoder: with the checkpoint.
         workspace: where the data set is.
-        dataset: name of the data set; None for the one that the checkpoint was trained on, or the newest one.
+        dataset: its name; None for the one that the checkpoint was trained on, or the newest one.
         split: None for all images.
-        new_captions: also count the captions apart whose text no training caption of the data set has.
+        progress: called while the split is encoded.
+        new_captions: also evaluate the captions whose text no training caption of the data set has.
         options: `ties`, `ceiling`, `scenes` and `rerank` of `evaluate`.
 
     Raises:
-        SwanError: no such data set, or the split has no captions.
+        SwanError: there is no such data set, or as in `evaluate`.
     """
     checkpoint = encoder.checkpoint
     hint = "eval needs a data set with captions: swan prepare --dataset NAME --source PATH"
@@ -323,12 +333,7 @@ def evaluate_checkpoint(
             warnings.append(overlap(stored.catalogue, digests, split))
         options["known"] = training_texts(stored.catalogue) if new_captions else None
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(checkpoint.path)}
-    return _warned(evaluate(embeddings, source, split=split, **options), warnings)
-
-
-def _warned(report: Report, warnings: Iterable[str]) -> Report:
-    """The report with further warnings; "" is none."""
-    return replace(report, warnings=(*report.warnings, *filter(None, warnings)))
+    return evaluate(embeddings, source, split=split, warnings=warnings, **options)
 
 
 def evaluate_group(
@@ -339,29 +344,33 @@ def evaluate_group(
     encoder_of: Callable[[Run], Encoder] = Encoder,
     **options: Any,
 ) -> GroupReport:
-    """Evaluates every run of a group; data set and options as in `evaluate_checkpoint`.
+    """Evaluates every run of a group.
 
     Args:
+        workspace: where the data set is.
+        group: of runs.
+        dataset: as in `evaluate_checkpoint`.
         encoder_of: opens a run's best checkpoint.
+        options: as in `evaluate_checkpoint`.
 
     Raises:
-        SwanError: one of its runs has not finished an epoch, or its files are damaged.
+        SwanError: one of the runs has not finished an epoch, or its files are damaged.
     """
     rows = []
     for member in group.members():
         run, resume = group.run(member["run"]), f"swan train --resume --run {group.name}"
         if not run.best.exists():
-            raise SwanError(f"{run.folder}: not trained yet", f"go on: {resume}")
+            raise SwanError(f"{run.folder}: not trained yet", f"train it: {resume}")
         unfinished = _unfinished(run)
         report = evaluate_checkpoint(encoder_of(run), workspace, dataset, **options)
         if unfinished:
-            report = _warned(report, [f"{unfinished}: {resume}"])
+            report = replace(report, warnings=(*report.warnings, f"{unfinished}: {resume}"))
         rows.append(GroupRow(member["label"], member["fold"], report))
     return GroupReport(group.name, tuple(rows))
 
 
 def _unfinished(run: Run) -> str:
-    """What a run lacks of its epochs, in words; "" when it has them all.
+    """How many of its epochs a run has, as a warning; "" if it has all.
 
     Raises:
         SwanError: its `config.json` or its `metrics.csv` is damaged.
@@ -372,12 +381,12 @@ def _unfinished(run: Run) -> str:
     try:
         epochs = int(content["training"]["epochs"])
     except (KeyError, TypeError, ValueError) as error:
-        raise SwanError(f"{run.config}: it does not say how many epochs ({error!r})", TRAIN_AGAIN) from error
+        raise SwanError(f"{run.config}: the number of epochs is missing ({error!r})", TRAIN_AGAIN) from error
     return f"{run.folder}: only {done} of {epochs} epochs are trained" if done < epochs else ""
 
 
 def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
-    """A warning where a data set was prepared again since: its test images may have been trained on."""
+    """A warning if the data set was prepared again, so test images may have been trained on; else ""."""
     trained_on = checkpoint.origin.get("dataset_digest")
     if not trained_on or dataset.name != checkpoint.origin["dataset"] or dataset.digest == trained_on:
         return ""
@@ -390,15 +399,15 @@ def _changed_since_training(checkpoint: Checkpoint, dataset: Dataset) -> str:
 def evaluate_file(
     path: str | PathLike[str], *, split: str | None = "test", new_captions: bool = False, **options: Any
 ) -> Report:
-    """Evaluates an `embeddings.h5` as it is; options as in `evaluate_checkpoint`."""
+    """Evaluates an `embeddings.h5`; arguments as in `evaluate_checkpoint`."""
     embeddings = read_embeddings(path)
     options["known"] = training_texts(embeddings.catalogue) if new_captions else None
     source = {"dataset": embeddings.dataset, "embeddings": str(path)}
-    return _warned(evaluate(embeddings, source, split=split, **options), _doubts(embeddings, split))
+    return evaluate(embeddings, source, split=split, warnings=_doubts(embeddings, split), **options)
 
 
 def _doubts(embeddings: Embeddings, split: str | None) -> Iterator[str]:
-    """What may have changed since the embeddings were made, and which images were seen in training."""
+    """Warnings of what has changed since the embeddings were made, and of images seen in training."""
     made_by = embeddings.made_by
     path = relocated_checkpoint(Path(made_by.checkpoint))
     if path.is_file():

@@ -1,8 +1,8 @@
-"""The similarity matrix, block by block: what every figure of `metrics` is counted from.
+"""The similarity matrix, computed block by block, for `metrics` and `scene_recall`.
 
-A `Grid` is the similarity matrix of one direction, never built whole: equal queries and equal candidates form
-groups, and a score is computed once for a pair of groups, so equal items score exactly equal whatever the
-order of the rows.
+A `Grid` is the similarity matrix of one direction, never held in memory as a whole. Equal queries and equal
+candidates form groups, and each pair of groups is scored once, so equal items have exactly equal scores,
+whatever the order of the rows.
 
 Letters in shapes: N images, M captions, D embedding, Q queries, C candidates, q queries of a block,
 R rows, U distinct rows.
@@ -25,31 +25,35 @@ CELLS = 2**23  # scores at a time, at most (but one row at least): 32 MB as floa
 class Grid:
     """The similarities of Q queries and C candidates, by groups of equal queries and of equal candidates.
 
-    scores(start, stop): (stop - start, groups of candidates) for the groups start to stop of queries.
-    query: int64 (Q,), candidate: int64 (C,), the group of each.
+    scores: from start and stop to (stop - start, groups of candidates), for these groups of queries.
+    query: int64 (Q,), the group of each query.
+    candidate: int64 (C,), the group of each candidate.
     """
 
     scores: Callable[[int, int], np.ndarray]
     query: np.ndarray
     candidate: np.ndarray
 
-    def blocks(self, block: int = BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows int64 (q,) and their similarities (q, C), q <= block; each query comes once, in any order.
+    def blocks(self, asked: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows int64 (q,) and their similarities (q, C), q <= `BLOCK`; each query once, in any order.
+
+        Args:
+            asked: bool (Q,), the queries wanted; None for all.
 
         Raises:
-            SwanError: a similarity is not a number.
+            SwanError: a similarity is NaN.
         """
-        block = max(1, min(block, CELLS // max(1, len(self.candidate))))
+        block = max(1, min(BLOCK, CELLS // max(1, len(self.candidate))))
         order = np.argsort(self.query, kind="stable")
+        if asked is not None:
+            order = order[asked[order]]
         groups = int(self.query.max()) + 1 if len(self.query) else 0
         ends = np.searchsorted(self.query[order], np.arange(groups + 1))
         for start in range(0, groups, block):
             stop = min(start + block, groups)
             scores = self.scores(start, stop)
             if np.isnan(scores).any():
-                raise SwanError(
-                    "a similarity is not a number", "the model or the embeddings hold NaN: train again"
-                )
+                raise SwanError("a similarity is NaN", "the model or the embeddings contain NaN: train again")
             for first in range(ends[start], ends[stop], block):  # many queries may share a group
                 rows = order[first : min(first + block, ends[stop])]
                 yield rows, scores[self.query[rows] - start][:, self.candidate]
@@ -58,26 +62,8 @@ class Grid:
 Grids = tuple[Grid, Grid]  # image to text, text to image
 
 
-def similarity_blocks(
-    queries: np.ndarray, candidates: np.ndarray, block: int = BLOCK
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inner products of every query with every candidate, block by block.
-
-    Args:
-        queries: float32 (Q, D). candidates: float32 (C, D). block: queries at a time.
-
-    Yields:
-        rows int64 (q,) of the queries and their similarities float32 (q, C). Rows with equal embeddings get
-        exactly equal similarities, and no order of rows changes them.
-
-    Raises:
-        SwanError: a similarity is not a number.
-    """
-    return _product_grid(_distinct(queries), _distinct(candidates)).blocks(block)
-
-
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows (U, D), in an order of their own, and int64 (R,) where each row is among them."""
+    """The distinct rows (U, D), in any order, and for each row its place among them, int64 (R,)."""
     if not rows.size:
         return rows[:1], np.zeros(len(rows), dtype=np.int64)
     rows = np.ascontiguousarray(rows) + 0.0  # makes -0.0 and 0.0 the same bytes
@@ -87,8 +73,7 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _product_grid(queries: tuple[np.ndarray, np.ndarray], candidates: tuple[np.ndarray, np.ndarray]) -> Grid:
-    # The product is taken among distinct rows alone: in a matrix product the last columns can differ from
-    # equal earlier ones in the last bit.
+    # Only distinct rows are multiplied: in a matrix product equal columns can differ in the last bit.
     rows, columns = queries[0], candidates[0].T
     return Grid(lambda start, stop: rows[start:stop] @ columns, queries[1], candidates[1])
 
@@ -110,7 +95,7 @@ def _matrix_grid(similarity: np.ndarray) -> Grid:
 
 
 def _pair_grid(pairs: tuple[np.ndarray, np.ndarray], query: np.ndarray, candidate: np.ndarray) -> Grid:
-    """Similarity 1 for the pairs (query groups, candidate groups), 0 for every other."""
+    """Similarity 1 for the pairs (query groups, candidate groups), 0 for all others."""
     order = np.argsort(pairs[0], kind="stable")
     left, right = pairs[0][order], pairs[1][order]
     width = int(candidate.max(initial=-1)) + 1
@@ -125,5 +110,32 @@ def _pair_grid(pairs: tuple[np.ndarray, np.ndarray], query: np.ndarray, candidat
 
 
 def pair_grids(pairs: tuple[np.ndarray, np.ndarray], image: np.ndarray, caption: np.ndarray) -> Grids:
-    """Similarity 1 for the pairs (image groups, caption groups), 0 for every other."""
+    """Similarity 1 for some pairs of groups, 0 for all others.
+
+    Args:
+        pairs: int64 (P,) groups of images and int64 (P,) groups of captions.
+        image: int64 (N,), the group of each image.
+        caption: int64 (M,), the group of each caption.
+    """
     return _pair_grid(pairs, image, caption), _pair_grid(pairs[::-1], caption, image)
+
+
+def ceiling_grids(text: np.ndarray, caption_image: np.ndarray, images: int) -> Grids:
+    """The similarities of a perfect model, limited only by captions that repeat.
+
+    An image and its own caption strings have the highest score, all other pairs a lower one.
+
+    Args:
+        text: object (M,) of str, the captions.
+        caption_image: int64 (M,), the row of each caption's image, -1 for none.
+        images: N.
+    """
+    _, string = np.unique(text.astype(str), return_inverse=True)
+    paired = caption_image >= 0
+    return pair_grids((caption_image[paired], string[paired]), np.arange(images), string)
+
+
+def chance_grids(images: int, captions: int) -> Grids:
+    """N images and M captions of equal similarity, whose order is random."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return pair_grids((nothing, nothing), np.zeros(images, np.int64), np.zeros(captions, np.int64))

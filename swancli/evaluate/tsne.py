@@ -1,6 +1,6 @@
 """A map of embeddings: t-SNE (van der Maaten and Hinton, JMLR 2008), computed exactly.
 
-Here rather than from scikit-learn: where that is installed, nltk imports it, and every command that reads a
+scikit-learn has it too, but where scikit-learn is installed, nltk imports it, and every command that reads a
 caption starts a second later. Letters in shapes: n items, D embedding.
 """
 
@@ -13,23 +13,23 @@ import torch
 
 from swancli.errors import SwanError
 
-PERPLEXITY = 30.0  # about how many neighbours of an item count
-STEPS, EARLY_STEPS = 750, 250  # in the early ones neighbours attract EXAGGERATION times as much
+PERPLEXITY = 30.0  # roughly the number of neighbours that count
+STEPS, EARLY_STEPS = 750, 250  # in early steps neighbours attract each other EXAGGERATION times as much
 EXAGGERATION = 12.0
 MOMENTUM, EARLY_MOMENTUM = 0.8, 0.5
 
 
 def map_places(embedding: np.ndarray) -> np.ndarray:
-    """float32 (n, 2): items on a plane, like ones near each other, equal ones at one place.
+    """float32 (n, 2): items on a plane, similar ones close to each other, equal ones at the same place.
 
-    The same rows in the same order give the same map. Takes time and memory as n squared: for 2,000 different
-    items some 12 s on a core, and 100 MB.
+    The same rows in the same order give the same map. Time and memory grow with n squared: 2,000 different
+    items take about 12 s on one core, and 100 MB.
 
     Args:
         embedding: float32 (n, D).
 
     Raises:
-        SwanError: fewer than four of them differ.
+        SwanError: there are fewer than four different items.
     """
     distinct, place = np.unique(embedding, axis=0, return_inverse=True)
     if len(distinct) < 4:
@@ -44,11 +44,12 @@ def map_places(embedding: np.ndarray) -> np.ndarray:
 def neighbour_probabilities(items: torch.Tensor, perplexity: float) -> torch.Tensor:
     """float32 (n, n): how much each item (column) is a neighbour of another (row); rows sum to 1.
 
-    p(j | i) = exp(-b_i d_ij) / sum over k != i of exp(-b_i d_ik), with squared distances d, and b_i such that
-    the row's entropy is log(perplexity): found by halving an interval.
+    p(j | i) = exp(-b_i d_ij) / sum over k != i of exp(-b_i d_ik), with squared distances d. Bisection finds
+    the b_i at which the entropy of row i is log(perplexity).
 
     Args:
-        items: float32 (n, D). perplexity: at least 1, below n - 1.
+        items: float32 (n, D).
+        perplexity: at least 1, below n - 1.
     """
     distance = _squared_distances(items)
     distance /= distance.mean()
@@ -76,7 +77,7 @@ def _first_places(items: torch.Tensor) -> torch.Tensor:
 
 
 def _descend(places: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Gradient descent with momentum and a gain for each coordinate, from (n, 2) places."""
+    """Gradient descent with momentum and a gain per coordinate, from (n, 2) places."""
     rate = max(len(places) / EXAGGERATION / 4, 50.0)
     change, gain = torch.zeros_like(places), torch.ones_like(places)
     for step in range(STEPS):

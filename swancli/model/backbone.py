@@ -17,19 +17,19 @@ from swancli.model.settings import CHANNELS
 from swancli.store.torch_file import read_torch_file
 
 DEPTHS = {"maxpool": "shallow", "layer2": "deep1", "layer3": "deep2", "layer4": "deep3"}
-PART = 32  # images that go through a network at a time, on a CPU
-OWN = "backbone.network."  # what the names begin with in a checkpoint of ours
+PART = 32  # images that a CPU computes at a time
+OWN = "backbone.network."  # prefix of the backbone's weights in our checkpoints
 
 
 class Backbone(nn.Module):
     """ResNet features at four depths, trained or frozen.
 
-    Frozen means that neither weights nor batch statistics move. With `drifting` (item 6) the weights alone
-    stay: in training, batch norms use the statistics of the batch, and the running ones follow them.
+    If frozen, neither weights nor batch statistics change. If also `drifting` (item 6), only the weights are
+    fixed: in training, batch norms use the statistics of the batch and update the running ones.
     """
 
     def __init__(self, name: str, frozen: bool, drifting: bool = False) -> None:
-        # Importing torchvision takes seconds, which a text query has no use for.
+        # Importing torchvision takes seconds, and a text query does not need it.
         from torchvision.models import get_model
         from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -73,13 +73,14 @@ class Backbone(nn.Module):
         return maps | {"deep1": F.interpolate(maps["deep1"], size=grid, mode="nearest")}
 
     def compile_network(self, images: int, size: int) -> None:
-        """Lets torch.compile make the kernels, which join batch norms and convolutions in their own way.
+        """Compiles the network with torch.compile, which fuses batch norms by itself, and tries one batch.
 
         Args:
-            images: how many a batch has at most; size: their side in pixels. One such batch is tried.
+            images: the most images in a batch.
+            size: side of the images in pixels.
 
         Raises:
-            SwanError: nothing can be compiled here.
+            SwanError: torch.compile does not work here.
         """
         self.network.compile()
         self.compiled = True
@@ -97,13 +98,13 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def shallow(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The shallow map alone of a frozen backbone: (B, C0, S/4, S/4); pixels as in `forward`."""
+        """Only the shallow map (B, C0, S/4, S/4) of a frozen backbone; pixels as in `forward`."""
         network = self.network
         convolved = (_convolve_folded(network.conv1, network.bn1, part) for part in _parts(pixels))
         return torch.cat([network.relu(network.maxpool(part)) for part in convolved])
 
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of its weights and statistics: equal when its maps are."""
+        """Hexadecimal SHA-256 of its weights and statistics; backbones of equal digests give equal maps."""
         digest = hashlib.sha256(self.name.encode())
         for key, value in self.network.state_dict().items():
             if not key.endswith("num_batches_tracked"):
@@ -113,11 +114,11 @@ class Backbone(nn.Module):
     def load_weights(self, path: Path) -> None:
         """Loads a local file: a torchvision state dict, or one under a `model` or `state_dict` key (AID).
 
-        A checkpoint, ours or the published code's, gives its backbone. The classifier's weights are passed
-        over; everything else must fit.
+        From a checkpoint, ours or the published code's, its backbone is loaded. The classifier's weights are
+        ignored; all others must fit.
 
         Raises:
-            SwanError: the file is absent, holds something else, or belongs to another network.
+            SwanError: the file is absent, contains something else, or belongs to another network.
         """
         weights = _read_weights(path)
         own = self.network.state_dict()
@@ -137,20 +138,20 @@ class Backbone(nn.Module):
             )
         odd = next((key for key, value in weights.items() if not torch.isfinite(value).all()), None)
         if odd:
-            raise SwanError(f"{path}: its weight {odd} holds what is no number", "fetch or train it again")
+            raise SwanError(f"{path}: its weight {odd} contains NaN or infinity", "fetch or train it again")
         self.network.load_state_dict(weights, strict=False)
 
 
 def _parts(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """A batch that is not trained on, in equal parts: on a CPU larger ones take memory and gain no time."""
+    """A batch that is not trained on, in equal parts: larger ones cost a CPU memory and save no time."""
     return pixels.chunk(-(-len(pixels) // PART)) if pixels.device.type == "cpu" else (pixels,)
 
 
 class FoldedNorms(fx.Interpreter):
-    """Runs a ResNet that is not trained with each batch norm multiplied into the convolution before it.
+    """Runs a ResNet in evaluation mode with each batch norm folded into the convolution before it.
 
-    The same sums, in half the passes over memory. The weights are multiplied anew for each batch, about 1 %
-    of its time, so that they are never out of date.
+    The same sums take half the passes over memory. The weights are folded again for each batch, which takes
+    about 1 % of its time, so they are never out of date.
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
@@ -186,13 +187,13 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(value, torch.Tensor) for value in content.values()
     ):
-        raise SwanError(f"{path}: holds no state dict", hint)
+        raise SwanError(f"{path}: contains no state dict", hint)
     own = {key: value for key, value in content.items() if key.startswith(OWN)}
     return {key.removeprefix(OWN).removeprefix("module."): value for key, value in (own or content).items()}
 
 
 def _network_of(weights: dict[str, torch.Tensor]) -> str | None:
-    """Which backbone a state dict belongs to, from the blocks in it."""
+    """The backbone that a state dict belongs to, by its blocks; None if it is not known."""
     if "layer1.0.conv3.weight" in weights:
         return "resnet50" if "layer3.5.conv1.weight" in weights else None
     if "layer1.2.conv1.weight" in weights:

@@ -1,7 +1,7 @@
 """Checkpoints: one file with weights, settings and vocabulary, all that `eval`, `embed` and `query` need.
 
-A checkpoint of the published code, `{'epoch', 'model', 'best_rsum', 'args', 'Eiters'}`, is read and written
-too.
+Checkpoints of the published code, `{'epoch', 'model', 'best_rsum', 'args', 'Eiters'}`, can also be read and
+written.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -35,9 +37,13 @@ TRAIN_AGAIN = "train again, or take another checkpoint"
 class Checkpoint:
     """A loaded checkpoint.
 
-    model: in evaluation mode, on the CPU. origin: plain values, at least `dataset` ("" when unknown), `run`
-    and `epoch`. training: what `train --resume` goes on from; empty in `best.pt`. sha256: of the file.
-    vocab: the file that the vocabulary came from, None when the checkpoint carries it.
+    path: of the file.
+    model: in evaluation mode, on the CPU.
+    vocabulary: the words that the model knows.
+    origin: plain values, at least `dataset` ("" if unknown), `run` and `epoch`.
+    training: the state from which `train --resume` resumes; empty in `best.pt`.
+    sha256: of the file.
+    vocab: the file that the vocabulary came from; None if the checkpoint contains it.
     """
 
     path: Path
@@ -50,19 +56,19 @@ class Checkpoint:
 
     @classmethod
     def unsaved(cls, model: Swan, vocabulary: Vocabulary) -> Checkpoint:
-        """A model in memory that no file holds, such as one in training."""
+        """A model that is only in memory, such as one in training."""
         return cls(Path(), model, vocabulary, {}, {}, "")
 
     @property
     def made_by(self) -> MadeBy:
-        """What is recorded beside the vectors that it makes."""
+        """The record stored with the vectors that it makes."""
         settings = self.model.settings
         vocab = str(self.vocab or "")
         return MadeBy(str(self.path), self.sha256, settings.embed_dim, settings.variant, vocab)
 
 
 def checkpoint_file(name: str | PathLike[str] | Run) -> Path:
-    """The file that a name of a checkpoint stands for: a path, `shipped`, or a run, whose best is meant."""
+    """The file of a checkpoint that is named by its path, as `shipped`, or by its run (the best one)."""
     return name.best if isinstance(name, Run) else named_checkpoint(Path(name))
 
 
@@ -73,7 +79,15 @@ def save_checkpoint(
     origin: dict[str, Any],
     training: dict[str, Any] | None = None,
 ) -> None:
-    """Writes tensors and plain values only, whole or not at all."""
+    """Writes a checkpoint, whole or not at all: tensors and plain values only.
+
+    Args:
+        path: of the file.
+        model: its settings and weights are written.
+        vocabulary: of the model.
+        origin: as in `Checkpoint`.
+        training: as in `Checkpoint`; None for an empty one.
+    """
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -98,19 +112,19 @@ def load_checkpoint(
 
     Args:
         checkpoint: see `checkpoint_file`.
-        vocab: the vocabulary of a published checkpoint, which carries none: a `vocab.h5` or its JSON.
-        spare: pass over `vocab` where the checkpoint carries its own, which is else an error.
-        captions_only: leave the model's image side out, as `Swan` does.
+        vocab: the vocabulary of a published checkpoint, which contains none: a `vocab.h5` or its JSON.
+        spare: ignore `vocab` if the checkpoint contains its own; otherwise that is an error.
+        captions_only: leave out the image side of the model, as `Swan` does.
 
     Raises:
-        StoreError: no such file, not a checkpoint, another version, or weights that do not fit.
-        SwanError: the vocabulary is missing, too large, or not asked for.
+        StoreError: the file is absent, not a checkpoint, of another version, or its weights do not fit.
+        SwanError: the vocabulary is missing, too large, or not wanted.
     """
     path = checkpoint_file(checkpoint)
     content = read_torch_file(path, TRAIN_AGAIN, in_part=captions_only)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if vocab and not spare:
-            raise SwanError(f"{path}: carries its own vocabulary", "leave --vocab out")
+            raise SwanError(f"{path}: contains its own vocabulary", "leave --vocab out")
         return _load_own(path, content, captions_only)
     if isinstance(content, dict) and is_published(content.get("model")):
         return _load_published(path, content, Path(vocab) if vocab else None, captions_only)
@@ -132,14 +146,15 @@ def load_maker(
     """Reads the checkpoint that made some vectors.
 
     Args:
-        name: of the file or collection that holds the vectors.
-        fix: what to do where another checkpoint made them.
+        made_by: the record stored with the vectors.
+        name: of the file or collection with the vectors.
+        fix: what to do if another checkpoint made them.
         checkpoint: where it is now; None for where it was when the vectors were made.
-        vocab: of a published checkpoint, as `checkpoint`.
+        vocab: of a published checkpoint; None for the one used when the vectors were made.
         captions_only: as in `load_checkpoint`.
 
     Raises:
-        SwanError: it does not exist, cannot be read, or is not the one that made them.
+        SwanError: it does not exist, cannot be read, or did not make the vectors.
     """
     path = checkpoint_file(checkpoint or relocated_checkpoint(Path(made_by.checkpoint)))
     if not path.is_file():
@@ -156,27 +171,21 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
         raise StoreError(f"{path}: cannot be loaded safely (it asks for {foreign[0]})", TRAIN_AGAIN)
     if content.get("version") != VERSION:
         raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
-    try:
+    with _damage_named(path):
         settings = ModelSettings(**content["settings"])
         rows = content["model"][WORD_VECTORS].shape[0]
         if rows != settings.words + 1:  # before a model of that size is made
             raise ValueError(f"its settings say {settings.words} words, and it has vectors of {rows - 1}")
-        model = _unfilled(settings, captions_only)
         vocabulary = Vocabulary.from_plain(content["vocabulary"])
-        weights, origin, training = content["model"], content["origin"], content["training"]
+        origin, training = content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
             raise TypeError("its origin names no data set and no run")
         if not isinstance(training, dict):
             raise TypeError(f"its training is {type(training).__name__}")
-        if len(vocabulary) > model.settings.words:
-            raise ValueError(f"{len(vocabulary)} words, and word vectors for {model.settings.words}")
-        _fill(model, weights)
-    except SwanError as error:
-        raise StoreError(f"{path}: {error.problem}", error.hint) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
-        reason = repr(error).partition("\\n")[0]
-        raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
-    return Checkpoint(path, model.eval(), vocabulary, origin, training, file_sha256(path))
+        if len(vocabulary) > settings.words:
+            raise ValueError(f"{len(vocabulary)} words, and word vectors for {settings.words}")
+        model = _filled(settings, content["model"], captions_only)
+    return Checkpoint(path, model, vocabulary, origin, training, file_sha256(path))
 
 
 def _load_published(
@@ -185,50 +194,46 @@ def _load_published(
     """A checkpoint of the published code; its options (`args`) are not read."""
     if not vocab:
         raise SwanError(
-            f"{path}: a checkpoint of the published code, which carries no vocabulary",
+            f"{path}: a checkpoint of the published code, which contains no vocabulary",
             "give its vocabulary: --vocab FILE.json",
         )
     vocabulary = read_vocabulary(vocab)
-    try:
+    with _damage_named(path):
         settings, weights = from_published(content["model"])
-        model = _unfilled(settings, captions_only)
-        _fill(model, weights)
-    except SwanError as error:
-        raise StoreError(f"{path}: {error.problem}", error.hint) from error
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = repr(error).partition("\\n")[0]
-        raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
+        model = _filled(settings, weights, captions_only)
     if len(vocabulary) > settings.words:
         raise SwanError(
             f"{vocab}: {len(vocabulary)} words, but {path} has word vectors for {settings.words}",
             "give the vocabulary that it was trained with",
         )
     origin = {"dataset": vocabulary.dataset, "run": path.name, "epoch": content.get("epoch")}
-    return Checkpoint(path, model.eval(), vocabulary, origin, {}, file_sha256(path), vocab)
+    return Checkpoint(path, model, vocabulary, origin, {}, file_sha256(path), vocab)
 
 
-def _unfilled(settings: ModelSettings, captions_only: bool) -> Swan:
-    """A model whose weights are to come, without random ones, which take longer to draw than those to read.
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Around reading a checkpoint's content: errors name the file."""
+    try:
+        yield
+    except SwanError as error:
+        raise StoreError(f"{path}: {error.problem}", error.hint) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = repr(error).partition("\\n")[0]
+        raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
 
-    What making it so imports, the image side needs too, and a text query would wait for.
-    """
-    if captions_only:
-        return Swan(settings, captions_only)
-    with torch.device("meta"):
-        model = Swan(settings)
-    return model.to_empty(device="cpu")
 
-
-def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
-    """Puts weights into a model that has a place for each of them and for no other.
-
-    Those of the image side are passed over where the model has none.
-    """
+def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_only: bool) -> Swan:
+    """The model with these weights, which must fit it exactly, in evaluation mode."""
     if not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise SwanError("not all of its weights are tensors", TRAIN_AGAIN)
-    sides = {key.partition(".")[0] for key in model.state_dict()}
-    if "backbone" not in sides:
-        weights = {key: value for key, value in weights.items() if key.partition(".")[0] in sides}
+    if captions_only:
+        model = Swan(settings, captions_only)
+        weights = {key: value for key, value in weights.items() if key.startswith("text_tower.")}
+    else:
+        # Saves drawing random weights. It imports what a text query does not need.
+        with torch.device("meta"):
+            model = Swan(settings)
+        model.to_empty(device="cpu")
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     if shapes != own:
@@ -240,13 +245,14 @@ def _fill(model: Swan, weights: dict[str, torch.Tensor]) -> None:
     if unsound:
         raise SwanError(f"{len(unsound)} of its weights are not numbers, first {unsound[0]}", TRAIN_AGAIN)
     model.load_state_dict(weights)
+    return model.eval()
 
 
 def export_published(checkpoint: Checkpoint, path: str | PathLike[str]) -> None:
-    """Writes a checkpoint in the layout of the published code, which loads it on its side.
+    """Writes a checkpoint that the published code can load.
 
     Raises:
-        SwanError: the published code has no place for such a model.
+        SwanError: the published code cannot hold such a model.
     """
     model, origin = checkpoint.model, checkpoint.origin
     content = {
@@ -261,8 +267,5 @@ def export_published(checkpoint: Checkpoint, path: str | PathLike[str]) -> None:
 
 def file_sha256(path: str | PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Dropout at a sixth of the cost on a CPU, where torch draws a whole random number for every value."""
+"""Dropout at a sixth of the cost on a CPU, where torch draws one whole random number per value."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-LEVELS = 2**16  # of the 16 random bits that decide on a value
+LEVELS = 2**16  # of 16 random bits, which decide on one value
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` from 16 random bits a value: its rate is met to 1 in 65,536.
+    """`nn.Dropout` with 16 random bits per value, so its rate is a multiple of 1/65,536.
 
-    On another device than the CPU it is torch's own.
+    On other devices than the CPU torch's own is used.
     """
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """The values, in training with a share `p` of them zero and the others scaled up; any shape."""
+        """The values, of any shape; in training a share `p` of them is zero and the others are scaled up."""
         if not self.training or values.device.type != "cpu":
             return super().forward(values)
         count = values.numel()
@@ -27,7 +27,17 @@ class Dropout(nn.Dropout):
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: Dropout) -> torch.Tensor:
-    """Scaled dot-product attention, (B, heads, L, D) each, with dropout on the attention map."""
+    """Scaled dot-product attention with dropout on the attention map.
+
+    Args:
+        query: float (B, heads, L, D).
+        key: float (B, heads, L, D).
+        value: float (B, heads, L, D).
+        dropout: of the attention map.
+
+    Returns:
+        float (B, heads, L, D).
+    """
     if not dropout.training or query.device.type != "cpu":
         rate = dropout.p if dropout.training else 0.0
         return F.scaled_dot_product_attention(query, key, value, dropout_p=rate)

@@ -1,4 +1,4 @@
-"""Images and captions in, embeddings out: the encoding that every command and the Python interface share.
+"""From images and captions to embeddings, for all commands and from Python.
 
     encoder = Encoder("shipped")
     encoder.images(["a.tif", "b.jpg"]) @ encoder.captions(["many boats in a harbor"]).T
@@ -30,19 +30,21 @@ from swancli.store.dataset import Dataset
 from swancli.store.made_by import MadeBy
 from swancli.workspace import Run
 
-# The published evaluation pads captions in shards of this many (item 4): when testing, and when validating.
+# Captions per shard in the published evaluation, which pads each shard by itself (item 4).
 TEST_SHARD, VALIDATION_SHARD = 128, 256
 CAPTIONS = 256  # encoded at a time
-GATHERED = 64  # batches of images, after which their embeddings are put together
+GATHERED = 64  # batches of images whose embeddings are joined at a time
 PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is known of a picture beside its pixels.
+    """A picture without its pixels.
 
-    name, scene: as its source has them. digest: of its pixels, equal when they are. reason: why it is left
-    out, "" when it is not.
+    name: as in its source.
+    scene: as in its source; None for none.
+    digest: of its pixels, equal for equal pixels.
+    reason: why it is left out; "" if it is not.
     """
 
     name: str
@@ -51,12 +53,16 @@ class Picture:
     reason: str = ""
 
 
-Load = Callable[[], tuple[np.ndarray | None, Picture]]  # uint8 (H, W, 3), None where it is left out
+Load = Callable[[], tuple[np.ndarray | None, Picture]]  # uint8 (H, W, 3), None if it is left out
 
 
 @dataclass(frozen=True)
 class EncodedPiece:
-    """The pictures of a piece in order, and float32 (n, D), L2-normalised, of those not left out."""
+    """The embeddings of one piece.
+
+    image: float32 (n, D), L2-normalised, of the pictures that are not left out.
+    pictures: all pictures in order.
+    """
 
     image: np.ndarray
     pictures: list[Picture]
@@ -66,17 +72,17 @@ class Encoder:
     """A checkpoint on a device, ready to encode images and captions.
 
     Args:
-        checkpoint: "shipped", the path of a checkpoint (ours or the published code's), a run, or a
-            checkpoint that is loaded.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes a GPU when there is one.
-        precision: "fp32" or "bf16", which is faster on GPUs and changes embeddings a little.
+        checkpoint: "shipped", the path of a checkpoint (ours or the published code's), a run, or a loaded
+            checkpoint.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes a GPU if there is one.
+        precision: "fp32" or "bf16", which is faster on GPUs and changes embeddings slightly.
         batch_size: images encoded at a time; None for 32, on a GPU 256.
-        vocab: the vocabulary of a published checkpoint, which carries none: a `vocab.h5` or its JSON.
-        captions_only: leave the image side in its file. It then encodes captions alone, and loads faster.
+        vocab: the vocabulary of a published checkpoint, which contains none: a `vocab.h5` or its JSON.
+        captions_only: do not load the image side, which is faster; only captions can be encoded.
 
     Attributes:
         checkpoint: the loaded checkpoint.
-        device: `torch.device` that computes.
+        device: the `torch.device` that computes.
         precision: as given.
         batch_size: images encoded at a time.
 
@@ -113,7 +119,7 @@ class Encoder:
 
     @property
     def made_by(self) -> MadeBy:
-        """What is recorded beside the embeddings that it makes."""
+        """The record stored with the embeddings that it makes."""
         return self.checkpoint.made_by
 
     # images
@@ -121,15 +127,14 @@ class Encoder:
     def images(
         self, items: Iterable[str | PathLike[str] | Image | np.ndarray], progress: Progress = quiet
     ) -> np.ndarray:
-        """Embeddings of images; identical pictures are encoded once.
+        """Embeddings of images; identical images are encoded once.
 
-        A stream, such as a generator, is read as it is encoded, in another thread: a few batches of pixels
-        are in memory at a time.
+        A stream, such as a generator, is read in another thread while it is encoded; only a few batches of
+        pixels are in memory at a time.
 
         Args:
             items: paths, PIL images or uint8 (H, W, 3) arrays, RGB, of any size.
-            progress: called with "images", how many are read, and how many there are (0 while that is not
-                known).
+            progress: called with "images", the number read, and the number of all (0 if unknown).
 
         Returns:
             float32 (N, D), L2-normalised, in the order of the items.
@@ -139,7 +144,7 @@ class Encoder:
             SwanError: an item is something else, or `items` is a single one.
         """
         if isinstance(items, (str, PathLike, Image)):
-            raise SwanError("images: several are needed, this is one", "give a list, as in images([one])")
+            raise SwanError("images: this is a single image", "give a list, as in images([one])")
 
         def load(numbered: tuple[int, object]) -> tuple[np.ndarray, Picture]:
             number, item = numbered
@@ -148,14 +153,16 @@ class Encoder:
 
         count = len(items) if hasattr(items, "__len__") else 0
         loads = (partial(load, numbered) for numbered in enumerate(items))
-        return self._piece(loads, lambda loaded: progress("images", loaded, count))
+        (encoded,) = self.pieces([loads], lambda loaded: progress("images", loaded, count))
+        return encoded.image
 
     def rows(self, dataset: Dataset, rows: np.ndarray, progress: Progress = quiet) -> np.ndarray:
-        """Embeddings of rows of a data set; pictures known to be equal are read and encoded once.
+        """Embeddings of rows of a data set; images with equal digests are read and encoded once.
 
         Args:
-            dataset: where the images are.
+            dataset: with the images.
             rows: int64 (N,), in the order of the result.
+            progress: called with "images", the number of rows done, and N.
 
         Returns:
             float32 (N, D), L2-normalised.
@@ -170,24 +177,19 @@ class Encoder:
             done = len(rows) if loaded == len(places) else int(places[loaded - 1]) + 1
             progress("images", done if loaded else 0, len(rows))
 
-        image = self._piece((partial(load, place) for place in places), show)
-        number = {digests[place]: index for index, place in enumerate(places)}
-        return image[[number[digest] for digest in digests]]
-
-    def _piece(self, loads: Iterable[Load], progress: Callable[[int], None]) -> np.ndarray:
-        (encoded,) = self.pieces([loads], progress)
-        return encoded.image
+        (encoded,) = self.pieces([(partial(load, place) for place in places)], show)
+        return _row_each(encoded.image, digests)
 
     def pieces(
         self, pieces: Iterable[Iterable[Load]], progress: Callable[[int], None] = lambda loaded: None
     ) -> Iterator[EncodedPiece]:
         """Embeddings of pictures, piece by piece; identical pictures of a piece are encoded once.
 
-        No batch holds pictures of two pieces, so the embeddings of a piece do not depend on the others.
-        Pictures of the next piece are read while one is encoded; close the generator before what it reads.
+        No batch contains pictures of two pieces, so the embeddings of a piece do not depend on other pieces.
+        The next piece is read while one is encoded. Close the generator before the source that it reads.
 
         Args:
-            pieces: for each picture what loads it, perhaps in another thread.
+            pieces: a function for each picture that loads it; may be called in another thread.
             progress: called with the number of pictures loaded so far.
         """
         encoded, vectors = [], [np.empty((0, self.dimensions), np.float32)]
@@ -195,28 +197,27 @@ class Encoder:
         with closing(read_ahead(self._batches(pieces))) as batches:
             for batch, loaded, pictures in batches:
                 if batch is not None:
-                    with torch.inference_mode(), autocast(self.device, self.precision):
-                        pixels = normalise(move(batch, self.device))
-                        encoded.append(move(self._model.encode_images(pixels), "cpu"))
-                # Many small results, each left where it was allocated, would keep the memory between them.
+                    encoded.append(self._encode(batch))
+                # Many small results that stay where they were allocated would fragment the memory.
                 if encoded and (len(encoded) == GATHERED or pictures is not None):
                     vectors.append(self._gathered(encoded))
                     encoded.clear()
                 progress(loaded)
                 if pictures is not None:
-                    yield EncodedPiece(_row_each(np.concatenate(vectors), pictures), pictures)
+                    digests = [picture.digest for picture in pictures if not picture.reason]
+                    yield EncodedPiece(_row_each(np.concatenate(vectors), digests), pictures)
                     vectors = vectors[:1]
 
     def _batches(
         self, pieces: Iterable[Iterable[Load]]
     ) -> Iterator[tuple[torch.Tensor | None, int, list[Picture] | None]]:
-        """Batches of pixels, how many pictures are loaded, and at the end of a piece its pictures."""
+        """Batches of pixels, the number of pictures loaded, and at the end of a piece its pictures."""
         size = self._model.settings.image_size
 
         def entries() -> Iterator[Load | None]:
             for piece in pieces:
                 yield from piece
-                yield None  # the border
+                yield None  # end of the piece
 
         def load(entry: Load | None) -> tuple[np.ndarray | None, Picture | None]:
             pixels, picture = entry() if entry else (None, None)
@@ -238,7 +239,7 @@ class Encoder:
                 pictures, seen = [], set()
 
     def views(self, batches: Iterable[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> np.ndarray:
-        """Embeddings of images whose deep maps a frozen backbone made before.
+        """Embeddings of images whose deep maps were computed earlier by a frozen backbone.
 
         Args:
             batches: uint8 (B, 3, S, S) pixels and their maps, see `Swan.encode_images`; at least one.
@@ -246,13 +247,17 @@ class Encoder:
         Returns:
             float32 (N, D), L2-normalised.
         """
-        encoded = []
-        for pixels, deep in batches:
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                deep = {depth: move(values, self.device) for depth, values in deep.items()}
-                pixels = normalise(move(pixels, self.device))
-                encoded.append(move(self._model.encode_images(pixels, deep), "cpu"))
-        return self._gathered(encoded)
+        return self._gathered(
+            [
+                self._encode(pixels, {depth: move(values, self.device) for depth, values in deep.items()})
+                for pixels, deep in batches
+            ]
+        )
+
+    def _encode(self, pixels: torch.Tensor, deep: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """The embeddings (B, D) of a batch of pixels, on their way to the CPU."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            return move(self._model.encode_images(normalise(move(pixels, self.device)), deep), "cpu")
 
     # captions
 
@@ -261,13 +266,13 @@ class Encoder:
     ) -> np.ndarray:
         """Embeddings of captions; captions of the same words are encoded once, in order of length.
 
-        Where padding counts (item 4 of the published code) an embedding depends on the captions beside it.
-        They are then encoded as published: in the order given, in shards padded each to its own longest.
+        If padding counts (item 4 of the published code), an embedding depends on the captions of its batch.
+        They are then encoded as published: in the order given, in shards padded to their longest caption.
 
         Args:
             texts: the captions.
-            progress: called with "captions", how many are encoded, and how many there are.
-            shard: captions in a shard, where they are encoded as published.
+            progress: called with "captions", the number encoded, and the number of all.
+            shard: captions per shard, if they are encoded as published.
 
         Returns:
             float32 (M, D), L2-normalised.
@@ -276,8 +281,12 @@ class Encoder:
             SwanError: an item is not text, or `texts` is a single one.
         """
         if isinstance(texts, str):
-            raise SwanError("captions: several are needed, this is one text", "give a list: captions([text])")
-        numbers = [tuple(self._numbers(text, place)) for place, text in enumerate(texts)]
+            raise SwanError("captions: this is a single text", "give a list, as in captions([text])")
+        numbers = []
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise SwanError(f"caption {place}: {type(text).__name__} is not text", "give strings")
+            numbers.append(tuple(self.checkpoint.vocabulary.encode(text)))
         batch_size = CAPTIONS
         if self._model.settings.quirks.counted_padding:
             ordered, rows, batch_size = numbers, list(range(len(numbers))), shard
@@ -297,15 +306,10 @@ class Encoder:
             return np.empty((0, self.dimensions), dtype=np.float32)
         return self._gathered(encoded)[rows]
 
-    def _numbers(self, text: object, place: int) -> list[int]:
-        if not isinstance(text, str):
-            raise SwanError(f"caption {place}: {type(text).__name__} is not text", "give strings")
-        return self.checkpoint.vocabulary.encode(text)
-
     def captions_of(self, catalogue: Catalogue, progress: Progress = quiet) -> np.ndarray:
         """Embeddings of all captions of a catalogue, as float32 (M, D), L2-normalised.
 
-        Where padding counts (item 4), each split is encoded by itself, in shards of the size it has there.
+        If padding counts (item 4), each split is encoded by itself, in the shards of the published code.
         """
         texts = catalogue.text
         if not self._model.settings.quirks.counted_padding:
@@ -319,23 +323,20 @@ class Encoder:
         return caption
 
     def _gathered(self, encoded: Sequence[torch.Tensor]) -> np.ndarray:
-        """Batches that were sent to the CPU, as one array, once the last of them has arrived."""
+        """Batches that were sent to the CPU, as one array; waits for the last of them."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return torch.cat(list(encoded)).numpy()
 
 
 def first_of_each(values: Sequence[str] | np.ndarray) -> np.ndarray:
-    """int64 (n,), ascending: the first place of each different one, of texts or numbers."""
+    """int64 (n,), ascending: the first place of each different value, of texts or numbers."""
     values = np.asarray(values)
     comparable = values.astype(str) if values.dtype.hasobject else values
     return np.sort(np.unique(comparable, return_index=True)[1])
 
 
-def _row_each(vectors: np.ndarray, pictures: list[Picture]) -> np.ndarray:
-    """float32 (n, D): a row for each picture that is not left out, from one for each different picture."""
-    digests = [picture.digest for picture in pictures if not picture.reason]
-    if len(vectors) == len(digests):
-        return vectors
+def _row_each(vectors: np.ndarray, digests: Sequence[str]) -> np.ndarray:
+    """float32 (n, D): one row per digest, from one row per different digest in order."""
     number = {digest: index for index, digest in enumerate(dict.fromkeys(digests))}
-    return vectors[[number[digest] for digest in digests]]
+    return vectors if len(vectors) == len(digests) else vectors[[number[digest] for digest in digests]]

@@ -1,4 +1,4 @@
-"""From pixels and words to the tensors that the model reads."""
+"""From pixels and word numbers to the input tensors of the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
 
 
 def pad_tokens(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Word numbers as int64 (C, L), filled with 0, and the lengths int64 (C,); cut at `MAX_WORDS`."""
+    """Word numbers int64 (C, L), padded with 0, and lengths int64 (C,); cut to `MAX_WORDS` words."""
     cut = [torch.tensor(caption[:MAX_WORDS], dtype=torch.int64) for caption in captions]
     lengths = torch.tensor([len(caption) for caption in cut])
     return torch.nn.utils.rnn.pad_sequence(cut, batch_first=True), lengths
@@ -25,7 +25,7 @@ def stack_images(images: Iterable[np.ndarray], size: int) -> torch.Tensor:
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """float32 (B, 3, S, S) with ImageNet's mean and deviation taken out of uint8 or float 0..255 pixels."""
+    """float32 (B, 3, S, S): pixels (uint8 or float, 0..255) normalised by ImageNet's mean and deviation."""
     mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1) * 255
     return (pixels.float() - mean) / std

@@ -1,7 +1,7 @@
-"""Weights of the published SWAN code (jaychempan/SWAN), by its names and by ours.
+"""Weights of the published SWAN code (jaychempan/SWAN) under its names and ours.
 
-Its checkpoints hold `{'epoch', 'model', 'best_rsum', 'args', 'Eiters'}`; only the state dict under
-`model` has names to translate. Reading and writing the file is `checkpoint`'s part.
+Its checkpoints contain `{'epoch', 'model', 'best_rsum', 'args', 'Eiters'}`; only the names in the state dict
+under `model` are translated. `checkpoint` reads and writes the file.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from swancli.errors import SwanError
 from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
 
 RECOGNISED_BY = "image_encoder.resnet.conv1.weight"
-CLASSIFIER = "image_encoder.resnet.fc."  # a 30-way head of AID's scenes, never used
+CLASSIFIER = "image_encoder.resnet.fc."  # a head for the 30 scenes of AID, never used
 CLASSES = 30
 
-# Published prefix -> ours. In SFGS its attention is called with (v, k, q) where (k, q, v) is declared: its
+# Published prefix -> ours. The published SFGS calls its attention with (v, k, q), but declares (k, q, v): its
 # key projection acts as the query, its value projection as the key, its query projection as the value.
 NAMES = {
     "image_encoder.resnet.": "backbone.network.",
@@ -62,7 +62,7 @@ NAMES = {
 
 
 def is_published(weights: object) -> bool:
-    """Whether this is a state dict of the published code."""
+    """Whether something is a state dict of the published code."""
     return isinstance(weights, dict) and any(
         key in weights for key in (RECOGNISED_BY, f"module.{RECOGNISED_BY}")
     )
@@ -71,14 +71,14 @@ def is_published(weights: object) -> bool:
 def from_published(weights: Mapping[str, torch.Tensor]) -> tuple[ModelSettings, dict[str, torch.Tensor]]:
     """The settings of a published model and its weights under our names.
 
-    Names that are not translated stay as they are, for the loader to name them.
+    Unknown names are kept, so that the loader can report them.
 
     Raises:
-        SwanError: a tensor that gives the settings is missing, or something is no tensor.
+        SwanError: a tensor that determines the settings is missing, or a weight is not a tensor.
     """
     odd = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
     if odd:
-        raise SwanError(f"its weight {odd[0]} is no tensor", "give a checkpoint of the published SWAN code")
+        raise SwanError(f"weight {odd[0]} is not a tensor", "give a checkpoint of the published SWAN code")
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
     for key in ("text_encoder.embed.weight", "agg.fc_2.weight"):
         if key not in weights:
@@ -99,7 +99,7 @@ def from_published(weights: Mapping[str, torch.Tensor]) -> tuple[ModelSettings, 
 
 
 def refuse_unpublishable(settings: ModelSettings) -> None:
-    """Raises a SwanError when the published code has no place for such a model."""
+    """Raises a SwanError if the published code cannot hold such a model."""
     wrong = [
         f"{option} {found} (it has {expected})"
         for option, found, expected in (
@@ -121,10 +121,10 @@ def refuse_unpublishable(settings: ModelSettings) -> None:
 def to_published(settings: ModelSettings, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A model's weights under the published names and in the published shapes.
 
-    The unused classifier, which our models do not carry, is filled with zeros.
+    The unused classifier, which our models lack, is filled with zeros.
 
     Raises:
-        SwanError: the published code has no place for such a model.
+        SwanError: the published code cannot hold such a model.
     """
     refuse_unpublishable(settings)
     prefixes = {ours: published for published, ours in NAMES.items()}

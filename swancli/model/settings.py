@@ -1,4 +1,4 @@
-"""What a SWAN model is made of: the settings a checkpoint carries, and the constants of the paper."""
+"""The settings of a SWAN model, as stored in a checkpoint, and the constants of the paper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT_HEADS = 2
 ATTENTION_DROPOUT = 0.1
 FUSION_DROPOUT = 0.2
 
-# Of the maps at the four depths of each backbone.
+# Channels of the maps at the four depths of each backbone.
 CHANNELS = {
     "resnet18": (64, 128, 256, 512),
     "resnet34": (64, 128, 256, 512),
@@ -33,21 +33,21 @@ PUBLISHED_WORDS = 8590 - 1  # without row 0, the padding
 
 @dataclass(frozen=True)
 class Quirks:
-    """Where a model computes what the published code does in place of what the paper says.
+    """Where a model follows the published code instead of the paper.
 
-    The numbers are those of README.md here, "Differences". A part of the model with a choice names its item.
+    The numbers are the items of README.md here, "Differences". The code names the item wherever it applies.
     """
 
     last_word_alone: bool  # 1: the embedding is the last word's state; joint words never reach it
-    floored_scores: bool  # 2: scores of the gated attention are rounded down: no gradient passes
-    unused_projection: bool  # 3: the text encoder carries a layer that is never used
+    floored_scores: bool  # 2: scores of the gated attention are rounded down, so no gradient passes
+    unused_projection: bool  # 3: the text encoder has a layer that is never used
     counted_padding: bool  # 4: padding takes part in the attention and in batch norms
     whole_windows: bool  # 5: a joint-word window must be full, so one or two words alone have none
     drifting_statistics: bool  # 6: batch norms of a frozen backbone are in training mode
 
 
 QUIRKS = {"repaired": Quirks(*[False] * 6), "published": Quirks(*[True] * 6)}
-# What `without` may name: the paper's modules, and the learned weighting of SFGS's self-attention.
+# Allowed in `without`: the paper's modules, and the learned weighting of SFGS's self-attention.
 PARTS = ("vmsf", "sfgs", "tcge", "wsa")
 
 
@@ -55,10 +55,13 @@ PARTS = ("vmsf", "sfgs", "tcge", "wsa")
 class ModelSettings:
     """The shape of a model: everything needed to build it before its weights are loaded.
 
-    words: rows of the table of word vectors without padding, at least one a word of the vocabulary.
-    backbone: a key of `CHANNELS` (paper: resnet50). image_size: side in pixels of the square input
-    (paper: 256). embed_dim: D (paper: 512). frozen: the backbone's weights stay as they are (paper: yes).
-    variant: a key of `QUIRKS`. without: the `PARTS` that are left out, in their order there.
+    words: rows of the table of word vectors without padding; at least the size of the vocabulary.
+    backbone: a key of `CHANNELS` (paper: resnet50).
+    image_size: side of the square input in pixels (paper: 256).
+    embed_dim: D (paper: 512).
+    frozen: the backbone is not trained (paper: yes).
+    variant: a key of `QUIRKS`.
+    without: the `PARTS` that are left out, in their order there.
     """
 
     words: int
@@ -71,15 +74,13 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         for name in ("words", "image_size", "embed_dim"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < (name != "words"):
-                raise SwanError(f"{name} {value!r}: not a number from {int(name != 'words')} on")
+            value, least = getattr(self, name), int(name != "words")
+            if not isinstance(value, int) or value < least:
+                raise SwanError(f"{name} {value!r}: not a whole number of at least {least}")
         if self.backbone not in CHANNELS:
             raise SwanError(f"backbone {self.backbone!r}: not known", f"one of {', '.join(CHANNELS)}")
         if self.embed_dim % VISUAL_HEADS:
-            raise SwanError(
-                f"--embed-dim {self.embed_dim}: no multiple of its {VISUAL_HEADS} attention heads"
-            )
+            raise SwanError(f"--embed-dim {self.embed_dim}: not a multiple of {VISUAL_HEADS} attention heads")
         if self.variant not in QUIRKS:
             raise SwanError(f"variant {self.variant!r}: not known", f"one of {', '.join(QUIRKS)}")
         unknown = [part for part in self.without if part not in PARTS]

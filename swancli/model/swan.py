@@ -20,7 +20,7 @@ from swancli.model.visual import ImageTower
 class Swan(nn.Module):
     """Two towers into one space of D dimensions; the cosine there is the similarity.
 
-    With `captions_only` the image side is left out: all that a text query needs, ready in a moment.
+    With `captions_only` the image side is left out, which a text query does not need.
     """
 
     def __init__(self, settings: ModelSettings, captions_only: bool = False) -> None:
@@ -35,11 +35,12 @@ class Swan(nn.Module):
     def encode_images(
         self, pixels: torch.Tensor, deep: dict[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """L2-normalised float (B, D) from ImageNet-normalised float (B, 3, S, S).
+        """L2-normalised image embeddings, float (B, D).
 
         Args:
-            deep: the maps deep1, deep2 and deep3 of these pixels, of any float type, where a frozen backbone
-                made them before.
+            pixels: float (B, 3, S, S), ImageNet-normalised.
+            deep: the maps deep1, deep2 and deep3 of these pixels, of any float type, if a frozen backbone
+                computed them earlier.
         """
         if deep is None:
             maps = self.backbone(pixels)
@@ -49,5 +50,10 @@ class Swan(nn.Module):
         return F.normalize(self.image_tower(maps).float(), dim=-1)
 
     def encode_captions(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """L2-normalised float (B, D) from word numbers int64 (B, L) and lengths int64 (B,)."""
+        """L2-normalised caption embeddings, float (B, D).
+
+        Args:
+            tokens: int64 (B, L), word numbers.
+            lengths: int64 (B,), words in each caption.
+        """
         return F.normalize(self.text_tower(tokens, lengths).float(), dim=-1)

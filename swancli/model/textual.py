@@ -1,7 +1,7 @@
 """The caption side of SWAN: a bidirectional GRU over word vectors, then TCGE.
 
-Repaired, every operation masks padding, so a caption's embedding does not depend on the captions beside it.
-Published, it does: each of items 1 to 5 (README.md here, "Differences") stands where the choice is made.
+In the repaired variant every operation masks padding, so an embedding does not depend on the other captions
+of its batch. In the published variant it does: items 1 to 5 (README.md here, "Differences") are marked below.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPAIRED = QUIRKS["repaired"]
 
 
 class TextTower(nn.Module):
-    """From word numbers to the caption embedding; without TCGE it is read from the GRU's states."""
+    """From word numbers to the caption embedding; without TCGE it is gathered from the GRU's states."""
 
     def __init__(
         self, words: int, width: int, quirks: Quirks = REPAIRED, without: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class TextTower(nn.Module):
 
         Args:
             tokens: int64 (B, L), word numbers 1..V, 0 past a caption's end.
-            lengths: int64 (B,), words in each caption, at least 1; on the CPU, where packing wants them.
+            lengths: int64 (B,), words in each caption, at least 1; on the CPU, as packing requires.
         """
         vectors = self.dropout(self.word_vectors(tokens))
         packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -62,7 +62,7 @@ class TextTower(nn.Module):
 class TCGE(nn.Module):
     """Textual coarse-grained enhancement: gated self-attention over words, and joint-word units.
 
-    Repaired, the embedding is the mean over a caption's words and joint words.
+    In the repaired variant the embedding is the mean over a caption's words and joint words.
     """
 
     def __init__(self, width: int, quirks: Quirks = REPAIRED) -> None:
@@ -79,9 +79,9 @@ class TCGE(nn.Module):
         """Caption embedding (B, D) from word states (B, L, D), zero past each caption's length (B,).
 
         Raises:
-            SwanError: published, and every caption of the batch has one or two words (item 5).
+            SwanError: in the published variant, if every caption of the batch has one or two words (item 5).
         """
-        # Item 4: published, every caption counts as being as long as the longest beside it.
+        # Item 4, published: every caption counts as long as the longest of the batch.
         counted = torch.full_like(lengths, words.shape[1]) if self.quirks.counted_padding else lengths
         mask = position_mask(words.shape[1], counted)
         words = words + self.dropout(self.norm(self.attention(words, mask), mask))
@@ -94,7 +94,7 @@ class TCGE(nn.Module):
 
 
 def _gather(units: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, quirks: Quirks) -> torch.Tensor:
-    """One vector (B, D) a caption from its units (B, U, D), words first, true in mask (B, U)."""
+    """One vector per caption (B, D) from its units (B, U, D), words first; mask (B, U) is true there."""
     if quirks.last_word_alone:  # item 1
         return units[torch.arange(len(units), device=units.device), move(lengths - 1, units.device)]
     mask = move(mask, units.device).unsqueeze(-1)
@@ -102,9 +102,9 @@ def _gather(units: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor, quir
 
 
 class GatedAttention(nn.Module):
-    """Self-attention whose queries and keys pass a gate made of both.
+    """Self-attention whose queries and keys are gated by their product.
 
-    Scores are divided by the root of the head's width; `floored` rounds the quotient down (item 2).
+    Scores are divided by the square root of the head's width; `floored` rounds the quotient down (item 2).
     """
 
     def __init__(self, width: int, floored: bool = False) -> None:
@@ -136,8 +136,8 @@ class GatedAttention(nn.Module):
 class JointWords(nn.Module):
     """Units of neighbouring words: a convolution as long as its stride, then batch norm and ReLU.
 
-    A last window that reaches past the caption's end is filled with zeros, so that captions shorter than
-    the window have a unit too; with `whole` (item 5) it is left out.
+    A last window that reaches past the caption's end is padded with zeros, so captions shorter than the
+    window also have a unit; with `whole` (item 5) that window is left out.
     """
 
     def __init__(self, width: int, size: int, whole: bool = False) -> None:
@@ -148,10 +148,10 @@ class JointWords(nn.Module):
         self.norm = MaskedBatchNorm(width)
 
     def forward(self, words: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Units (B, U, D) and the mask (B, U) of those that count; U = ceil(L / size), floor when whole.
+        """Units (B, U, D) and the mask (B, U) of those that count; U = ceil(L / size), or floor if `whole`.
 
         Raises:
-            SwanError: whole, and there are fewer than `size` words.
+            SwanError: `whole`, and there are fewer than `size` words.
         """
         if self.whole:  # item 5
             if words.shape[1] < self.size:
@@ -161,7 +161,7 @@ class JointWords(nn.Module):
                 )
         else:
             words = F.pad(words, (0, 0, 0, -words.shape[1] % self.size))
-        # Windows do not overlap, so the convolution is one product.
+        # Windows do not overlap, so the convolution is one matrix product.
         windows = words[:, : words.shape[1] // self.size * self.size].unflatten(1, (-1, self.size))
         weight = self.convolution.weight.transpose(1, 2).flatten(start_dim=1)
         units = F.linear(windows.flatten(start_dim=2), weight, self.convolution.bias)
@@ -171,12 +171,12 @@ class JointWords(nn.Module):
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch norm over the positions that hold something; the others become zero."""
+    """Batch norm over the positions that count; the others become zero."""
 
     def forward(self, units: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Normalised units (B, L, D); mask (B, L) is true at positions that count."""
         flat = units.flatten(end_dim=1)
-        # Masks are on the CPU: asked how many positions count, a GPU would have to halt.
+        # Masks are on the CPU: counting their positions on a GPU would synchronize it.
         positions = move(mask.flatten().nonzero().squeeze(1), units.device)
         normed = super().forward(flat.index_select(0, positions)).to(units.dtype)
         return torch.zeros_like(flat).index_copy(0, positions, normed).view_as(units)

@@ -1,4 +1,4 @@
-"""The image side of SWAN: VMSF for the whole scene, SFGS for its details, and the aggregation of both."""
+"""The image side of SWAN: VMSF for the whole scene, SFGS for details, and the aggregation of both."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class VMSF(nn.Module):
     def forward(self, deep1: torch.Tensor, deep2: torch.Tensor, deep3: torch.Tensor) -> torch.Tensor:
         """Global vector (B, D) from maps (B, C1, S/16, S/16), (B, C2, S/16, S/16), (B, C3, S/32, S/32).
 
-        The paper concatenates the three reduced maps and fuses them. Nothing nonlinear stands between, so
-        each pair of 1x1 convolutions is one, whose weights are multiplied here; and a 1x1 convolution
-        commutes with nearest resampling: taken where the map is small, it is cheaper. A third of the work.
+        The paper concatenates the three reduced maps and fuses them. Both steps are linear, so each pair of
+        1x1 convolutions is computed as one, with multiplied weights. A 1x1 convolution also commutes with
+        nearest resampling, so it runs on the smaller map. Together this is a third of the work.
         """
         fuse, norm, activate = self.fuse
         reductions = (self.reduce1, self.reduce2, self.reduce3)
@@ -79,7 +79,7 @@ class SFGS(nn.Module):
 class WeightedSelfAttention(nn.Module):
     """A transformer layer over tokens, then a learned weighting of them (SFGS's second half).
 
-    Not `weighted`, it is plain self-attention, and the tokens are averaged: the ablation `--without wsa`.
+    If not `weighted`, tokens are averaged after plain self-attention: the ablation `--without wsa`.
     """
 
     def __init__(self, tokens: int, width: int, weighted: bool = True) -> None:
@@ -108,13 +108,13 @@ class WeightedSelfAttention(nn.Module):
         tokens = self.norm2(tokens + self.dropout(self.feed_forward(tokens)))
         if self.token_weight is None:
             return tokens.mean(dim=1)
-        # The paper multiplies by W^T (D x L) and averages the D rows of the product; averaging the rows of
-        # W^T first gives the same vector with D times less work.
+        # The paper multiplies by W^T (D x L) and averages the D rows of the product. Averaging the rows of
+        # W^T first gives the same vector for 1/D of the work.
         return torch.einsum("l,bld->bd", self.token_weight[0].mean(dim=1), tokens)
 
 
 class ImageTower(nn.Module):
-    """From the backbone's maps to the image embedding: VMSF and SFGS side by side, then aggregated.
+    """From the backbone's maps to the image embedding: VMSF and SFGS in parallel, then aggregated.
 
     Without VMSF the global vector is the mean of the deepest map, projected; without SFGS there is no local
     vector.

@@ -108,16 +108,11 @@ class SharedMaskedBatchNorm(MaskedBatchNorm, SharedStatistics):
     """`MaskedBatchNorm` over all processes."""
 
 
-def share_norms(model: nn.Module) -> None:
-    """Replaces trainable norms by norms over all processes; weights and names stay the same."""
-    for part in list(model.modules()):
-        for name, norm in part.named_children():
-            if type(norm) in SHARED and norm.training:
-                shared = SHARED[type(norm)](norm.num_features, norm.eps, norm.momentum)
-                shared.weight, shared.bias = norm.weight, norm.bias
-                shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
-                shared.num_batches_tracked = norm.num_batches_tracked
-                setattr(part, name, shared)
-
-
 SHARED = {nn.BatchNorm2d: SharedBatchNorm, MaskedBatchNorm: SharedMaskedBatchNorm}
+
+
+def share_norms(model: nn.Module) -> None:
+    """Turns trainable norms into norms over all processes; weights and names stay the same."""
+    for norm in model.modules():
+        if type(norm) in SHARED and norm.training:
+            norm.__class__ = SHARED[type(norm)]  # which has the same attributes

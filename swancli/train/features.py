@@ -270,7 +270,7 @@ class Features:
         """`pixels`, `views` (none) and `deep` of a batch of views, as `train.batches.Batch` holds them.
 
         Raises:
-            StoreError: the file is damaged there, or a map holds what is no number.
+            StoreError: the file is damaged there, or a map contains NaN or infinity.
         """
         with damage_named(self.path, FEATURES):
             parts = {
@@ -281,7 +281,7 @@ class Features:
             if name != "pixels" and not values.isfinite().all():
                 first = rows[values.isfinite().flatten(1).all(dim=1).logical_not().nonzero()[0, 0]]
                 again = f"make it again: {MADE_BY[FEATURES]}"
-                raise StoreError(f"{self.path}: /views/{name}[{first}] holds what is no number", again)
+                raise StoreError(f"{self.path}: /views/{name}[{first}] contains NaN or infinity", again)
         return parts.pop("pixels"), None, parts
 
     def __enter__(self) -> Features:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from swancli.evaluate.metrics import Scores
+from swancli.evaluate.report import flat
 from swancli.store.atomic import atomic_path
 from swancli.workspace import Run
 
@@ -30,12 +31,9 @@ class Epoch:
 
 def metrics_row(report: Epoch, lr: float) -> dict[str, float | int]:
     """One row of `metrics.csv`: recalls and mR in percent; lr is that of the heads at the last step."""
-    row = {"epoch": report.epoch, "lr": lr, "loss": report.loss}
-    for name, direction in (("i2t", report.scores.image_to_text), ("t2i", report.scores.text_to_image)):
-        row |= {f"{name}_R@{k}": value for k, value in direction.recall.items()}
-        row |= {f"{name}_median_rank": direction.median_rank, f"{name}_mean_rank": direction.mean_rank}
-    row |= {"mR": report.scores.mean_recall, "pairs_per_second": report.pairs_per_second}
-    return row | {"seconds": report.seconds}
+    figures = flat(report.scores.record())
+    clock = {"pairs_per_second": report.pairs_per_second, "seconds": report.seconds}
+    return {"epoch": report.epoch, "lr": lr, "loss": report.loss, **figures, **clock}
 
 
 def write_metrics(run: Run, history: list[dict[str, Any]]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 from swancli.errors import SwanError
-from swancli.evaluate.match_threshold import MatchThreshold
 from swancli.machine.device import autocast, move, pinned
 from swancli.machine.processes import ALONE, Processes
 from swancli.machine.threads import read_ahead
@@ -41,14 +39,7 @@ from swancli.train.distributed import pair_encoder
 from swancli.train.features import Features
 from swancli.train.history import Epoch, add_events, metrics_row, tensorboard_writer, write_metrics
 from swancli.train.losses import hinge_loss
-from swancli.train.nan_guard import (
-    Step,
-    StepWatch,
-    UnsoundStepError,
-    UnsoundWeightsError,
-    gradient_norm,
-    step_error,
-)
+from swancli.train.nan_guard import Step, StepWatch, gradient_norm, step_error
 from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.validation import validate
 from swancli.vocab.vocabulary import Vocabulary
@@ -75,9 +66,11 @@ class Watch:
 class TrainingData:
     """The training split, ready to be batched.
 
-    features: maps of the frozen backbone, or None. catalogue: of the split's images and captions. rows: int64
-    (N,), its images' rows in the data set. tokens: word numbers of each caption. wording: int64 (M,), equal
-    for captions of the same words.
+    features: maps of the frozen backbone, or None.
+    catalogue: of the split's images and captions.
+    rows: int64 (N,), the images' rows in the data set.
+    tokens: word numbers of each caption.
+    wording: int64 (M,), equal for captions of the same words.
     """
 
     dataset: Dataset
@@ -87,6 +80,26 @@ class TrainingData:
     rows: np.ndarray
     tokens: list[list[int]]
     wording: np.ndarray
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the epochs of a run share.
+
+    encoders: from `pair_encoder`.
+    optimizer: from `make_optimizer`.
+    processes: that train together.
+    """
+
+    run: Run
+    settings: TrainSettings
+    data: TrainingData
+    model: Swan
+    encoders: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    watch: Watch
+    processes: Processes
 
 
 def training_part(dataset: Dataset) -> Catalogue:
@@ -101,6 +114,13 @@ def training_part(dataset: Dataset) -> Catalogue:
     if len(set(training.image)) < 2:
         raise SwanError(f"{dataset.path}: only one training image; training takes two", "add images")
     return training
+
+
+def training_data(dataset: Dataset, vocabulary: Vocabulary, features: Features | None = None) -> TrainingData:
+    """The training split of a data set; raises as `training_part` does."""
+    catalogue, rows = training_part(dataset), dataset.rows_of("train")
+    tokens = [vocabulary.encode(text) for text in catalogue.text]
+    return TrainingData(dataset, vocabulary, features, catalogue, rows, tokens, number_wordings(tokens))
 
 
 def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
@@ -118,8 +138,7 @@ def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> fl
 
 
 def train(
-    dataset: Dataset,
-    vocabulary: Vocabulary,
+    data: TrainingData,
     model: Swan,
     settings: TrainSettings,
     run: Run,
@@ -127,7 +146,6 @@ def train(
     watch: Watch,
     *,
     fold: Fold | None = None,
-    features: Features | None = None,
     resume: bool = False,
     processes: Processes = ALONE,
 ) -> None:
@@ -139,32 +157,31 @@ def train(
     the gradients equal those of one process, and the first process writes.
 
     Args:
-        dataset: read for images, captions and splits.
-        vocabulary: stored in the checkpoints.
+        data: the training split; only the heads are trained if it has features.
         model: trained in place.
         settings: the recipe.
         run: where files are written.
         device: where the model runs.
         watch: receives progress.
-        fold: how the splits of `dataset` were drawn; stored in the checkpoints.
-        features: maps of the frozen backbone; only the heads are trained.
+        fold: how the splits of the data set were drawn; stored in the checkpoints.
         resume: continue from `last.pt` if it exists.
         processes: that train together.
 
     Raises:
-        SwanError: there are no training pairs or no validation split, fewer training images than processes,
-            the features belong to another model, or a step's loss or gradients are not finite; names the
-            step, its images and the last good checkpoint.
+        SwanError: there are fewer training images than processes, the data set has changed since the run
+            began, or a step's loss or gradients are not finite; names the step, its images and the last good
+            checkpoint.
     """
-    data = _training_data(dataset, vocabulary, features)
+    dataset = data.dataset
     images = min(len(data.rows), settings.batch_size // settings.captions_per_image)
     if images < processes.count > 1:
         problem = f"{processes.count} processes for {images} images in a batch of {dataset.path}"
         raise SwanError(problem, "start fewer, or train with a larger --batch-size")
     model.to(device, memory_format=torch.channels_last)
-    optimizer = _optimizer(model, settings)
+    optimizer = make_optimizer(model, settings)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
     encoders = pair_encoder(model, processes)
+    training = Training(run, settings, data, model, encoders, optimizer, device, watch, processes)
     events = tensorboard_writer(run, len(history) + 1) if processes.first else None
     if history and processes.first:
         write_metrics(run, history)  # an epoch is missing if the process was killed after `last.pt`
@@ -176,29 +193,23 @@ def train(
     }
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
-        size = model.settings.image_size
-        batches, steps = _epoch_batches(data, size, settings, epoch, device, processes)
-        rate_at = partial(rate_share, settings, epoch, steps=steps)
-        show = partial(watch.step, epoch)
+        loss, rate, steps = _train_epoch(training, epoch)
         try:
-            loss, rate = _train_epoch(
-                encoders, batches, steps, optimizer, rate_at, settings, device, show, processes
-            )
-        except UnsoundStepError as unsound:
-            names = data.catalogue.filename[unsound.step.images]
-            where = f"{run.folder}: epoch {epoch} of {steps} steps"
-            raise step_error(where, unsound.step, names, _recovery_hint(run)) from None
-        try:
-            encoder = Encoder(Checkpoint.unsaved(model, vocabulary), device, settings.precision)
-            scores, match = validate(encoder, dataset, features, watch.validation, processes)
-        except UnsoundWeightsError:  # the last step made them
-            problem = f"{run.folder}: epoch {epoch}, validation: embeddings contain NaN or infinity"
+            encoder = Encoder(Checkpoint.unsaved(model, data.vocabulary), device, settings.precision)
+            scores, match = validate(encoder, dataset, data.features, watch.validation, processes)
+        except FloatingPointError as error:  # the last step made the weights so
+            problem = f"{run.folder}: epoch {epoch}, validation: {error}"
             raise SwanError(problem, _recovery_hint(run)) from None
         best = scores.mean_recall > max((row["mR"] for row in history), default=-1.0)
         report = Epoch(epoch, loss, rate, time.perf_counter() - started, scores, best)
-        history.append(metrics_row(report, settings.lr * rate_at(steps)))
+        history.append(metrics_row(report, settings.lr * rate_share(settings, epoch, steps, steps)))
         if processes.first:
-            _save_checkpoints(run, model, vocabulary, origin, report, steps, match, optimizer, history)
+            reached = {"epoch": epoch, "steps": epoch * steps, "val_mR": scores.mean_recall}
+            reached["match"] = asdict(match) if match else None
+            if best:
+                save_checkpoint(run.best, model, data.vocabulary, origin | reached)
+            state = {"optimizer": optimizer.state_dict(), "history": history}
+            save_checkpoint(run.last, model, data.vocabulary, origin | reached, state)
             write_metrics(run, history)
             add_events(events, history[-1])
         watch.epoch(report)
@@ -206,28 +217,16 @@ def train(
         events.close()
 
 
-def _training_data(dataset: Dataset, vocabulary: Vocabulary, features: Features | None) -> TrainingData:
-    catalogue, rows = training_part(dataset), dataset.rows_of("train")
-    tokens = [vocabulary.encode(text) for text in catalogue.text]
-    return TrainingData(dataset, vocabulary, features, catalogue, rows, tokens, number_wordings(tokens))
-
-
-def _epoch_batches(
-    data: TrainingData,
-    size: int,
-    settings: TrainSettings,
-    epoch: int,
-    device: torch.device,
-    processes: Processes,
-) -> tuple[Iterator[Batch], int]:
+def _epoch_batches(training: Training, epoch: int) -> tuple[Iterator[Batch], int]:
     """The batches of one epoch, and their number; seeds torch for the epoch's dropout."""
+    data, settings, processes = training.data, training.settings, training.processes
     generator = np.random.default_rng([settings.seed, epoch])
     # Dropout uses torch's global generator, and must differ between processes.
     torch.manual_seed(int(generator.integers(2**62)) + processes.rank)
     least = max(2, processes.count)
     sizes = settings.batch_size, settings.captions_per_image
     groups = pair_batches(data.catalogue.image, *sizes, generator, least)
-    read = _image_reader(data, size, settings, generator, device)
+    read = _image_reader(training, generator)
     tokens = data.tokens
     if settings.hide_rare_words:
         tokens = hide_rare_words(tokens, data.vocabulary, generator)
@@ -243,30 +242,6 @@ def _epoch_batches(
     return batches, len(groups)
 
 
-def _save_checkpoints(
-    run: Run,
-    model: Swan,
-    vocabulary: Vocabulary,
-    origin: dict[str, Any],
-    report: Epoch,
-    steps: int,
-    match: MatchThreshold | None,
-    optimizer: torch.optim.Optimizer,
-    history: list[dict[str, Any]],
-) -> None:
-    """Writes `last.pt`, and `best.pt` after the best epoch so far."""
-    origin = origin | {
-        "epoch": report.epoch,
-        "steps": report.epoch * steps,
-        "val_mR": report.scores.mean_recall,
-        "match": asdict(match) if match else None,
-    }
-    if report.best:
-        save_checkpoint(run.best, model, vocabulary, origin)
-    state = {"optimizer": optimizer.state_dict(), "history": history}
-    save_checkpoint(run.last, model, vocabulary, origin, state)
-
-
 def _recovery_hint(run: Run) -> str:
     """What to do after training failed, and which checkpoints are good."""
     calmer = "a lower --lr, --clip-norm 1 or --precision fp32"
@@ -279,7 +254,7 @@ def _recovery_hint(run: Run) -> str:
     )
 
 
-def _optimizer(model: Swan, settings: TrainSettings) -> torch.optim.Optimizer:
+def make_optimizer(model: Swan, settings: TrainSettings) -> torch.optim.Optimizer:
     """Adam, with the backbone in a group of its own; each group keeps its highest rate as `highest`."""
     parts = {"heads": [], "backbone": []}
     for name, parameter in model.named_parameters():
@@ -290,94 +265,72 @@ def _optimizer(model: Swan, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=settings.lr)
 
 
-def _image_reader(
-    data: TrainingData,
-    size: int,
-    settings: TrainSettings,
-    generator: np.random.Generator,
-    device: torch.device,
-) -> Callable[[np.ndarray, slice], tuple]:
+def _image_reader(training: Training, generator: np.random.Generator) -> Callable[[np.ndarray, slice], tuple]:
     """A function from images of the training split to `pixels`, `views` and `deep` of a share of them.
 
     Random numbers are drawn for all images, so they do not depend on the share.
     """
+    data, kind = training.data, training.settings.augmentation
     if features := data.features:
         return lambda images, share: features.read(features.varied(data.rows[images], generator)[share])
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
-    source = stored_size(size, settings.augmentation)
+    size = training.model.settings.image_size
+    source = stored_size(size, kind)
 
     def read(images: np.ndarray, share: slice) -> tuple:
-        views = draw_views(len(images), source, size, settings.augmentation, chance)
-        pixels = read_images(data.dataset, data.rows[images[share]], source, device)
+        views = draw_views(len(images), source, size, kind, chance)
+        pixels = read_images(data.dataset, data.rows[images[share]], source, training.device)
         return pixels, views and views.part(share), None
 
     return read
 
 
-def _train_epoch(
-    encoders: nn.Module,
-    batches: Iterator[Batch],
-    steps: int,
-    optimizer: torch.optim.Optimizer,
-    share_at: Callable[[int], float],
-    settings: TrainSettings,
-    device: torch.device,
-    on_step: Callable[[int, int, float, float], None],
-    processes: Processes,
-) -> tuple[float, float]:
-    """Mean loss over the pairs of one epoch, and pairs per second, of all processes.
-
-    Args:
-        encoders: from `pair_encoder`.
-        batches: of the epoch.
-        steps: number of them.
-        optimizer: whose groups have a highest rate, as from `_optimizer`.
-        share_at: from a step's number to the share of the highest rates.
-        settings: of the run.
-        device: where the model runs.
-        on_step: called with step, steps, mean loss of the step and pairs per second so far.
-        processes: that train together.
+def _train_epoch(training: Training, epoch: int) -> tuple[float, float, int]:
+    """Mean loss over the pairs of one epoch, pairs per second of all processes, and the number of steps.
 
     Raises:
-        UnsoundStepError: a step's loss or gradients are not finite.
+        SwanError: a step's loss or gradients are not finite.
     """
-    encoders.train()
+    device, settings = training.device, training.settings
+    batches, steps = _epoch_batches(training, epoch)
+
+    def failure(step: Step) -> SwanError:
+        names = training.data.catalogue.filename[step.images]
+        where = f"{training.run.folder}: epoch {epoch} of {steps} steps"
+        return step_error(where, step, names, _recovery_hint(training.run))
+
+    training.encoders.train()
     total = torch.zeros((), device=device)
     pairs, started, shown = 0, time.perf_counter(), 0.0
-    sound = StepWatch(device, steps)
+    sound = StepWatch(device, steps, failure)
     ready = (batch.moved(lambda tensor: pinned(tensor, device)) for batch in batches)
     for step, batch in enumerate(read_ahead(ready), start=1):
         batch = batch.moved(lambda tensor: move(tensor, device))
-        for group in optimizer.param_groups:
-            group["lr"] = group["highest"] * share_at(step)
-        loss = _train_step(step, encoders, batch, optimizer, settings, device, sound, processes)
+        for group in training.optimizer.param_groups:
+            group["lr"] = group["highest"] * rate_share(settings, epoch, step, steps)
+        loss = train_step(training, step, batch, sound)
         total += loss
         pairs += batch.positive.shape[1]
         if sound.looks_at(step):
             shown = float(loss) / batch.positive.shape[1]
-        on_step(step, steps, shown, pairs / (time.perf_counter() - started))
-    return float(total) / pairs, pairs / (time.perf_counter() - started)
+        training.watch.step(epoch, step, steps, shown, pairs / (time.perf_counter() - started))
+    return float(total) / pairs, pairs / (time.perf_counter() - started), steps
 
 
-def _train_step(
-    number: int,
-    encoders: nn.Module,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    settings: TrainSettings,
-    device: torch.device,
-    sound: StepWatch,
-    processes: Processes,
-) -> torch.Tensor:
+def train_step(training: Training, number: int, batch: Batch, sound: StepWatch) -> torch.Tensor:
     """One optimizer step; returns the summed loss of the batch.
 
     Every process has the whole loss, and the gradient of what it encoded itself. Their sum is the gradient;
     `DistributedDataParallel` takes the mean.
 
-    Raises:
-        UnsoundStepError: loss or gradients are not finite; the weights stay as they are.
+    Args:
+        training: the run.
+        number: of the step, from 1.
+        batch: on the device.
+        sound: raises if loss or gradients are not finite; the weights then stay as they are.
     """
-    with autocast(device, settings.precision):
+    settings, encoders, processes = training.settings, training.encoders, training.processes
+    with autocast(training.device, settings.precision):
         images, captions = encoders(batch)
     images = processes.gathered(images, batch.images_each)
     captions = processes.gathered(captions, batch.captions_each)
@@ -388,13 +341,13 @@ def _train_step(
         margin=settings.margin,
         hardest=settings.loss == "hardest",
     )
-    optimizer.zero_grad(set_to_none=True)
+    training.optimizer.zero_grad(set_to_none=True)
     (loss * processes.count).backward()
     step = Step(number, batch.images, loss.detach(), gradient_norm(encoders))
     sound.see(step)
     if settings.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(encoders.parameters(), settings.clip_norm, step.norm)
-    optimizer.step()
+    training.optimizer.step()
     return step.loss
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,33 +28,9 @@ class Step:
     norm: torch.Tensor
 
 
-class UnsoundStepError(Exception):
-    """A step's loss or gradients are not finite. The loop turns it into a `SwanError`."""
-
-    def __init__(self, step: Step) -> None:
-        super().__init__(step.number)
-        self.step = step
-
-
-class UnsoundWeightsError(Exception):
-    """A model's embeddings are not finite. The loop turns it into a `SwanError`."""
-
-
 def gradient_norm(model: nn.Module) -> torch.Tensor:
     """The norm of all gradients together, a scalar; not finite if any of them is not."""
     return nn.utils.get_total_norm([part.grad for part in model.parameters() if part.grad is not None])
-
-
-def check_steps(steps: Sequence[Step]) -> None:
-    """Checks several steps at once, so that a GPU synchronizes once.
-
-    Raises:
-        UnsoundStepError: for the first step that is not finite.
-    """
-    if steps:
-        sound = torch.stack([step.loss.isfinite() & step.norm.isfinite() for step in steps]).tolist()
-        if not all(sound):
-            raise UnsoundStepError(steps[sound.index(False)])
 
 
 class StepWatch:
@@ -63,10 +39,11 @@ class StepWatch:
     Args:
         device: where the losses are.
         steps: in the epoch.
+        failure: the error for a step whose loss or gradients are not finite, see `step_error`.
     """
 
-    def __init__(self, device: torch.device, steps: int) -> None:
-        self._each, self._steps = device.type == "cpu", steps
+    def __init__(self, device: torch.device, steps: int, failure: Callable[[Step], SwanError]) -> None:
+        self._each, self._steps, self._failure = device.type == "cpu", steps, failure
         self._unread: list[Step] = []
 
     def looks_at(self, number: int) -> bool:
@@ -74,10 +51,17 @@ class StepWatch:
         return self._each or number % READ_STEPS == 1 or number == self._steps
 
     def see(self, step: Step) -> None:
-        """Call before the optimizer step. Raises as `check_steps` does."""
+        """Call before the optimizer step.
+
+        Raises:
+            SwanError: for the first step since the last check that is not finite.
+        """
         self._unread.append(step)
         if self.looks_at(step.number):
-            check_steps(self._unread)
+            finite = [step.loss.isfinite() & step.norm.isfinite() for step in self._unread]
+            sound = torch.stack(finite).tolist()  # a GPU synchronizes once
+            if not all(sound):
+                raise self._failure(self._unread[sound.index(False)])
             self._unread.clear()
 
 

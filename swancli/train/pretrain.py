@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,7 +27,7 @@ from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.torch_file import write_torch_file
 from swancli.train.batches import augment, draw_views, read_images, stored_size
-from swancli.train.nan_guard import Step, StepWatch, UnsoundStepError, gradient_norm, step_error
+from swancli.train.nan_guard import Step, StepWatch, gradient_norm, step_error
 from swancli.train.schedule import warmed_cosine
 
 # The usual values for a ResNet trained from random weights.
@@ -79,6 +80,21 @@ class SceneClassifier(nn.Module):
         return self.classifier(self.backbone(normalise(pixels))["deep3"].mean(dim=(2, 3)))
 
 
+@dataclass(frozen=True)
+class Pretraining:
+    """What the epochs share.
+
+    label: int64 (N,), the scene of each image of the data set as a number, -1 for none.
+    """
+
+    dataset: Dataset
+    settings: SceneSettings
+    model: SceneClassifier
+    optimizer: torch.optim.Optimizer
+    label: np.ndarray
+    device: torch.device
+
+
 def train_on_scenes(
     dataset: Dataset,
     settings: SceneSettings,
@@ -107,8 +123,9 @@ def train_on_scenes(
         SwanError: the training images have fewer than two scenes, the weights do not fit, or a step's loss or
             gradients are not finite.
     """
-    rows, validation = (_with_scene(dataset, split) for split in ("train", "val"))
-    names = sorted({dataset.catalogue.scene[row] for row in rows})
+    scene, split = dataset.catalogue.scene, dataset.catalogue.split
+    rows, validation = (np.flatnonzero((split == name) & pd.notna(scene)) for name in ("train", "val"))
+    names = sorted(set(scene[rows]))
     if len(names) < 2:
         raise SwanError(
             f"{dataset.path}: its training images have {len(names)} scenes, and pretraining takes two",
@@ -122,9 +139,11 @@ def train_on_scenes(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
+    label = pd.Categorical(scene, categories=names).codes.astype(np.int64)
+    training = Pretraining(dataset, settings, model, optimizer, label, device)
     for epoch in range(1, settings.epochs + 1):
-        loss = _train_epoch(model, optimizer, dataset, settings, rows, names, epoch, device, progress)
-        share = _accuracy(dataset, validation, model, names, settings, device)
+        loss = _train_epoch(training, rows, epoch, progress)
+        share = _accuracy(training, validation)
         accuracy = SceneAccuracy(len(names), len(rows), len(validation), share)
         on_epoch(epoch, loss, accuracy)
     content = {
@@ -138,55 +157,42 @@ def train_on_scenes(
     return accuracy
 
 
-def _train_epoch(
-    model: SceneClassifier,
-    optimizer: torch.optim.Optimizer,
-    dataset: Dataset,
-    settings: SceneSettings,
-    rows: np.ndarray,
-    names: list[str],
-    epoch: int,
-    device: torch.device,
-    progress: Progress,
-) -> float:
+def _train_epoch(training: Pretraining, rows: np.ndarray, epoch: int, progress: Progress) -> float:
     """Mean loss over the steps of one epoch."""
+    dataset, settings, model = training.dataset, training.settings, training.model
+    device, optimizer = training.device, training.optimizer
+
+    def failure(step: Step) -> SwanError:
+        names = dataset.catalogue.filename[step.images]
+        hint = "nothing was written; start again with a lower --lr"
+        return step_error(f"{dataset.path}: epoch {epoch}", step, names, hint)
+
     model.train()
     total = torch.zeros((), device=device)
     steps = math.ceil(len(rows) / settings.batch_size)
-    sound = StepWatch(device, steps)
-    batches = _varied_batches(dataset, settings, rows, steps, epoch, device)
-    for step, (batch, pixels) in enumerate(batches, start=1):
+    sound = StepWatch(device, steps, failure)
+    for step, (batch, pixels) in enumerate(_varied_batches(training, rows, steps, epoch), start=1):
         done = (epoch - 1) * steps + step
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * warmed_cosine(done, steps * settings.epochs, steps * WARM_UP)
-        labels = move(torch.tensor([names.index(dataset.catalogue.scene[row]) for row in batch]), device)
+        labels = move(torch.from_numpy(training.label[batch]), device)
         with autocast(device, settings.precision):
             scores = model(pixels)
         loss = F.cross_entropy(scores.float(), labels, label_smoothing=SMOOTHING)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        try:
-            sound.see(Step(step, batch, loss.detach(), gradient_norm(model)))
-        except UnsoundStepError as unsound:
-            files = dataset.catalogue.filename[unsound.step.images]
-            hint = "nothing was written; start again with a lower --lr"
-            raise step_error(f"{dataset.path}: epoch {epoch}", unsound.step, files, hint) from None
+        sound.see(Step(step, batch, loss.detach(), gradient_norm(model)))
         optimizer.step()
         total += loss.detach()
         progress("steps", done, steps * settings.epochs)
     return float(total) / steps
 
 
-def _with_scene(dataset: Dataset, split: str) -> np.ndarray:
-    scene, splits = dataset.catalogue.scene, dataset.catalogue.split
-    rows = np.flatnonzero(splits.astype(str) == split)
-    return np.array([row for row in rows if scene[row] is not None], dtype=np.int64)
-
-
 def _varied_batches(
-    dataset: Dataset, settings: SceneSettings, rows: np.ndarray, steps: int, epoch: int, device: torch.device
+    training: Pretraining, rows: np.ndarray, steps: int, epoch: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """One epoch's batches in random order: rows, and float (B, 3, S, S) views on the device."""
+    dataset, settings, device = training.dataset, training.settings, training.device
     generator = np.random.default_rng([settings.seed, epoch])
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
     size, kind = settings.image_size, "overhead"
@@ -197,22 +203,16 @@ def _varied_batches(
         yield batch, augment(move(pixels, device), draw_views(len(batch), side, size, kind, chance))
 
 
-def _accuracy(
-    dataset: Dataset,
-    rows: np.ndarray,
-    model: SceneClassifier,
-    names: list[str],
-    settings: SceneSettings,
-    device: torch.device,
-) -> float | None:
+def _accuracy(training: Pretraining, rows: np.ndarray) -> float | None:
     """Share of images whose scene is predicted, in percent; None without images."""
-    scene, size = dataset.catalogue.scene, image_batch(device)
+    settings, model, device = training.settings, training.model, training.device
+    size = image_batch(device)
     model.eval()
     right = 0
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         with torch.inference_mode(), autocast(device, settings.precision):
-            pixels = move(read_images(dataset, batch, settings.image_size, device), device)
-            predicted = model(pixels).argmax(dim=1).tolist()
-        right += sum(names[number] == scene[row] for number, row in zip(predicted, batch, strict=True))
+            pixels = move(read_images(training.dataset, batch, settings.image_size, device), device)
+            predicted = model(pixels).argmax(dim=1).cpu().numpy()
+        right += np.count_nonzero(predicted == training.label[batch])
     return 100 * right / len(rows) if len(rows) else None

@@ -26,7 +26,7 @@ from swancli.store.hdf5 import CREATED_BY
 from swancli.store.text import write_json
 from swancli.train.config import RunConfig, model_settings
 from swancli.train.features import Features
-from swancli.train.loop import Watch, train, training_part
+from swancli.train.loop import Watch, train, training_data, training_part
 from swancli.vocab.vocabulary import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace
 
@@ -77,20 +77,18 @@ def train_run(
             images = max(2, config.training.batch_size // config.training.captions_per_image)
             model.backbone.compile_network(images, config.image_size)
         if processes.first:
-            _write_config(run, config)
+            write_json(run.config, {"created_by": CREATED_BY, **asdict(config)})
         hardware = processes.describe() + describe_device(processor)
         for note in (_describe(run, config, hardware), *notes):
             watch.note(note)
         train(
-            dataset,
-            vocabulary,
+            training_data(dataset, vocabulary, features),
             model,
             config.training,
             run,
             processor,
             watch,
             fold=config.fold,
-            features=features,
             resume=resume,
             processes=processes,
         )
@@ -106,10 +104,6 @@ def _describe(run: Run, config: RunConfig, hardware: str) -> str:
         f"{'frozen' if config.frozen else 'fine-tuned'}, from {start}, {config.image_size} px, "
         f"{' without '.join([config.variant, *config.without])}"
     )
-
-
-def _write_config(run: Run, config: RunConfig) -> None:
-    write_json(run.config, {"created_by": CREATED_BY, **asdict(config)})
 
 
 def existing_run_error(run: Run) -> SwanError:

@@ -7,13 +7,13 @@ import pandas as pd
 
 from swancli.evaluate.match_threshold import MatchThreshold, match_threshold
 from swancli.evaluate.metrics import Scores, retrieval_scores
+from swancli.evaluate.similarity import embedding_grids
 from swancli.machine.processes import Processes
 from swancli.machine.progress import Progress
 from swancli.model.encoder import VALIDATION_SHARD, Encoder, first_of_each
 from swancli.store.dataset import Dataset
 from swancli.train.batches import number_wordings
 from swancli.train.features import Features, encode_features
-from swancli.train.nan_guard import UnsoundWeightsError
 
 
 def validate(
@@ -27,7 +27,7 @@ def validate(
         encoder: of the model in training.
 
     Raises:
-        UnsoundWeightsError: embeddings are not numbers.
+        FloatingPointError: embeddings contain NaN or infinity.
     """
     rows = dataset.rows_of("val")
     part, _ = dataset.catalogue.select(rows)
@@ -51,6 +51,6 @@ def validate(
         texts = part.text[first_of_each(wording)]
         captions = processes.together(lambda share: encode_texts(texts[share]), len(texts))[wording]
     if not (np.isfinite(images).all() and np.isfinite(captions).all()):
-        raise UnsoundWeightsError
+        raise FloatingPointError("embeddings contain NaN or infinity")
     match = match_threshold(images, captions, part.image, part.scene)
-    return retrieval_scores(images, captions, part.image), match
+    return retrieval_scores(embedding_grids(images, captions), part.image), match

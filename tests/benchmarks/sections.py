@@ -35,6 +35,7 @@ from measure import (
 )
 
 from swancli.evaluate.metrics import retrieval_scores
+from swancli.evaluate.similarity import matrix_grids
 from swancli.images import decode_image
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
@@ -146,9 +147,7 @@ def _compare(material: Material, name: str, checkpoint: Path, published: str, ou
     # Equal captions, encoded in different shards, differ in the last digit; under a tie rule they must not.
     _, first, same = np.unique(embeddings.caption, axis=0, return_index=True, return_inverse=True)
     similarity = similarity[:, first[same.ravel()]]
-    # The straightforward similarities as if they were embeddings of orthogonal captions.
-    columns = np.eye(similarity.shape[1], dtype=np.float32)
-    plain = retrieval_scores(similarity, columns, embeddings.catalogue.image)
+    plain = retrieval_scores(matrix_grids(similarity), embeddings.catalogue.image)
     report = json.loads(ours)
     for short, direction in (("i2t", plain.image_to_text), ("t2i", plain.text_to_image)):
         for k, recall in direction.recall.items():

@@ -7,6 +7,7 @@ from conftest import execute
 from swancli.commands.demo import TRAINING, yardsticks
 from swancli.embed.embed import embed_dataset
 from swancli.evaluate.metrics import retrieval_scores
+from swancli.evaluate.similarity import embedding_grids
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.encoder import Encoder
 from swancli.prepare.build import prepare_demo
@@ -57,10 +58,8 @@ def test_recall_falls_to_chance_when_captions_are_shuffled_among_the_images(embe
     part, captions = stored.catalogue.select(rows)
     chance = yardsticks(embeddings)["chance"].mean_recall
     generator = np.random.default_rng(0)
-    image, caption = stored.image[rows], stored.caption[captions]
-    shuffled = [
-        retrieval_scores(image, caption, generator.permutation(part.image)).mean_recall for _ in range(50)
-    ]
+    grids = embedding_grids(stored.image[rows], stored.caption[captions])
+    shuffled = [retrieval_scores(grids, generator.permutation(part.image)).mean_recall for _ in range(50)]
     assert np.mean(shuffled) == pytest.approx(chance, rel=0.1)
 
 

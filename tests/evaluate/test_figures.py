@@ -4,15 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swancli.evaluate.figures import draw_figures, worst_captions
-from swancli.evaluate.metrics import SceneConfusion
 from swancli.evaluate.report import evaluate
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings
 from swancli.store.made_by import MadeBy
 from swancli.workspace import Workspace
 
-plots = pytest.importorskip("swancli.evaluate.plots", reason="the extra `plots` is not installed")
+figures = pytest.importorskip("swancli.evaluate.figures", reason="the extra `plots` is not installed")
+plots, draw_figures, worst_captions = figures.plots, figures.draw_figures, figures.worst_captions
 
 HOSTILE = "$\\frac$ 100_% {"  # mathtext that does not parse
 
@@ -53,10 +52,12 @@ def test_figures_without_scenes_and_images_are_left_out(tmp_path):
     source = {"dataset": "small", "checkpoint": str(tmp_path / HOSTILE / "best.pt")}
     report = evaluate(embeddings(*vectors, catalogue), source, split="test")
     shown = []
-    drawn = draw_figures(report, tmp_path / "figures", Workspace(tmp_path), lambda *step: shown.append(step))
-    assert [path.name for path in drawn.written] == ["recall.png", "map.png"]
-    assert set(drawn.left_out) == {"training.png", "scene_confusion.png", "mistakes.png"}
-    assert drawn.left_out["scene_confusion.png"] == "no caption's image has a scene"
+    written, left_out = draw_figures(
+        report, tmp_path / "figures", Workspace(tmp_path), lambda *step: shown.append(step)
+    )
+    assert [path.name for path in written] == ["recall.png", "map.png"]
+    assert set(left_out) == {"training.png", "scene_confusion.png", "mistakes.png"}
+    assert left_out["scene_confusion.png"] == "no caption's image has a scene"
     assert shown[-1] == ("figures", 5, 5)
 
 
@@ -65,9 +66,9 @@ def test_damaged_metrics_leave_the_training_curves_out(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,loss\n1,2\n")
     source = {"dataset": "small", "checkpoint": str(tmp_path / "best.pt")}
     report = evaluate(embeddings(np.eye(2), np.eye(2), catalogue), source, split="test")
-    drawn = draw_figures(report, tmp_path / "figures", Workspace(tmp_path))
-    assert "metrics.csv: damaged" in drawn.left_out["training.png"]
-    assert "finds its own image first" in drawn.left_out["mistakes.png"]
+    _, left_out = draw_figures(report, tmp_path / "figures", Workspace(tmp_path))
+    assert "metrics.csv: damaged" in left_out["training.png"]
+    assert "finds its own image first" in left_out["mistakes.png"]
 
 
 def written(figure):
@@ -81,7 +82,8 @@ def test_scenes_captions_and_file_names_are_drawn_as_they_are_written():
     own = plots.Result(pixels, HOSTILE, same_caption=True)
     other = plots.Result(pixels, None, same_caption=False)
     scenes = np.array([HOSTILE, None], dtype=object)
-    confusion = SceneConfusion((HOSTILE, "pond"), np.array([[0.5, 0, 0.5], [np.nan] * 3]), np.array([2, 0]))
+    names = [HOSTILE, "pond"]
+    confusion = pd.DataFrame([[0.5, 0, 0.5], [np.nan] * 3], index=names, columns=[*names, "no scene"])
     with plots.style():
         for figure in (
             plots.mistakes_sheet([plots.Mistake(HOSTILE, HOSTILE, 2, own, [own, other])], 2, HOSTILE),

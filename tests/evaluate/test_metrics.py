@@ -11,19 +11,9 @@ from hypothesis import strategies as st
 
 from swancli.errors import SwanError
 from swancli.evaluate import similarity as similarity_module
-from swancli.evaluate.metrics import (
-    TIES,
-    caption_ranks,
-    ceiling_scores,
-    chance_scores,
-    retrieval_scores,
-    scene_confusion,
-    scene_oracle_scores,
-    scene_recall,
-    scene_recall_from_similarity,
-    scores_from_similarity,
-)
-from swancli.evaluate.similarity import similarity_blocks
+from swancli.evaluate.metrics import TIES, caption_ranks, retrieval_scores
+from swancli.evaluate.scene_recall import scene_confusion, scene_oracle_grids, scene_recall
+from swancli.evaluate.similarity import ceiling_grids, chance_grids, embedding_grids, matrix_grids
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PARITY = SHARED / "parity" / "swan_reference.npz"
@@ -54,7 +44,7 @@ def published():
 
 @pytest.mark.parametrize("ties", TIES)
 def test_recall_and_ranks_are_those_of_the_published_code(published, ties):
-    scores = scores_from_similarity(published["metric_sims"], np.arange(200) // 5, ties=ties)
+    scores = retrieval_scores(matrix_grids(published["metric_sims"]), np.arange(200) // 5, ties=ties)
     np.testing.assert_allclose(figures(scores.image_to_text), published["recall_i2t"], atol=1e-9, rtol=0)
     np.testing.assert_allclose(figures(scores.text_to_image), published["recall_t2i"], atol=1e-9, rtol=0)
 
@@ -63,19 +53,17 @@ def test_recall_and_ranks_are_those_of_the_published_code(published, ties):
 def test_scene_recall_is_that_of_the_published_code(published, ties):
     ks = published["scene_k"].tolist()
     scene = published["metric_scene"].astype(object)
-    found = scene_recall_from_similarity(
-        published["metric_sims"], np.arange(200) // 5, scene, ties=ties, ks=ks
-    )
+    found = scene_recall(matrix_grids(published["metric_sims"]), np.arange(200) // 5, scene, ties=ties, ks=ks)
     for direction, name in ((found.image_to_text, "scene_i2t"), (found.text_to_image, "scene_t2i")):
         share = [direction.share[k] / 100 for k in ks]
         np.testing.assert_allclose(share, published[name], atol=1e-9, rtol=0)
 
 
 def test_directions_swapped_are_noticed(published):
-    scores = scores_from_similarity(published["metric_sims"], np.arange(200) // 5)
+    scores = retrieval_scores(matrix_grids(published["metric_sims"]), np.arange(200) // 5)
     assert abs(scores.image_to_text.recall[1] - published["recall_t2i"][0]) > 1
     with pytest.raises(ValueError, match="40 captions"):
-        scores_from_similarity(published["metric_sims"].T, np.arange(200) // 5)
+        retrieval_scores(matrix_grids(published["metric_sims"].T), np.arange(200) // 5)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -85,7 +73,7 @@ def test_directions_swapped_are_noticed(published):
 def test_without_ties_by_hand():
     similarity = np.array([[0.9, 0.1, 0.8], [0.7, 0.6, 0.2]])  # captions 0, 1 of image 0; 2 of image 1
     for ties in TIES:
-        scores = scores_from_similarity(similarity, np.array([0, 0, 1]), ties=ties, ks=(2,))
+        scores = retrieval_scores(matrix_grids(similarity), np.array([0, 0, 1]), ties=ties, ks=(2,))
         assert scores.image_to_text.recall == {1: 50, 2: 50, 5: 100, 10: 100}
         assert (scores.image_to_text.median_rank, scores.image_to_text.mean_rank) == (2, 2)
         assert scores.text_to_image.recall == {
@@ -106,7 +94,7 @@ def test_ties_by_hand_image_to_text(ties, recall_at_1, recall_at_2, rank):
     # two own captions and two of another image tie for image 0: C(2, 2) / C(4, 2) = 1/6 to miss both places
     similarity = np.array([[5.0, 5, 5, 5]])
     caption_image = np.array([0, 0, -1, -1])
-    found = scores_from_similarity(similarity, caption_image, ties=ties, ks=(2,)).image_to_text
+    found = retrieval_scores(matrix_grids(similarity), caption_image, ties=ties, ks=(2,)).image_to_text
     assert found.recall[1] == pytest.approx(recall_at_1)
     assert found.recall[2] == pytest.approx(recall_at_2)
     assert found.mean_rank == pytest.approx(rank)
@@ -118,7 +106,7 @@ def test_ties_by_hand_image_to_text(ties, recall_at_1, recall_at_2, rank):
 )
 def test_ties_by_hand_text_to_image(ties, recall_at_1, recall_at_2, rank):
     similarity = np.array([[1.0], [2], [1], [1]])  # one image above, three tied, the caption's among them
-    found = scores_from_similarity(similarity, np.array([2]), ties=ties, ks=(2,)).text_to_image
+    found = retrieval_scores(matrix_grids(similarity), np.array([2]), ties=ties, ks=(2,)).text_to_image
     assert found.recall[1] == recall_at_1
     assert found.recall[2] == pytest.approx(recall_at_2)
     assert found.mean_rank == pytest.approx(rank)
@@ -128,21 +116,21 @@ def test_equal_captions_share_one_order():
     # one string for two captions of image 0 and one of image 1: image 0 first helps two, image 1 first one
     embedding = np.array([[1.0, 0]], dtype=np.float32)
     image, caption = np.repeat(embedding, 2, axis=0), np.repeat(embedding, 3, axis=0)
+    grids, caption_image = embedding_grids(image, caption), np.array([0, 0, 1])
     recall = {
-        ties: retrieval_scores(image, caption, np.array([0, 0, 1]), ties=ties).text_to_image.recall[1]
-        for ties in TIES
+        ties: retrieval_scores(grids, caption_image, ties=ties).text_to_image.recall[1] for ties in TIES
     }
     assert recall == {"expected": 50, "best": pytest.approx(200 / 3), "worst": pytest.approx(100 / 3)}
 
 
 def test_median_rank_is_rounded_down():
     similarity = np.array([[1.0, 0], [2, 1]])  # ranks of the captions' images: 2, 1
-    assert scores_from_similarity(similarity, np.array([0, 1])).text_to_image.median_rank == 1
+    assert retrieval_scores(matrix_grids(similarity), np.array([0, 1])).text_to_image.median_rank == 1
 
 
 def test_images_without_caption_and_captions_without_image_are_skipped_and_counted():
     similarity = np.array([[0.5, 0.9], [0.4, 0.1]])
-    scores = scores_from_similarity(similarity, np.array([0, -1]))
+    scores = retrieval_scores(matrix_grids(similarity), np.array([0, -1]))
     assert (scores.image_to_text.queries, scores.image_to_text.skipped) == (1, 1)
     assert (scores.text_to_image.queries, scores.text_to_image.skipped) == (1, 1)
     assert scores.image_to_text.mean_rank == 2  # the caption without an image still competes
@@ -153,24 +141,24 @@ def test_images_without_caption_and_captions_without_image_are_skipped_and_count
 def test_no_query_is_an_error_that_says_so(shape):
     caption_image = np.full(shape[1], -1)
     with pytest.raises(SwanError, match="no image has a caption"):
-        scores_from_similarity(np.zeros(shape), caption_image)
+        retrieval_scores(matrix_grids(np.zeros(shape)), caption_image)
     with pytest.raises(SwanError, match="no image has a caption"):
-        retrieval_scores(np.zeros((shape[0], 4)), np.zeros((shape[1], 4)), caption_image)
+        retrieval_scores(embedding_grids(np.zeros((shape[0], 4)), np.zeros((shape[1], 4))), caption_image)
     with pytest.raises(SwanError, match="no query has a scene"):
-        scene_recall_from_similarity(np.zeros(shape), caption_image, objects([None] * shape[0]))
+        scene_recall(matrix_grids(np.zeros(shape)), caption_image, objects([None] * shape[0]))
 
 
 def test_a_diverged_model_gets_no_score():
     image = np.array([[np.nan, 1]], dtype=np.float32)
-    with pytest.raises(SwanError, match="not a number"):
-        retrieval_scores(image, image, np.array([0]))
+    with pytest.raises(SwanError, match="a similarity is NaN"):
+        retrieval_scores(embedding_grids(image, image), np.array([0]))
 
 
 def test_an_unknown_tie_rule_or_k_is_refused():
     with pytest.raises(ValueError, match="Best"):
-        chance_scores(np.array([0]), 1, ties="Best")
+        retrieval_scores(chance_grids(1, 1), np.array([0]), ties="Best")
     with pytest.raises(ValueError, match="starts at 1"):
-        chance_scores(np.array([0]), 1, ks=(0,))
+        retrieval_scores(chance_grids(1, 1), np.array([0]), ks=(0,))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -208,7 +196,7 @@ def brute_force(similarity, figure_of_query, asked, ties):
 @given(tied_cases(), st.sampled_from(TIES), st.integers(1, 5))
 def test_recall_and_mean_rank_are_those_over_all_orders(case, ties, k):
     similarity, caption_image, _ = case
-    scores = scores_from_similarity(similarity, caption_image, ties=ties, ks=(k,))
+    scores = retrieval_scores(matrix_grids(similarity), caption_image, ties=ties, ks=(k,))
     images = np.arange(len(similarity))
     for matrix, owner, candidate_owner, found in (
         (similarity, images, caption_image, scores.image_to_text),
@@ -229,7 +217,7 @@ def test_recall_and_mean_rank_are_those_over_all_orders(case, ties, k):
 @given(tied_cases(), st.sampled_from(TIES), st.integers(1, 5))
 def test_scene_recall_is_that_over_all_orders(case, ties, k):
     similarity, caption_image, scene = case
-    found = scene_recall_from_similarity(similarity, caption_image, scene, ties=ties, ks=(k,))
+    found = scene_recall(matrix_grids(similarity), caption_image, scene, ties=ties, ks=(k,))
     of_caption = objects([scene[i] if i >= 0 else None for i in caption_image])
     for matrix, own, other, direction in (
         (similarity, scene, of_caption, found.image_to_text),
@@ -250,14 +238,15 @@ def test_scene_recall_is_that_over_all_orders(case, ties, k):
 def test_best_and_worst_bound_the_expected_value(case):
     similarity, caption_image, scene = case
     worst, expected, best = (
-        scores_from_similarity(similarity, caption_image, ties=ties) for ties in ("worst", "expected", "best")
+        retrieval_scores(matrix_grids(similarity), caption_image, ties=ties)
+        for ties in ("worst", "expected", "best")
     )
     for name in ("image_to_text", "text_to_image"):
         low, mid, high = (getattr(scores, name) for scores in (worst, expected, best))
         assert all(low.recall[k] - 1e-9 <= mid.recall[k] <= high.recall[k] + 1e-9 for k in (1, 5, 10))
         assert high.mean_rank - 1e-9 <= mid.mean_rank <= low.mean_rank + 1e-9
     shares = [
-        scene_recall_from_similarity(similarity, caption_image, scene, ties=ties, ks=(1,)).text_to_image
+        scene_recall(matrix_grids(similarity), caption_image, scene, ties=ties, ks=(1,)).text_to_image
         for ties in ("worst", "expected", "best")
         if any(scene[i] is not None for i in caption_image if i >= 0)
     ]
@@ -286,23 +275,28 @@ def test_shuffled_rows_leave_every_figure_as_it_was(retrieval, ties):
     image, caption, caption_image, scene = retrieval
     random = np.random.default_rng(1)
     rows, columns = random.permutation(len(image)), random.permutation(len(caption))
-    shuffled = image[rows], caption[columns], np.argsort(rows)[caption_image[columns]]
-    assert retrieval_scores(*shuffled, ties=ties) == retrieval_scores(*retrieval[:3], ties=ties)
-    assert scene_recall(*shuffled, scene[rows], ties=ties) == scene_recall(*retrieval, ties=ties)
+    plain, shuffled = embedding_grids(image, caption), embedding_grids(image[rows], caption[columns])
+    of = np.argsort(rows)[caption_image[columns]]
+    assert retrieval_scores(shuffled, of, ties=ties) == retrieval_scores(plain, caption_image, ties=ties)
+    assert scene_recall(shuffled, of, scene[rows], ties=ties) == scene_recall(
+        plain, caption_image, scene, ties=ties
+    )
 
 
 @pytest.mark.parametrize("ties", TIES)
 def test_block_size_does_not_matter(retrieval, ties, monkeypatch):
     image, caption, caption_image, scene = retrieval
     image, caption = np.round(image * 64), np.round(caption * 64)  # whole numbers: products are exact
-    before = retrieval_scores(image, caption, caption_image, ties=ties)
-    scenes_before = scene_recall(image, caption, caption_image, scene, ties=ties)
+    grids = embedding_grids(image, caption)
+    before = retrieval_scores(grids, caption_image, ties=ties)
+    scenes_before = scene_recall(grids, caption_image, scene, ties=ties)
     monkeypatch.setattr(similarity_module, "CELLS", 1000)
-    assert retrieval_scores(image, caption, caption_image, ties=ties) == before
-    assert scene_recall(image, caption, caption_image, scene, ties=ties) == scenes_before
+    assert retrieval_scores(grids, caption_image, ties=ties) == before
+    assert scene_recall(grids, caption_image, scene, ties=ties) == scenes_before
 
 
-def test_blocks_give_each_query_once_and_equal_rows_equal_scores():
+def test_blocks_give_each_query_once_and_equal_rows_equal_scores(monkeypatch):
+    monkeypatch.setattr(similarity_module, "BLOCK", 4)
     random = np.random.default_rng(3)
     few = random.standard_normal((5, 19)).astype(np.float32)
     queries, candidates = few[random.integers(0, 5, 40)], few[random.integers(0, 5, 33)]
@@ -310,7 +304,7 @@ def test_blocks_give_each_query_once_and_equal_rows_equal_scores():
     queries[1] *= -1  # -0.0 is equal to 0.0
     whole = np.zeros((40, 33), dtype=np.float32)
     seen = []
-    for rows, similarity in similarity_blocks(queries, candidates, block=4):
+    for rows, similarity in embedding_grids(queries, candidates)[0].blocks():
         assert len(rows) <= 4
         assert similarity.dtype == np.float32
         whole[rows] = similarity
@@ -323,15 +317,29 @@ def test_blocks_give_each_query_once_and_equal_rows_equal_scores():
             assert (equal == equal[0]).all()
 
 
+def test_blocks_of_some_queries_give_only_those(retrieval):
+    image, caption, *_ = retrieval
+    grid = embedding_grids(image, caption)[1]
+    asked = np.arange(len(caption)) % 3 == 0
+    whole = np.zeros((len(caption), len(image)), dtype=np.float32)
+    for rows, similarity in grid.blocks():
+        whole[rows] = similarity
+    seen = []
+    for rows, similarity in grid.blocks(asked):
+        np.testing.assert_array_equal(similarity, whole[rows])
+        seen.extend(rows)
+    assert sorted(seen) == np.flatnonzero(asked).tolist()
+
+
 def test_embeddings_and_their_similarity_matrix_score_alike(retrieval):
     image, caption, caption_image, scene = retrieval
     matrix = np.zeros((len(image), len(caption)), dtype=np.float32)
-    for rows, similarity in similarity_blocks(image, caption):
+    grids = embedding_grids(image, caption)
+    for rows, similarity in grids[0].blocks():
         matrix[rows] = similarity
-    assert scores_from_similarity(matrix, caption_image) == retrieval_scores(image, caption, caption_image)
-    assert scene_recall_from_similarity(matrix, caption_image, scene) == scene_recall(
-        image, caption, caption_image, scene
-    )
+    alike = matrix_grids(matrix)
+    assert retrieval_scores(alike, caption_image) == retrieval_scores(grids, caption_image)
+    assert scene_recall(alike, caption_image, scene) == scene_recall(grids, caption_image, scene)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -340,15 +348,17 @@ def test_embeddings_and_their_similarity_matrix_score_alike(retrieval):
 
 def test_ceiling_by_hand():
     text, caption_image = objects(["a road", "a pond", "a road", "a port"]), np.array([0, 0, 1, 1])
-    scores = ceiling_scores(text, caption_image, 2)
+    grids = ceiling_grids(text, caption_image, 2)
+    scores = retrieval_scores(grids, caption_image)
     assert scores.text_to_image.recall[1] == 75  # each "a road" has two images to find
     # an image's own two captions and the other's equal one share the first place: 1 in 3 to miss
     assert scores.image_to_text.recall[1] == pytest.approx(200 / 3)
-    assert ceiling_scores(text, caption_image, 2, ties="worst").image_to_text.recall[1] == 0
+    assert retrieval_scores(grids, caption_image, ties="worst").image_to_text.recall[1] == 0
 
 
 def test_ceiling_is_full_when_no_caption_repeats():
-    scores = ceiling_scores(objects(["a", "b", "c"]), np.array([0, 0, 1]), 3)
+    caption_image = np.array([0, 0, 1])
+    scores = retrieval_scores(ceiling_grids(objects(["a", "b", "c"]), caption_image, 3), caption_image)
     assert scores.mean_recall == 100
     assert scores.image_to_text.skipped == 1
 
@@ -359,8 +369,9 @@ def test_ceiling_of_ucm_test_captions():
     entries = [e for e in json.loads(UCM.read_text(encoding="utf-8"))["images"] if e["split"] == "test"]
     text = objects([sentence["raw"] for entry in entries for sentence in entry["sentences"]])
     caption_image = np.array([row for row, entry in enumerate(entries) for _ in entry["sentences"]])
+    grids = ceiling_grids(text, caption_image, len(entries))
     recall = {
-        ties: ceiling_scores(text, caption_image, len(entries), ties=ties).text_to_image.recall
+        ties: retrieval_scores(grids, caption_image, ties=ties).text_to_image.recall
         for ties in ("expected", "best")
     }
     assert {k: round(value, 1) for k, value in recall["expected"].items()} == {1: 38.0, 5: 84.6, 10: 100.0}
@@ -368,7 +379,7 @@ def test_ceiling_of_ucm_test_captions():
 
 
 def test_chance_is_one_candidate_in_all():
-    scores = chance_scores(np.arange(100) // 5, 20)
+    scores = retrieval_scores(chance_grids(20, 100), np.arange(100) // 5)
     assert scores.text_to_image.recall == {k: pytest.approx(100 * k / 20) for k in (1, 5, 10)}
     assert scores.image_to_text.recall[1] == pytest.approx(5)
     assert scores.text_to_image.mean_rank == 10.5
@@ -376,7 +387,7 @@ def test_chance_is_one_candidate_in_all():
 
 def test_scene_oracle_finds_one_image_among_those_of_its_scene():
     scene = objects(["pond"] * 4 + ["port"] * 2 + [None] * 2)
-    scores = scene_oracle_scores(scene, np.arange(8))
+    scores = retrieval_scores(scene_oracle_grids(scene, np.arange(8)), np.arange(8))
     at_1 = (4 * 1 / 4 + 2 * 1 / 2 + 2 * 1 / 8) / 8  # without a scene all eight are equal
     for direction in (scores.image_to_text, scores.text_to_image):
         assert direction.recall[1] == pytest.approx(100 * at_1)
@@ -392,7 +403,7 @@ AXES = np.eye(4, dtype=np.float32)
 def test_rank_of_each_caption_by_hand():
     # image 0 scores 3, images 1 and 2 score 1, image 3 scores 0, for every caption
     caption = np.tile(np.array([[3.0, 1, 1, 0]], dtype=np.float32), (5, 1))
-    ranks = caption_ranks(AXES, caption, np.array([0, 2, 3, 1, -1]))
+    ranks = caption_ranks(embedding_grids(AXES, caption), np.array([0, 2, 3, 1, -1]))
     np.testing.assert_array_equal(ranks, [1, 2.5, 4, 2.5, np.nan])
 
 
@@ -400,50 +411,41 @@ def test_ranks_average_to_the_mean_rank():
     random = np.random.default_rng(0)
     image, caption = random.integers(-1, 2, (9, 3)), random.integers(-1, 2, (20, 3))
     caption_image = np.append(np.arange(19) % 9, -1)
-    vectors = image.astype(np.float32), caption.astype(np.float32)
-    ranks = caption_ranks(*vectors, caption_image)
-    mean = retrieval_scores(*vectors, caption_image).text_to_image.mean_rank
+    grids = embedding_grids(image.astype(np.float32), caption.astype(np.float32))
+    ranks = caption_ranks(grids, caption_image)
+    mean = retrieval_scores(grids, caption_image).text_to_image.mean_rank
     assert np.nanmean(ranks) == pytest.approx(mean)
 
 
 CONFUSED = objects(["pond", "port", "port", None])
 
 
-@pytest.mark.parametrize(
-    ("k", "pond", "port"),
-    [
-        # captions of a pond: one finds the pond, one ties over a port and the image without a scene;
-        # the caption of a port ties over all four
-        (1, [1 / 2, 1 / 4, 1 / 4], [1 / 4, 2 / 4, 1 / 4]),
-        # the first has a second place left for the three at 0, the second is sure of both
-        (2, [(1 + 0) / 4, (2 / 3 + 1) / 4, (1 / 3 + 1) / 4], [1 / 4, 2 / 4, 1 / 4]),
-        (99, [1 / 4, 2 / 4, 1 / 4], [1 / 4, 2 / 4, 1 / 4]),
-    ],
-)
-def test_scene_confusion_by_hand(k, pond, port):
+def test_scene_confusion_by_hand():
+    # captions of a pond: one finds the pond, one ties over a port and the image without a scene;
+    # the caption of a port ties over all four
     caption = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]], dtype=np.float32)
-    found = scene_confusion(AXES, caption, np.array([0, 0, 1, 3]), CONFUSED, k=k)
-    assert found.names == ("pond", "port")
-    assert found.queries.tolist() == [2, 1]  # the last caption's image has no scene
-    np.testing.assert_allclose(found.share, [pond, port])
+    found = scene_confusion(embedding_grids(AXES, caption), np.array([0, 0, 1, 3]), CONFUSED)
+    assert found.index.tolist() == ["pond", "port"]
+    assert found.columns.tolist() == ["pond", "port", "no scene"]
+    np.testing.assert_allclose(found, [[1 / 2, 1 / 4, 1 / 4], [1 / 4, 2 / 4, 1 / 4]])
 
 
 def test_scene_without_a_caption_has_an_empty_row():
-    found = scene_confusion(AXES, AXES[:1], np.array([0]), CONFUSED)
-    np.testing.assert_array_equal(found.share, [[1, 0, 0], [np.nan] * 3])
+    found = scene_confusion(embedding_grids(AXES, AXES[:1]), np.array([0]), CONFUSED)
+    np.testing.assert_array_equal(found, [[1, 0, 0], [np.nan] * 3])
 
 
-@pytest.mark.parametrize("k", [1, 3, 10])
-def test_diagonal_of_the_scene_confusion_is_the_scene_recall(retrieval, k):
+def test_diagonal_of_the_scene_confusion_is_the_scene_recall(retrieval):
     image, caption, caption_image, scene = retrieval
-    found = scene_confusion(image, caption, caption_image, scene, k=k)
-    seen = found.queries > 0
-    np.testing.assert_allclose(found.share[seen].sum(axis=1), 1)
-    mean = np.average(np.diag(found.share)[seen], weights=found.queries[seen])
-    recall = scene_recall(image, caption, caption_image, scene, ks=(k,)).text_to_image.share[k]
+    grids = embedding_grids(image, caption)
+    found = scene_confusion(grids, caption_image, scene)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    queries = [np.count_nonzero(scene[caption_image] == name) for name in found.index]
+    mean = np.average(np.diag(found), weights=queries)
+    recall = scene_recall(grids, caption_image, scene, ks=(1,)).text_to_image.share[1]
     assert 100 * mean == pytest.approx(recall)
 
 
 def test_scene_confusion_needs_a_scene():
     with pytest.raises(SwanError, match="scene"):
-        scene_confusion(AXES, AXES, np.arange(4), objects([None] * 4))
+        scene_confusion(embedding_grids(AXES, AXES), np.arange(4), objects([None] * 4))

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from swancli.evaluate.metrics import retrieval_scores, scores_from_similarity
-from swancli.evaluate.reranking import reranked_similarity
+from swancli.evaluate.metrics import retrieval_scores
+from swancli.evaluate.reranking import SHARPNESS, reranked_similarity
+from swancli.evaluate.similarity import embedding_grids, matrix_grids
 
 
 def test_score_is_the_product_of_both_preferences():
     axes = np.eye(2, dtype=np.float32)
-    preferred = np.exp(1) / (np.exp(1) + 1)
+    preferred = np.exp(SHARPNESS) / (np.exp(SHARPNESS) + 1)
     expected = 2 * np.log([[preferred, 1 - preferred], [1 - preferred, preferred]])
-    assert reranked_similarity(axes, axes, sharpness=1) == pytest.approx(expected)
+    assert reranked_similarity(axes, axes) == pytest.approx(expected)
 
 
 def test_image_that_is_near_to_every_caption_gives_way():
@@ -20,9 +21,10 @@ def test_image_that_is_near_to_every_caption_gives_way():
     image = np.array([[0.7, 0.65, 0.2958], [0.0, 0.6, -0.8]], np.float32)
     caption = np.eye(2, 3, dtype=np.float32)
     of = np.array([0, 1])
-    plain = retrieval_scores(image, caption, of)
+    plain = retrieval_scores(embedding_grids(image, caption), of)
     assert plain.text_to_image.recall[1] == 50
-    assert scores_from_similarity(reranked_similarity(image, caption), of).text_to_image.recall[1] == 100
+    reranked = retrieval_scores(matrix_grids(reranked_similarity(image, caption)), of)
+    assert reranked.text_to_image.recall[1] == 100
 
 
 def test_equal_items_score_exactly_equal():

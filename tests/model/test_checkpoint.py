@@ -82,10 +82,10 @@ def test_weights_saved_from_several_gpus_are_read(published, vocab, tmp_path):
 
 
 def test_published_checkpoint_needs_its_vocabulary_and_ours_takes_none(published, vocab):
-    with pytest.raises(SwanError, match="carries no vocabulary") as error:
+    with pytest.raises(SwanError, match="contains no vocabulary") as error:
         load_checkpoint(published / "SWAN_best.pth.tar")
     assert "--vocab" in error.value.hint
-    with pytest.raises(SwanError, match="carries its own vocabulary"):
+    with pytest.raises(SwanError, match="contains its own vocabulary"):
         load_checkpoint(published / "best.pt", vocab)
     assert load_checkpoint(published / "best.pt", vocab, spare=True).vocabulary == WORDS
 

@@ -28,7 +28,7 @@ def batch_sizes(encoder, monkeypatch):
     """How many pictures the model sees, batch by batch."""
     model, sizes = encoder.checkpoint.model, []
     encode = model.encode_images
-    monkeypatch.setattr(model, "encode_images", lambda pixels: sizes.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(model, "encode_images", lambda pixels, _: sizes.append(len(pixels)) or encode(pixels))
     return sizes
 
 
@@ -89,8 +89,8 @@ def test_grey_and_transparent_pil_images_are_taken_as_their_files_are(encoder, t
 @pytest.mark.parametrize(
     ("items", "said"),
     [
-        ("a.jpg", "several are needed"),
-        (Image.new("RGB", (9, 9)), "several are needed"),
+        ("a.jpg", "a single image"),
+        (Image.new("RGB", (9, 9)), "a single image"),
         (["none.jpg"], "none.jpg"),
         ([np.zeros((9, 9, 3), np.float32)], r"image 0: an array of float32 \(9, 9, 3\)"),
         ([np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8)], r"image 1: an array of uint8 \(9, 9\)"),
@@ -112,7 +112,7 @@ def test_damaged_file_behind_a_pil_image_is_an_image_error(encoder, pictures, tm
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"), [("a river", "several are needed"), (["a river", 7], "caption 1: int is not text")]
+    ("texts", "said"), [("a river", "a single text"), (["a river", 7], "caption 1: int is not text")]
 )
 def test_what_is_no_list_of_texts_is_an_error_in_words(encoder, texts, said):
     with pytest.raises(SwanError, match=said):

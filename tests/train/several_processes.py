@@ -29,7 +29,6 @@ from swancli.train import loop
 from swancli.train.batches import Batch, draw_views, load_batches, number_wordings, pair_batches
 from swancli.train.config import TrainSettings
 from swancli.train.distributed import pair_encoder
-from swancli.train.loop import _train_step
 from swancli.train.nan_guard import StepWatch
 from swancli.vocab.vocabulary import read_vocabulary
 from swancli.workspace import Workspace
@@ -93,7 +92,8 @@ def take_steps(rank: int, count: int, folder: Path, models: dict[str, Swan]) -> 
             vocabulary = read_vocabulary(workspace.vocab("tiny"))
             run = workspace.run("tiny", f"on-{count}")
             run.folder.mkdir(parents=True, exist_ok=True)
-            loop.train(dataset, vocabulary, trained, RUN, run, cpu, loop.Watch(), processes=processes)
+            data = loop.training_data(dataset, vocabulary)
+            loop.train(data, trained, RUN, run, cpu, loop.Watch(), processes=processes)
     if count > 1:
         torch.distributed.destroy_process_group()
 
@@ -105,7 +105,8 @@ def take_step(
     encoders = pair_encoder(model, processes).train()
     batch = batch_of(processes, size, settings)
     optimizer = torch.optim.SGD([part for part in model.parameters() if part.requires_grad], lr=1e-3)
-    loss = _train_step(1, encoders, batch, optimizer, settings, cpu, StepWatch(cpu, 1), processes)
+    training = loop.Training(None, settings, None, model, encoders, optimizer, cpu, loop.Watch(), processes)
+    loss = loop.train_step(training, 1, batch, StepWatch(cpu, 1, RuntimeError))
     gradients = {name: part.grad for name, part in model.named_parameters() if part.grad is not None}
     found = {"gradients": gradients, "state": model.state_dict()}
     parts = {

@@ -142,7 +142,8 @@ def test_equal_validation_pictures_are_encoded_once(dataset, features, monkeypat
     apart = encode_features(encoder, features, np.array([5, 6]))
     assert not np.array_equal(apart[0], apart[1])
     monkeypatch.setattr(dataset, "digests", lambda rows: np.full(len(rows), "same", object))
-    monkeypatch.setattr(validation, "retrieval_scores", lambda images, *_: seen.append(images))
+    monkeypatch.setattr(validation, "embedding_grids", lambda images, _: seen.append(images))
+    monkeypatch.setattr(validation, "retrieval_scores", lambda *_: None)
     validation.validate(encoder, dataset, features if from_features else None, lambda *_: None, ALONE)
     (images,) = seen
     np.testing.assert_array_equal(images[0], images[1])

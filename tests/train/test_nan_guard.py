@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from swancli.train.nan_guard import Step, UnsoundStepError, check_steps, gradient_norm, step_error
+from swancli.errors import SwanError
+from swancli.train.nan_guard import Step, StepWatch, gradient_norm, step_error
 
 NAN, INF = float("nan"), float("inf")
 
@@ -15,11 +16,18 @@ def step(number, loss=1.0, norm=1.0):
 
 @pytest.mark.parametrize("wrong", [{"loss": NAN}, {"loss": INF}, {"norm": NAN}, {"norm": INF}])
 def test_first_unsound_step_is_found_among_those_looked_at_together(wrong):
-    check_steps([])
-    check_steps([step(1), step(2)])
-    with pytest.raises(UnsoundStepError) as found:
-        check_steps([step(1), step(2), step(3, **wrong), step(4, NAN), step(5)])
-    assert found.value.step.number == 3
+    watch = StepWatch(torch.device("cuda"), 6, lambda step: SwanError(f"step {step.number}"))
+    for sound in (step(1), step(2), step(3), step(4, **wrong), step(5, NAN)):
+        watch.see(sound)  # a GPU reads the first of ten steps, and the last
+    with pytest.raises(SwanError, match="step 4"):
+        watch.see(step(6))
+
+
+def test_each_step_is_looked_at_on_a_cpu():
+    watch = StepWatch(torch.device("cpu"), 6, lambda step: SwanError(f"step {step.number}"))
+    watch.see(step(1))
+    with pytest.raises(SwanError, match="step 2"):
+        watch.see(step(2, NAN))
 
 
 def test_one_gradient_that_is_no_number_makes_the_norm_none():
