@@ -86,7 +86,7 @@ def features_cost(
     """The disk use of features, before they are made.
 
     Args:
-        path: where they will stand. most: the cap, in GB (10^9 bytes).
+        path: where they will be written. most: the cap, in GB (10^9 bytes).
 
     Raises:
         SwanError: they take more than the cap, or than the disk has free; names the views that would fit.
