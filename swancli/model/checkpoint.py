@@ -149,7 +149,7 @@ def load_maker(
         made_by: the record stored with the vectors.
         name: of the file or collection with the vectors.
         fix: what to do if another checkpoint made them.
-        checkpoint: where it is now; None for where it was when the vectors were made.
+        checkpoint: its path, if it has been moved; None for the path recorded with the vectors.
         vocab: of a published checkpoint; None for the one used when the vectors were made.
         captions_only: as in `load_checkpoint`.
 

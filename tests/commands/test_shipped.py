@@ -40,6 +40,16 @@ def test_embed_without_a_run_takes_the_shipped_checkpoint_and_says_so(embedded):
     assert answer["unknown_words"] == []
 
 
+def test_embeddings_of_images_alone_have_no_recall(embedded):
+    root, _ = embedded
+    printed = invoke("eval", "--embeddings", root / "shipped" / "embeddings-images.h5", root=root)
+    assert printed.returncode == 2
+    assert printed.stderr.startswith("error: these embeddings have no captions\n")
+    printed = invoke("query", "a harbor", "--split", "test", root=root)
+    assert printed.returncode == 2
+    assert "no image has this split\n  these embeddings have no splits\n" in printed.stderr
+
+
 def test_embeddings_follow_the_shipped_checkpoint_to_another_installation(embedded, tmp_path):
     root, _ = embedded
     moved = shutil.copytree(root, tmp_path / "root")
