@@ -170,6 +170,9 @@ def table_that_fits(
     Only running text is wrapped. If the table is too wide otherwise, heads take one line per word.
 
     Args:
+        console: where the table has to fit.
+        heads: one per column.
+        rows: one text per column each.
         texts: heads of the columns of running text.
         left: heads of other columns to align to the left; figures are aligned to the right.
         styles: one per row, or none.
@@ -212,6 +215,9 @@ def show_table(
     """A table on standard output; on a terminal too narrow for it, each row as lines of head and value.
 
     Args:
+        title: printed above the table.
+        heads: as for `table_that_fits`.
+        rows: as for `table_that_fits`.
         texts: as for `table_that_fits`.
         left: as for `table_that_fits`.
         styles: as for `table_that_fits`.

@@ -162,8 +162,7 @@ def _embed_archive(
 ) -> bool:
     """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
 
-    Args:
-        report: show the shard while others are missing.
+    With `report`, it shows the progress of the shard while others are missing.
     """
     from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
     from swancli.embed.embed import open_dataset

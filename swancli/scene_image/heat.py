@@ -89,7 +89,10 @@ def covered(start: np.ndarray, stop: np.ndarray, cell: int, cells: int) -> np.nd
     """float64 (n, cells): how many pixels of each cell, along one axis, lie in each span of pixels.
 
     Args:
-        start, stop: int (n,), the spans.
+        start: int (n,), the first pixel of each span.
+        stop: int (n,), the pixel after the last one of each span.
+        cell: width of a cell, in pixels.
+        cells: number of cells.
     """
     edges = np.arange(cells + 1) * cell
     inside = np.minimum(stop[:, None], edges[1:]) - np.maximum(start[:, None], edges[:-1])

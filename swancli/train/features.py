@@ -86,7 +86,10 @@ def features_cost(
     """The disk use of features, before they are made.
 
     Args:
-        path: where they will be written. most: the cap, in GB (10^9 bytes).
+        dataset: whose training and validation images are counted.
+        settings: of the features.
+        path: where they will be written.
+        most: the cap, in GB (10^9 bytes).
 
     Raises:
         SwanError: they take more than the cap, or than the disk has free; names the views that would fit.
@@ -297,7 +300,10 @@ def encode_features(
     """Embeddings of the plain views of validation images.
 
     Args:
+        encoder: of the model whose heads are applied.
+        features: of the data set of the images.
         images: int64 (n,), their rows in the data set, at least one.
+        progress: called after each batch.
 
     Returns:
         float32 (n, D), L2-normalised.

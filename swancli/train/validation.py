@@ -25,6 +25,10 @@ def validate(
 
     Args:
         encoder: of the model in training.
+        dataset: with a validation split.
+        features: maps of the frozen backbone, from which the images are encoded; None to encode their pixels.
+        progress: called after each batch.
+        processes: that validate together.
 
     Raises:
         FloatingPointError: embeddings contain NaN or infinity.
