@@ -40,7 +40,8 @@ PIECE_BATCHES = 16  # batches of images in a piece; a tar is one piece
 class Archive:
     """Images in pieces.
 
-    name, pictures: as `dataset` and `pictures` of `Embeddings`.
+    name: as `Embeddings.dataset`.
+    pictures: as `Embeddings.pictures`.
     identity: a hash of everything that is listed, in order.
     borders: of each piece, the name of its tar, or its first row and the one after its last.
     sizes: the number of pictures that each piece loads; None for tars, whose length is not known.
@@ -151,7 +152,8 @@ class _Done:
     """How much of a shard is done.
 
     left: numbers of the pieces that were not finished when this process started.
-    images, skipped: of the finished pieces, as in `Outcome`.
+    images: of the finished pieces, as in `Outcome`.
+    skipped: of the finished pieces, as in `Outcome`.
     """
 
     left: list[int]

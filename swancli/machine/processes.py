@@ -34,8 +34,10 @@ PATIENCE = timedelta(hours=2)  # while other processes read, validate or evaluat
 class Processes:
     """The processes started together, seen from one of them; just this one by default.
 
-    rank: of this process, from 0. count: of processes. attempt: number of restarts by the launcher. store:
-    where they exchange words across attempts; None without a launcher.
+    rank: of this process, from 0.
+    count: of processes.
+    attempt: number of restarts by the launcher.
+    store: where they exchange words across attempts; None without a launcher.
     """
 
     rank: int = 0

@@ -73,7 +73,13 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class SplitCount:
-    """Numbers of images, captions and different scenes in one split; split None: images in no split."""
+    """The size of one split.
+
+    split: its name; None for the images in no split.
+    images: number of images.
+    captions: number of captions.
+    scenes: number of different scenes.
+    """
 
     split: str | None
     images: int
@@ -83,7 +89,13 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Images left out for one reason. pattern: their names, with `<number>`. first: the first name."""
+    """Images left out for one reason.
+
+    reason: why they are left out.
+    pattern: their names, with `<number>` for each number.
+    count: number of images.
+    first: the first name.
+    """
 
     reason: str
     pattern: str
@@ -109,7 +121,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Row:
-    """One image to write. image: uint8 (H, W, 3) pixels, or its original bytes. digest: of its pixels."""
+    """One image to write.
+
+    entry: its entry in the source.
+    image: uint8 (H, W, 3) pixels, or its original bytes.
+    digest: of its pixels.
+    """
 
     entry: Entry
     image: np.ndarray | bytes

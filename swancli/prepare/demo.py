@@ -49,7 +49,12 @@ FORMATIONS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A kind of image. words: its name in captions; thing: what is counted; landmarks: one is opposite."""
+    """A kind of image.
+
+    words: its name in captions.
+    thing: what is counted.
+    landmarks: one of them is drawn opposite the things.
+    """
 
     words: str
     thing: str

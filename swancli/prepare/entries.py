@@ -28,7 +28,13 @@ LONGEST_NAME = 255  # bytes, on the usual file systems
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a source. filename: relative to the source's images, with `/`."""
+    """One image of a source.
+
+    filename: relative to the source's images, with `/`.
+    captions: in the order of the source.
+    split: None if the source gives none.
+    scene: None if the source gives none.
+    """
 
     filename: str
     captions: tuple[str, ...] = ()

@@ -10,7 +10,14 @@ FOR_RESEARCH = "for research; see the page"
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """A published data set. files: what a folder has to contain; options: what `prepare` needs besides it."""
+    """A published data set.
+
+    title: its name in print.
+    page: address of the page that offers it.
+    files: what its folder has to contain.
+    licence: the terms of use.
+    options: what `prepare` needs besides the folder; "" for nothing.
+    """
 
     title: str
     page: str

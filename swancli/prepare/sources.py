@@ -31,7 +31,12 @@ LETTERS_THEN_DIGITS = re.compile(r"([^\W\d_]+(?:[_-][^\W\d_]+)*)[_-]?\d+")
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was read. images: the folder that file names are relative to; it may not exist."""
+    """A source that was read.
+
+    entries: its images, in order.
+    images: the folder that file names are relative to; it may not exist.
+    format: one of `FORMATS`.
+    """
 
     entries: list[Entry]
     images: Path

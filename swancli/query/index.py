@@ -56,7 +56,8 @@ class IndexCard:
 
     kind: flat, hnsw or ivf-pq.
     digest: of the embeddings it was made for.
-    rows, distinct: N and U.
+    rows: N.
+    distinct: U.
     dimensions: D.
     recall: the share of the 10 best of exact search that it finds, from 0 to 1.
     questions: how many were asked to measure it.

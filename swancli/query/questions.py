@@ -82,7 +82,8 @@ class Hit:
     rank: from 1.
     row: of the image, -1 for a caption without one.
     score: the cosine similarity of its embedding and the question's, -1 to 1.
-    filename, scene: of the image.
+    filename: of the image.
+    scene: of the image; None if it has none.
     captions: of the image, or the one that was found.
     dataset: its data set, if a database with several of them was searched; else "".
     """

@@ -121,7 +121,12 @@ class Failure(BaseModel):
 
 @dataclass(frozen=True)
 class UploadedImage:
-    """An image to search by. vector: its embedding, float32 (1, D). preview: a small JPEG of it."""
+    """An image to search by.
+
+    vector: its embedding, float32 (1, D).
+    name: of its file.
+    preview: a small JPEG of it.
+    """
 
     vector: np.ndarray
     name: str

@@ -23,7 +23,8 @@ class HeatMap:
         The last cells may reach beyond the scene.
     cell: width and height of a cell, in pixels.
     side: width and height of the smallest tiles, in pixels.
-    height, width: of the scene, in pixels.
+    height: of the scene, in pixels.
+    width: of the scene, in pixels.
     """
 
     scores: np.ndarray

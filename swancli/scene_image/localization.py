@@ -26,7 +26,12 @@ WEIGHTS = {"rsu": 0.4, "ras": 0.35, "rda": 0.25}  # of Rmi
 
 @dataclass(frozen=True)
 class Indicators:
-    """The four figures of one map: rsu, rda and rmi are better when higher, ras when lower; 0 to 1 each."""
+    """The figures of one map, 0 to 1 each; higher is better except for `ras`.
+
+    rsu: how much of the map is at the true places.
+    ras: how far the map's maxima are from the middle of the true places.
+    rda: whether each true place has few maxima, close together.
+    """
 
     rsu: float
     ras: float

@@ -41,7 +41,8 @@ NO_COORDINATES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 class Frame:
     """The size of a scene and its place on the Earth.
 
-    height, width: in pixels.
+    height: in pixels.
+    width: in pixels.
     crs: its coordinate system as WKT, "" for a plain image.
     transform: a, b, c, d, e, f of x' = a x + b y + c and y' = d x + e y + f, from pixel coordinates to those
         of the coordinate system.

@@ -21,7 +21,8 @@ class Catalogue:
     """The rows of a data set, in the source's order.
 
     filename: object (N,) of str.
-    scene, split: object (N,) of str or None.
+    scene: object (N,) of str or None.
+    split: object (N,) of str or None.
     text: object (M,) of str, the captions.
     image: int64 (M,), the row of the image that each caption describes; -1 if there is none.
     """

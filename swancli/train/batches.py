@@ -33,8 +33,10 @@ class Views:
     """Random views of the images of a batch.
 
     lookup: float32 (B, 2, 3), affine maps from output to input positions, in units of half the image's side
-    from its centre. contrast, brightness: float32 (B, 1, 1, 1), or None to keep the colours. size: side of
-    the views in pixels.
+        from its centre.
+    contrast: float32 (B, 1, 1, 1); None to keep the colours.
+    brightness: float32 (B, 1, 1, 1); None to keep the colours.
+    size: side of the views in pixels.
     """
 
     lookup: torch.Tensor
@@ -52,12 +54,17 @@ class Views:
 class Batch:
     """The B images and C captions of one step, of which this process encodes b and c.
 
-    pixels: uint8 (b, 3, R, R), channels last. views: of these images, None to take them as they are. deep:
-    deep maps computed earlier, float16 (see `features`), or None. tokens: int64 (c, L), 0 past the end.
-    lengths: int64 (c,), on the CPU. positive: bool (B, C), the caption describes the image; on the CPU.
-    negative: bool (B, C), the caption is a mistake for the image; neither for a caption whose words equal
-    those of another caption of the image; on the CPU. images: int64 (B,), their rows. images_each,
-    captions_each: numbers that each process encodes.
+    pixels: uint8 (b, 3, R, R), channels last.
+    views: of these images; None to take them as they are.
+    deep: deep maps computed earlier, float16 (see `features`); None to compute them.
+    tokens: int64 (c, L), 0 past the end.
+    lengths: int64 (c,), on the CPU.
+    positive: bool (B, C), on the CPU: the caption describes the image.
+    negative: bool (B, C), on the CPU: the caption is a mistake for the image. A caption whose words equal
+        those of another caption of the image is neither.
+    images: int64 (B,), their rows.
+    images_each: the number of images that each process encodes.
+    captions_each: the number of captions that each process encodes.
     """
 
     pixels: torch.Tensor

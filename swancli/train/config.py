@@ -28,12 +28,21 @@ MARGIN = 0.2
 class TrainSettings:
     """How a run is trained; written to its `config.json` beside the model's settings.
 
+    epochs: passes over the training captions.
+    batch_size: captions per step.
+    captions_per_image: captions that share one pass of their image.
+    lr: the highest learning rate of the heads.
     backbone_rate: factor on the learning rate for a backbone that is not frozen.
     schedule: "step", the paper's, or "cosine", whose first epoch is a warm-up (see `schedule`).
+    loss: "sum" over all negatives, or "hardest" for the hardest negatives only.
+    margin: of the loss, on cosine similarity.
     clip_norm: largest norm of all gradients together; larger ones are scaled down to it. 0 turns this off.
     own_captions_only: other captions of the same image count as negatives, as in the published code.
     hide_rare_words: rare words are replaced by the unknown word at random; the published code never does so.
+    augmentation: "paper", "overhead" or "none" (see `batches`).
+    precision: "fp32" or "bf16".
     compiled: the backbone runs through torch.compile.
+    seed: of all random numbers.
     """
 
     epochs: int = 30
@@ -95,11 +104,20 @@ FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
 class RunConfig:
     """The whole configuration of a run, as stored in its `config.json`.
 
-    vocab: path of the vocabulary. weights: path of the backbone's starting weights, "" for random ones.
-    init_from: path of the checkpoint to start from, "" for none. features: identity of the features that the
-    heads are trained on, "" to run the backbone. fold: how train and val are drawn, None for the data set's
-    own splits. group: name of the group the run belongs to, "" for none. The rest is as in `ModelSettings`
-    and `TrainSettings`.
+    dataset: name of the data set.
+    vocab: path of the vocabulary.
+    weights: path of the backbone's starting weights; "" for random ones.
+    backbone: as in `ModelSettings`.
+    image_size: as in `ModelSettings`.
+    embed_dim: as in `ModelSettings`.
+    frozen: as in `ModelSettings`.
+    training: how the model is trained.
+    init_from: path of the checkpoint to start from; "" for none.
+    features: identity of the features that the heads are trained on; "" to run the backbone.
+    variant: as in `ModelSettings`.
+    without: as in `ModelSettings`.
+    fold: how train and val are drawn; None for the data set's own splits.
+    group: name of the group that the run belongs to; "" for none.
     """
 
     dataset: str

@@ -50,8 +50,12 @@ GIGABYTE = 10**9
 class FeatureSettings:
     """What features are made of; a run that trains on them takes all of it over.
 
-    backbone, image_size, augmentation, seed: as in training. weights: absolute path of the backbone's
-    weights, "" for the random ones of the seed. views: how many of each training image.
+    backbone: as in `ModelSettings`.
+    weights: absolute path of the backbone's weights; "" for the random ones of the seed.
+    image_size: as in `ModelSettings`.
+    augmentation: as in `TrainSettings`.
+    views: number of varied views of each training image.
+    seed: as in `TrainSettings`.
     """
 
     backbone: str
@@ -72,7 +76,13 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class FeatureCost:
-    """What features take. training, validation: images; size: bytes."""
+    """What features take.
+
+    training: number of training images.
+    validation: number of validation images.
+    views: number of varied views of each training image.
+    size: in bytes.
+    """
 
     training: int
     validation: int

@@ -28,7 +28,12 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a group. label: names its variant, "" if there is only one."""
+    """One run of a group.
+
+    run: its folder and files.
+    label: names its variant; "" if there is only one.
+    config: its configuration.
+    """
 
     run: Run
     label: str
@@ -42,7 +47,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs that one command trains. folder: of the run, or of the group if there are several."""
+    """The runs that one command trains.
+
+    folder: of the run, or of its group.
+    members: in the order of training.
+    grouped: whether they belong to a group.
+    """
 
     folder: Path
     members: tuple[Member, ...]

@@ -17,8 +17,12 @@ from swancli.workspace import Run
 class Epoch:
     """The result of one epoch.
 
-    loss: mean over its pairs. scores: on the validation split. seconds: training and validation. best:
-    whether mR is the highest so far.
+    epoch: its number, from 1.
+    loss: mean over its pairs.
+    pairs_per_second: in training, without validation.
+    seconds: of training and validation.
+    scores: on the validation split.
+    best: whether mR is the highest so far.
     """
 
     epoch: int

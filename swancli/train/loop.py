@@ -66,6 +66,8 @@ class Watch:
 class TrainingData:
     """The training split, ready to be batched.
 
+    dataset: that the split is from.
+    vocabulary: of the model.
     features: maps of the frozen backbone, or None.
     catalogue: of the split's images and captions.
     rows: int64 (N,), the images' rows in the data set.
@@ -86,8 +88,14 @@ class TrainingData:
 class Training:
     """What the epochs of a run share.
 
+    run: where files are written.
+    settings: the recipe.
+    data: the training split.
+    model: on the device.
     encoders: from `pair_encoder`.
     optimizer: from `make_optimizer`.
+    device: where the model runs.
+    watch: receives progress.
     processes: that train together.
     """
 

@@ -18,8 +18,10 @@ READ_STEPS = 10  # between two reads of the losses on a GPU
 class Step:
     """One step of an epoch.
 
-    number: from 1. images: int64 (B,), rows of the batch's images. loss: of the batch, a scalar on the
-    device. norm: of all gradients together, a scalar on the device.
+    number: from 1.
+    images: int64 (B,), rows of the batch's images.
+    loss: of the batch, a scalar on the device.
+    norm: of all gradients together, a scalar on the device.
     """
 
     number: int

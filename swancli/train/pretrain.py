@@ -39,8 +39,14 @@ WARM_UP = 2  # epochs in which the learning rate rises
 class SceneSettings:
     """The recipe of scene pretraining.
 
-    weights: path of the weights to start from, "" for random ones. lr: highest rate of SGD with momentum.
-    batch_size: images per step at most. The rest is as in `TrainSettings`.
+    backbone: a key of `CHANNELS`.
+    weights: path of the weights to start from; "" for random ones.
+    image_size: side of the square input in pixels.
+    epochs: passes over the training images.
+    batch_size: images per step, at most.
+    lr: the highest learning rate of SGD with momentum.
+    precision: as in `TrainSettings`.
+    seed: of the random weights, the order of the images and their augmentation.
     """
 
     backbone: str = "resnet18"
@@ -57,8 +63,10 @@ class SceneSettings:
 class SceneAccuracy:
     """How well scenes are predicted.
 
-    scenes: number of them. training, validation: numbers of images. accuracy: in percent of the validation
-    images, None without any.
+    scenes: number of different scenes.
+    training: number of training images.
+    validation: number of validation images.
+    accuracy: in percent of the validation images; None if there are none.
     """
 
     scenes: int
@@ -84,7 +92,12 @@ class SceneClassifier(nn.Module):
 class Pretraining:
     """What the epochs share.
 
-    label: int64 (N,), the scene of each image of the data set as a number, -1 for none.
+    dataset: with scenes.
+    settings: the recipe.
+    model: on the device.
+    optimizer: of the model.
+    label: int64 (N,), the scene of each image of the data set as a number; -1 for none.
+    device: where the model runs.
     """
 
     dataset: Dataset

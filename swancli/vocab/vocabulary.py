@@ -72,10 +72,11 @@ def tokenize(text: str) -> list[str]:
 class Vocabulary:
     """The words that a model knows.
 
-    words: (V) in the order of their first appearance, UNKNOWN last; word i has the index i + 1, 0 is
-    padding. counts: (V) of each word, all 0 if imported; that of UNKNOWN includes all words left out.
-    min_count: rarer words were left out (0 if imported). stop_words: "keep" or "drop". dataset: whose
-    captions were counted, "" if imported from JSON.
+    words: (V) in the order of their first appearance, UNKNOWN last. Word i has the index i + 1; 0 is padding.
+    counts: (V) of each word, all 0 if imported. That of UNKNOWN includes all words left out.
+    min_count: rarer words were left out; 0 if imported.
+    stop_words: "keep" or "drop".
+    dataset: whose captions were counted; "" if imported from JSON.
     """
 
     words: tuple[str, ...]

@@ -27,8 +27,9 @@ REPORT_EVERY = 10_000  # lines
 class WordVectors:
     """Initial word vectors of a vocabulary.
 
-    vectors: float32 (V, 300), zero for words without one. has_vector: bool (V). retried: number of vectors
-    found only under the word's second spelling.
+    vectors: float32 (V, 300), zero for words without one.
+    has_vector: bool (V).
+    retried: number of vectors found only under the word's second spelling.
     """
 
     vectors: np.ndarray
