@@ -72,7 +72,7 @@ def test_csv_holds_no_formulas_and_its_numbers_stay_numbers(capsys):
 
 
 @pytest.mark.parametrize("name", ["is_not_utf8\udcff"])
-def test_folder_whose_name_is_no_utf8_is_told_or_taken(tmp_path, name):
+def test_folder_whose_name_is_no_utf8_is_reported_or_taken(tmp_path, name):
     (tmp_path / name).mkdir()
     refused = invoke("prepare", "--dataset", "a", "--source", tmp_path / name, root=tmp_path)
     assert refused.returncode == 2

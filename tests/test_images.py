@@ -113,7 +113,7 @@ def test_all_black_wide_image_stays_black():
     assert first_pixels(encode(Image.fromarray(np.zeros((1, 2), np.uint16)))) == grey(0, 0)
 
 
-def test_truncated_jpeg_is_told_as_damaged():
+def test_truncated_jpeg_is_reported_as_damaged():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), "jpeg")
     with pytest.raises(ImageError, match=r"road\.jpg: damaged image"):
@@ -121,24 +121,24 @@ def test_truncated_jpeg_is_told_as_damaged():
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"", "0 bytes"), (b"<html>not found</html>", "22 bytes")])
-def test_what_is_no_image_is_told_with_its_length(data, said):
+def test_what_is_no_image_is_reported_with_its_length(data, said):
     with pytest.raises(ImageError, match=rf"road\.jpg: not an image \({said}\)"):
         decode_image(data, "road.jpg")
 
 
-def test_damaged_tiff_is_told_as_damaged():
+def test_damaged_tiff_is_reported_as_damaged():
     pytest.importorskip("tifffile")
     with pytest.raises(ImageError, match=r"a\.tif: damaged TIFF"):
         decode_image(b"II*\0" + b"\xff" * 40, "a.tif")
 
 
-def test_image_beyond_the_limit_of_pixels_is_told_as_too_large(monkeypatch):
+def test_image_beyond_the_limit_of_pixels_is_reported_as_too_large(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(ImageError, match=r"a\.png: image too large"):
         decode_image(encode(Image.new("L", (10, 10))), "a.png")
 
 
-def test_absent_file_is_told(tmp_path):
+def test_absent_file_is_reported(tmp_path):
     with pytest.raises(ImageError, match="No such file"):
         read_bytes(tmp_path / "a.png")
     with pytest.raises(ImageError, match="No such file"):

@@ -1,11 +1,11 @@
-"""One timed process: the imports that any of this needs, then the work; it leaves its times in a JSON file.
+"""One timed process: the imports that all of this needs, then the work. It writes its times to a JSON file.
 
 python tests/benchmarks/child.py TIMES.json swan eval --run heads --json
 python tests/benchmarks/child.py TIMES.json published-evaluation SOURCE.json CHECKPOINT PASSES
 python tests/benchmarks/child.py TIMES.json published-training SOURCE.json CHECKPOINT BATCH STEPS
 python tests/benchmarks/child.py TIMES.json nothing
 
-STEPS in the environment ends a training after so many steps.
+STEPS in the environment is the number of steps after which a training ends.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Event = tuple[float, str, int]
 
 
 class Enough(Exception):
-    """So many steps of a training are measured, and the rest of it is not wanted."""
+    """The steps to measure are done, and the rest of the training is not wanted."""
 
 
 class Listener:
-    """Stands for the display of a command, and notes when it hears of progress; 0 steps are all of them."""
+    """Takes the place of a command's display and records the time of each progress report; 0 steps: all."""
 
     def __init__(self, steps: int = 0) -> None:
         self.events: list[Event] = []

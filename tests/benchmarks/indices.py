@@ -2,16 +2,16 @@
 
 python tests/benchmarks/indices.py --embeddings FILE ... --folder DIR   # writes indices.json, prints a table
 python tests/benchmarks/indices.py --embeddings FILE ... --folder DIR --rows 100000 --output FILE
-python tests/benchmarks/indices.py --folder DIR --again                  # asks what stands there once more
+python tests/benchmarks/indices.py --folder DIR --again                  # asks the existing indices again
 python tests/benchmarks/indices.py --show
 
 FILEs are embeddings of `swan embed`. Their images are repeated, each repetition moved by seeded noise of the
 covariance that images have around the mean of their scene, until there are enough; so they cluster as
 embeddings do. They are brought to 512 dimensions by a seeded random orthonormal map, which leaves every
 similarity as it is. The questions are the files' own captions; encoding them is not measured here. Every
-figure is taken in a process of its own. Memory is the process's own at its largest, above what its imports
-take; mapped are the pages of files that it has touched where they lie, which the system may take back. On a
-machine that does other work too, the processor's time a query tells more than the clock's.
+figure is taken in a process of its own. Memory is the process's peak, above what its imports take. Mapped are
+the pages of files that it has touched, which the system may take back. On a machine that does other work too,
+processor time per query is more reliable than wall time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ HEADS += ("processor time", "per query, 256 at once", "memory to query", "mapped
 
 
 def make_material(files: list[Path], rows: int, path: Path) -> None:
-    """Writes embeddings of so many rows, unless they stand there; see the top of this file."""
+    """Writes embeddings of this many rows unless they exist; see the top of this file."""
     if path.exists() and len(open_embeddings(path).image) == rows:
         return
     parts = [read_embeddings(file) for file in files]
@@ -203,7 +203,7 @@ def run(what: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown: a line a kind."""
+    """Markdown: one line per kind."""
     lines = [HEADS, ["---"] * len(HEADS)]
     for kind in [*EXACT, *PROPOSED]:
         row = results["kinds"].get(kind)
@@ -238,7 +238,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--kinds", nargs="*", default=[*EXACT, *PROPOSED])
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--again", action="store_true", help="ask what stands; build nothing")
+    parser.add_argument("--again", action="store_true", help="ask the existing indices; build nothing")
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--measure", choices=("build", "ask"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -262,7 +262,7 @@ def main() -> None:
     for kind in options.kinds:
         row, kept = results["kinds"].get(kind, {}), index_path(path).with_name(f"{kind}.index")
         if kind in PROPOSED:
-            # Beside the embeddings only while it is asked, since one index stands there.
+            # Beside the embeddings only while it is asked, since there is room for one index.
             if options.again:
                 kept.replace(index_path(path))
             else:

@@ -27,8 +27,9 @@ VIEWS = 4
 class Sizes:
     """How much is measured.
 
-    runs: of each measurement. long: images from which on one run is taken in so many parts. variations: bf16,
-    compiled, and several captions a pass as well.
+    runs: of each measurement.
+    long: from this number of images on, there is one run, which is divided into `runs` parts.
+    variations: bf16, compiled, and several captions per pass as well.
     """
 
     backbone: str
@@ -101,7 +102,7 @@ class Material:
         return _write(self.root / "captions", [*self._ucm, *self._rsicd], None)
 
     def test_set(self, count: int) -> Path:
-        """The source of a data set of so many test images: UCM's own test split, or images of RSICD."""
+        """The source of a data set of n test images: UCM's own test split, or images of RSICD."""
         of_ucm = [image for image in self._ucm if image["split"] == "test"]
         if count <= len(of_ucm):
             return _write(self.root / f"test{count}", of_ucm[:count], self._ucm_images)
@@ -121,11 +122,11 @@ class Material:
         return _write(self.root / "small", chosen, self._ucm_images)
 
     def part_of_ucm(self, count: int) -> Path:
-        """The source of the first so many images of UCM."""
+        """The source of the first n images of UCM."""
         return _write(self.root / f"part{count}", self._ucm[:count], self._ucm_images)
 
     def folder(self, count: int) -> Path:
-        """A folder of so many images, of UCM first."""
+        """A folder of n images, those of UCM first."""
         files = [self._ucm_images / image["filename"] for image in self._ucm]
         files += [self._rsicd_images / image["filename"] for image in self._rsicd]
         folder = self.root / f"folder{count}"

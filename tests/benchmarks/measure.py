@@ -43,7 +43,7 @@ class Child:
         return np.diff(moments)[skip:].tolist()
 
     def rates(self, phase: str, parts: int = 1) -> list[float]:
-        """Pieces a second from the end of the first batch of a phase to its end, in so many equal parts."""
+        """Pieces per second from the end of a phase's first batch to its end, for each of n equal parts."""
         heard = np.array([(at, done) for at, name, done in self.events if name == phase and done])
         bounds = np.linspace(0, len(heard) - 1, parts + 1).round().astype(int)
         seconds, pieces = np.diff(heard[bounds], axis=0).T
@@ -67,7 +67,7 @@ def run_child(kind: str, *arguments: object, root: Path, steps: int = 0) -> Chil
 
 
 def swan(*arguments: object, root: Path, steps: int = 0) -> Child:
-    """Runs a command of `swan` in a process of its own; a training ends after so many steps, 0 for all."""
+    """Runs a command of `swan` in a process of its own; a training ends after n steps, 0 for all."""
     return run_child("swan", *arguments, root=root, steps=steps)
 
 
@@ -82,7 +82,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def repeated(action: Callable[[], float], runs: int = 5) -> list[float]:
-    """Seconds, or whatever the action returns, of so many runs."""
+    """Seconds, or whatever the action returns, of each of n runs."""
     return [action() for _ in range(runs)]
 
 

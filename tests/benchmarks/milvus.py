@@ -40,7 +40,7 @@ KILLS = 5
 
 
 def make_material(path: Path, rows: int) -> None:
-    """Writes embeddings of so many rows in clusters, a scene each."""
+    """Writes embeddings of n rows in clusters, one per scene."""
     rng = np.random.default_rng(SEED)
     middles = rng.standard_normal((CLUSTERS, DIMENSIONS), np.float32)
     middles /= np.linalg.norm(middles, axis=1, keepdims=True)
@@ -154,7 +154,7 @@ def finish(what: str, folder: Path) -> dict[str, Any]:
 
 
 def kill_between(folder: Path, rng: np.random.Generator, first: int, last: int) -> dict[str, int]:
-    """Uploads until a random row has been told as done, then a random moment longer; kills the process."""
+    """Uploads until a random row is reported as done, then a random moment longer; kills the process."""
     process = child("upload", folder)
     until, told = int(rng.integers(first, last)), 0
     for line in process.stderr:
@@ -193,7 +193,7 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown: a line a figure."""
+    """Markdown: one line per figure."""
     whole, resumed, again, asked = (results[name] for name in ("whole", "resumed", "again", "asked"))
     kills = ", ".join(f"{kill['told']:,}" for kill in results["killed"])
     lines = [

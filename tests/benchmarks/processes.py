@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def prepare(data: Path, root: Path) -> None:
-    """Data set and vocabulary, unless they stand."""
+    """Data set and vocabulary, unless they exist."""
     for command in ("prepare", "vocab"):
         if not (root / "ucm" / {"prepare": "dataset.h5", "vocab": "vocab.h5"}[command]).exists():
             source = ["--source", str(data / "ucm")] if command == "prepare" else []

@@ -1,8 +1,8 @@
 """The same work done the way the published code does it (jaychempan/SWAN), to measure against.
 
-Images are decoded once for each of their captions and held in float64; both towers run once for every pair
-of shards; the memory format is the default one; the backbone's batch norms stand alone; VMSF fuses maps of
-full size; SFGS multiplies by its whole weighting and averages afterwards. Modules and weights are ours, so
+Images are decoded once for each of their captions and held in float64; both towers run once for every pair of
+shards; the memory format is the default one; the backbone's batch norms are separate layers; VMSF fuses maps
+of full size; SFGS multiplies by its whole weighting and averages afterwards. Modules and weights are ours, so
 that the results can be compared.
 """
 
@@ -123,7 +123,7 @@ def evaluate(source: Path, checkpoint: Path, passes: int, hear: Hear) -> dict[st
 
 
 def train(source: Path, checkpoint: Path, batch: int, steps: int, hear: Hear) -> dict[str, object]:
-    """So many steps of the published training, an image and a caption a pair."""
+    """n steps of the published training; each pair is one image and one caption."""
     loaded = load_checkpoint(checkpoint)
     model, vocabulary = loaded.model, loaded.vocabulary
     size = model.settings.image_size

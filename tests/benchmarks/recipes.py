@@ -1,13 +1,13 @@
 """What a recipe is worth: the default of `swan train` beside the published one, from the same weights.
 
-python tests/benchmarks/recipes.py --data FOLDER --root DIR         # hours on two cores; goes on
+python tests/benchmarks/recipes.py --data FOLDER --root DIR         # hours on two cores; resumes
 python tests/benchmarks/recipes.py --data FOLDER --root DIR --gpu    # resnet50 at 256 px
 python tests/benchmarks/recipes.py --data FOLDER --root DIR --ship   # the checkpoint that comes with swan
 python tests/benchmarks/recipes.py --show                            # the tables of recipes.json
 
-FOLDER holds `ucm/` and `rsicd/`. RSICD's validation split is what is reported, so it stands as the test split
-here, and a tenth of the training images, drawn within each scene, validates in its place. Both recipes start
-from a backbone that was trained to tell the scenes of the data set's own training images apart.
+FOLDER holds `ucm/` and `rsicd/`. The figures for RSICD are those of its validation split, which serves as the
+test split here; a tenth of the training images, drawn within each scene, validates in its place. Both recipes
+start from a backbone that was trained to classify the scenes of the data set's own training images.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def ship(data: Path, root: Path, size: Size) -> None:
 def measure(
     root: Path, size: Size, weights: Path, machine: str, dataset: str, setting: str, recipe: str, seed: int
 ) -> dict[str, Any]:
-    """Trains a run to its end, or goes on with it, and evaluates it; one row of the results."""
+    """Trains a run to its end, or resumes it, and evaluates it; one row of the results."""
     name, epochs = f"{setting}-{recipe}-{seed}", size.epochs[dataset, setting]
     folder, began = root / dataset / "runs" / name, time.perf_counter()
     if folder.joinpath("config.json").exists():
@@ -239,7 +239,7 @@ def keep(row: dict[str, Any]) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line a data set, setting and recipe, means over the seeds; mR with its spread."""
+    """Markdown: one line per data set, setting and recipe; means over the seeds, mR with its spread."""
     heads = ["data set", "backbone", "recipe", "seeds", "epochs", "minutes per run"]
     heads += [f"{way} R@{k}" for way in WAYS for k in AT]
     heads += ["mR", "scene recall@10 i2t", "t2i", "mR of new captions", "times published"]

@@ -33,7 +33,7 @@ SIZES = {"eval": "images", "embed": "images", "train": "pairs a step", "prepare"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line a measurement, medians with the smallest and the largest behind them."""
+    """Markdown: one line per measurement, medians with the smallest and the largest behind them."""
     lines = [HEADS, ["---"] * len(HEADS), *map(_cells, rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -1,4 +1,4 @@
-"""What an archive of so many tiles costs: from points that were measured, and a model for the others.
+"""What an archive of n tiles costs: from points that were measured, and a model for the others.
 
 python tests/benchmarks/scale.py      # prints README's table, from the JSON files beside
 

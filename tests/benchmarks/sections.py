@@ -233,14 +233,14 @@ def training(material: Material) -> Iterator[Row]:
 
 
 def operations_of(encode: Callable[[torch.Tensor], Any], size: int, batch: int = 32) -> float:
-    """Operations a picture of so many pixels a side."""
+    """Operations per picture with sides of `size` pixels."""
     with torch.inference_mode():
         pixels = torch.randn(batch, 3, size, size)
         return operations(lambda: encode(pixels)) / batch
 
 
 def step_operations(model: Swan, batch: int, captions: int, features: bool) -> float:
-    """Operations of a training step, forward and backward, of so many captions, some of them an image.
+    """Operations of a training step, forward and backward, of n captions, several per image.
 
     Counted for two small batches; all but a thousandth of it grows in proportion.
     """
@@ -325,7 +325,7 @@ def querying(material: Material) -> Iterator[Row]:
 
 
 def _searched(root: Path, checkpoint: Path, count: int) -> Path:
-    """An embeddings file of so many random images of that checkpoint."""
+    """An embeddings file of n random images of that checkpoint."""
     path = root / f"searched{count}.h5"
     vectors = np.random.default_rng(0).standard_normal((count, 512), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -32,7 +32,7 @@ def test_similarities_are_those_of_the_straightforward_path(backbone):
         model = model.to(memory_format=torch.channels_last)
         fast = model.encode_images(pixels.contiguous(memory_format=torch.channels_last)) @ captions.T
     assert (fast - plain).abs().max() < 1e-5
-    assert plain.std() > 1e-4  # the images are told apart
+    assert plain.std() > 1e-4  # the images differ
 
 
 def test_training_step_has_the_straightforward_gradients():

@@ -65,7 +65,7 @@ def test_checkpoint_of_a_run_on_features_needs_no_features(root):
     assert json.loads(printed.stdout)["images"] > 0
 
 
-def test_run_without_features_is_told_how_to_make_them(finished):
+def test_run_without_features_is_refused_with_how_to_make_them(finished):
     printed = invoke("train", "--dataset", "small", "--features", "--run", "x", root=finished.root)
     assert printed.returncode == 2
     assert "swan prepare --features" in printed.stderr
@@ -105,7 +105,7 @@ def test_features_made_again_do_not_pass_for_those_that_a_run_began_with(root, f
     assert "made again since the run began" in printed.stderr
 
 
-def test_run_on_features_goes_on_after_the_root_has_moved(root, tmp_path):
+def test_run_on_features_resumes_after_the_root_has_moved(root, tmp_path):
     options = ["--dataset", "small", "--features", *NARROW, "--epochs", "1", "--run", "moving"]
     assert invoke("train", *options, root=root).returncode == 0
     moved = tmp_path / "elsewhere"

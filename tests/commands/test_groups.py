@@ -1,4 +1,4 @@
-"""Several runs by one command: what it prints, what `eval` makes of them, and going on after a stop."""
+"""Several runs by one command: what it prints, what `eval` reports, and resuming after a stop."""
 
 import csv
 import io
@@ -82,7 +82,7 @@ def test_damaged_configuration_of_a_fold_is_an_error_that_names_it(root, content
     assert "Traceback" not in result.stderr
 
 
-def test_stopped_training_of_folds_goes_on_and_ends_with_the_same_figures(root):
+def test_stopped_training_of_folds_resumes_and_ends_with_the_same_figures(root):
     command = ["train", "--dataset", "small", "--folds", "2", "--epochs", "1", "--run", "cw", *SMALL]
     process = subprocess.Popen(
         [sys.executable, "-m", "swancli", *command],

@@ -51,7 +51,7 @@ def test_embed_writes_an_index_that_query_asks(root, run, kind):
     assert found["results"] == exact["results"]
 
 
-def test_standing_embeddings_are_indexed_without_the_model(root, run):
+def test_existing_embeddings_are_indexed_without_the_model(root, run):
     before = (run / "embeddings.h5").read_bytes()
     (run / "best.pt").unlink()
     assert "hnsw index" in index(run).stdout

@@ -375,7 +375,7 @@ def test_pretrained_backbone_is_what_a_run_starts_from(source, tmp_path):
     assert "it fits --backbone resnet18" in other.stderr
 
 
-def test_reranked_recall_and_new_captions_stand_beside_the_recall(finished):
+def test_reranked_recall_and_new_captions_are_shown_beside_the_recall(finished):
     options = ["--split", "val", "--rerank", "--ceiling"]
     plain = json.loads(invoke("eval", "--split", "val", "--json", root=finished.root).stdout)
     printed = invoke("eval", *options, root=finished.root)

@@ -112,7 +112,7 @@ def test_another_checkpoint_is_refused_before_it_encodes_and_when_it_asks(finish
         (["--from", "{archive}", "--html", "hits.html"], "does not say where its images are"),
     ],
 )
-def test_what_cannot_be_asked_is_told(finished, archive, tmp_path, options, said):
+def test_what_cannot_be_asked_is_reported(finished, archive, tmp_path, options, said):
     options = [option.format(archive=archive, folder=tmp_path) for option in options]
     printed = invoke("query", "a river", *options, root=finished.root)
     assert printed.returncode == 2

@@ -101,7 +101,7 @@ def test_eval_equals_the_metrics_of_the_embeddings_by_hand(moved):
     assert json.loads(again.stdout)["t2i"] == report["t2i"]
 
 
-def test_query_finds_the_vocabulary_where_embed_was_told_of_it(moved, tmp_path):
+def test_query_finds_the_vocabulary_where_embed_was_given_it(moved, tmp_path):
     found = invoke("query", "many green trees", "--embeddings", moved.output, "--json", root=moved.root)
     assert found.returncode == 0, found.stderr
     assert len(json.loads(found.stdout)["results"]) == 10
@@ -112,7 +112,7 @@ def test_query_finds_the_vocabulary_where_embed_was_told_of_it(moved, tmp_path):
     assert found.returncode == 0, found.stderr
 
 
-def test_query_of_two_words_is_refused_in_a_line_and_a_stream_goes_on(moved):
+def test_query_of_two_words_is_refused_in_a_line_and_a_stream_continues(moved):
     result = invoke("query", "tennis court", "--embeddings", moved.output, root=moved.root)
     assert result.returncode == 2
     assert "item 5" in result.stderr

@@ -166,7 +166,7 @@ def test_threshold_of_a_checkpoint_without_one_is_set_on_the_validation_split_at
     assert "give a number" in refused.stderr
 
 
-def test_nothing_asked_leaves_no_sheet_and_is_told(finished, tmp_path):
+def test_nothing_asked_leaves_no_sheet_and_is_reported(finished, tmp_path):
     sheet = tmp_path / "hits.png"
     refused = invoke("query", "--batch", "--sheet", sheet, root=finished.root, stdin="")
     assert refused.returncode == 2

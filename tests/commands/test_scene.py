@@ -69,7 +69,7 @@ def test_query_writes_the_same_from_the_scene_and_from_kept_tiles(scene, root, t
         assert 45.14 < latitude < 45.16
 
 
-def test_tiles_of_a_changed_scene_are_made_anew_with_a_note(scene, root):
+def test_tiles_of_a_changed_scene_are_made_again_with_a_note(scene, root):
     assert invoke("embed", "--scene-image", scene, *SIZES, root=root).returncode == 0
     write_tiff(scene, scene_pixels(seed=1))
     printed = query(scene, root, *SIZES)

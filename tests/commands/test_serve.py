@@ -108,7 +108,7 @@ def test_open_api_document_describes_it(served):
         ({"text": "boats", "top_k": "0"}, 422, "top_k"),
     ],
 )
-def test_wrong_request_is_told_in_a_line(served, parameters, status, said):
+def test_wrong_request_is_reported_in_a_line(served, parameters, status, said):
     answered, body = search(served, **parameters)
     assert answered == status
     assert said in body["error"]
@@ -197,7 +197,7 @@ def test_other_methods_are_refused(served, method):
     assert request(served, "/api/search?text=boats", method)[0] == 405
 
 
-def test_address_that_is_not_there_is_told_as_other_failures_are(served):
+def test_address_that_is_not_there_is_reported_as_other_failures_are(served):
     status, kind, body = request(served, "/api/nothing")
     assert (status, kind) == (404, "application/json")
     assert json.loads(body) == {"error": "Not Found"}
@@ -268,7 +268,7 @@ def test_markup_in_a_question_is_shown_as_text(served):
     assert body.count(b"<script") == 1
 
 
-def test_port_that_is_taken_is_told(served, finished):
+def test_port_that_is_taken_is_reported(served, finished):
     port = urlsplit(served.address).port
     refused = invoke("serve", "--port", port, root=finished.root)
     assert refused.returncode == 2

@@ -157,7 +157,7 @@ def test_last_shard_of_a_folder_builds_the_index_and_lists_what_was_left_out(fin
     assert not (tmp_path / "one.shards").exists()
 
 
-def test_processes_of_a_launch_take_a_shard_each_and_the_last_one_prints(
+def test_processes_of_torchrun_take_a_shard_each_and_the_last_one_prints(
     finished, folder, tmp_path, monkeypatch
 ):
     printed = []

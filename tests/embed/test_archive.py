@@ -56,7 +56,7 @@ def embed(checkpoint, archive, output, shard=WHOLE, precision="fp32", **options)
 
 
 def embed_in_shards(checkpoint, archive, output, count):
-    """The outcome of each of so many shards, one after the other."""
+    """The outcome of each of n shards, one after the other."""
     return [embed(checkpoint, archive, output, Shard(number, count)) for number in range(1, count + 1)]
 
 
@@ -212,7 +212,7 @@ def folder(tmp_path):
 
 @contextmanager
 def written_parts(most=99):
-    """Names of the parts that are written; an interrupt comes in place of what comes after so many."""
+    """Names of the parts that are written; an interrupt takes the place of the part after the first n."""
     write, written = module.write_part, []
 
     def interrupted(path, *arguments):
@@ -227,7 +227,7 @@ def written_parts(most=99):
 
 
 def interrupt(checkpoint, archive, output, shard=WHOLE, *, after):
-    """An embedding that is interrupted after so many pieces."""
+    """An embedding that is interrupted after n pieces."""
     with written_parts(after), pytest.raises(KeyboardInterrupt):
         embed(checkpoint, archive, output, shard)
 
@@ -251,7 +251,7 @@ def test_resumed_process_keeps_its_pieces_and_ends_where_an_uninterrupted_one_do
     assert not (tmp_path / "two.shards").exists()
 
 
-def test_embeddings_that_stand_are_not_made_again_on_resume(checkpoint, folder, tmp_path, monkeypatch):
+def test_existing_embeddings_are_not_made_again_on_resume(checkpoint, folder, tmp_path, monkeypatch):
     (folder / "c.png").write_bytes(b"no image")
     archive, output = archive_of_source(open_source(str(folder)), 2, "skip"), tmp_path / "one.h5"
     first = embed(checkpoint, archive, output)
@@ -270,7 +270,7 @@ def test_embeddings_that_stand_are_not_made_again_on_resume(checkpoint, folder, 
     assert other.embeddings.digest != first.embeddings.digest
 
 
-def test_piece_whose_vectors_are_others_than_were_written_is_told(checkpoint, folder, tmp_path):
+def test_piece_whose_vectors_are_others_than_were_written_is_reported(checkpoint, folder, tmp_path):
     archive = archive_of_source(open_source(str(folder)), 2)
     interrupt(checkpoint, archive, tmp_path / "two.h5", after=2)
     damaged = tmp_path / "two.shards" / "1-of-1" / "piece-000000.h5"

@@ -80,7 +80,7 @@ def test_repaired_captions_do_not_depend_on_their_order(vocabulary):
 
 @pytest.mark.parametrize(("split", "shard"), [("val", 256), ("test", 128)])
 def test_published_shards_of_a_split_are_those_of_validation_and_test(vocabulary, tmp_path, split, shard):
-    """The longest caption stands past the 128th, so that both sizes differ in all that come before it."""
+    """The longest caption comes after the 128th, so that both sizes differ in all that come before it."""
     captions = texts(300)
     captions[200] += " park" * 20
     with create_dataset(tmp_path / "dataset.h5", "d", (32, 32)) as writer:

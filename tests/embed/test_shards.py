@@ -28,7 +28,7 @@ def test_every_piece_is_in_one_shard_in_order(pieces, count):
 
 
 @pytest.mark.parametrize("given", ["0/4", "5/4", "1", "1/0", "-1/4", "a/b", "1/4/4", "", "1.5/4"])
-def test_what_is_no_shard_is_told(given):
+def test_what_is_no_shard_is_reported(given):
     with pytest.raises(SwanError, match="not a shard"):
         chosen_shard(given, False)
 
@@ -52,7 +52,7 @@ def test_shard_is_the_one_given_else_that_of_the_launch_else_all(monkeypatch):
         chosen_shard("3/8", False)
 
 
-def test_launch_that_was_started_again_goes_on(monkeypatch):
+def test_launch_that_was_started_again_continues(monkeypatch):
     launch(monkeypatch, 2, 8, attempt=1)
     assert chosen_shard(None, False) == (Shard(3, 8), True)
     launch(monkeypatch, 0, 1, attempt=1)
@@ -61,12 +61,12 @@ def test_launch_that_was_started_again_goes_on(monkeypatch):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_of_a_launch_all_but_the_first_process_follow(monkeypatch, rank):
+def test_all_processes_of_torchrun_but_the_first_follow(monkeypatch, rank):
     launch(monkeypatch, rank, 2)
     assert chosen_shard(None, False)[0].follows == (rank > 0)
 
 
-def test_shards_agree_on_one_manifest_and_a_different_one_is_told(tmp_path):
+def test_shards_agree_on_one_manifest_and_a_different_one_is_reported(tmp_path):
     one, other = (ShardFolder(tmp_path / "a.b.h5", Shard(number, 4)) for number in (1, 2))
     one.agree(MANIFEST, replace=True)
     assert one.folder == tmp_path / "a.b.shards"
@@ -110,7 +110,7 @@ def test_all_of_an_archive_is_removed_but_for_a_shard_whose_process_is_there(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_process_begins_anew_where_another_one_left_something_else(tmp_path):
+def test_one_process_starts_again_where_another_one_left_something_else(tmp_path):
     folder = ShardFolder(tmp_path / "a.h5", WHOLE)
     manifest = {**MANIFEST, "shards": 1}
     folder.agree(manifest, replace=True)
@@ -123,7 +123,7 @@ def test_one_process_begins_anew_where_another_one_left_something_else(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "swan-manifest", "version": 2}', "null"])
-def test_what_is_no_manifest_is_told(tmp_path, content):
+def test_what_is_no_manifest_is_reported(tmp_path, content):
     folder = ShardFolder(tmp_path / "a.h5", WHOLE)
     folder.folder.mkdir()
     folder.manifest.write_text(content)

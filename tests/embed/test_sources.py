@@ -135,7 +135,7 @@ def test_image_too_large_for_memory_is_not_read(memory, monkeypatch):
         ("/{nowhere,at_all}.jpg", "is not a .tar file"),
     ],
 )
-def test_what_is_no_source_is_told(memory, images, said, tmp_path, monkeypatch):
+def test_what_is_no_source_is_reported(memory, images, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     problem = problem_of(images)
     assert said in problem
@@ -190,7 +190,7 @@ def test_tar_that_is_cut_short_tells_after_the_images_before(memory):
 
 
 @pytest.mark.parametrize("cut", [1024, 1024 + 100, 2048, None])
-def test_tar_that_ends_at_a_member_or_in_a_header_or_has_a_damaged_one_is_told(memory, cut):
+def test_tar_that_ends_at_a_member_or_in_a_header_or_has_a_damaged_one_is_reported(memory, cut):
     whole = bytearray(tar_of([(f"{number}.jpg", b"x" * 100) for number in range(3)]))
     if cut is None:
         whole[1024 + 120] ^= 0x10  # in the header of the second
@@ -208,7 +208,7 @@ def test_tars_beside_images_are_not_left_out_in_silence(memory, tmp_path):
         assert "holds images and tars" in problem_of(images)
 
 
-def test_file_that_is_no_tar_and_one_that_is_absent_are_told(memory):
+def test_file_that_is_no_tar_and_one_that_is_absent_are_reported(memory):
     memory.pipe("/no.tar", b"nothing of the kind" * 100)
     for name, said in (("no", "damaged or cut short after 0 images"), ("none", "none.tar: no such file")):
         with pytest.raises(ImageError, match=said):

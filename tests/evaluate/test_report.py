@@ -55,7 +55,7 @@ def test_new_captions_are_not_counted_unasked(embeddings):
     assert "new_captions" not in report.record()
 
 
-def test_split_without_a_new_caption_is_told(embeddings):
+def test_split_without_a_new_caption_is_reported(embeddings):
     with pytest.raises(SwanError, match="every caption of split 'test'"):
         evaluate(embeddings, {}, split="test", known={"a river", "a bridge", "a road"})
 
@@ -77,21 +77,21 @@ def written(embeddings, tmp_path):
     return tmp_path / "embeddings.h5"
 
 
-def test_embeddings_whose_checkpoint_and_data_set_stand_as_they_were_are_not_doubted(written):
+def test_embeddings_whose_checkpoint_and_data_set_are_unchanged_are_not_doubted(written):
     assert evaluate_file(written).warnings == ()
     (written.parent / "best.pt").unlink()
     (written.parent / "dataset.h5").unlink()
     assert evaluate_file(written).warnings == ()
 
 
-def test_checkpoint_that_was_trained_on_since_is_told(written):
+def test_checkpoint_that_was_trained_on_since_is_reported(written):
     (written.parent / "best.pt").write_bytes(b"others")
     (warning,) = evaluate_file(written).warnings
     assert "the embeddings were made by another checkpoint" in warning
     assert "best.pt" in warning
 
 
-def test_data_set_with_other_pixels_since_is_told(written, embeddings):
+def test_data_set_with_other_pixels_since_is_reported(written, embeddings):
     with create_dataset(written.parent / "dataset.h5", "hand", (8, 8)) as writer:
         for row in range(3):
             writer.add(np.full((8, 8, 3), 9, np.uint8), f"other {row}")
@@ -100,7 +100,7 @@ def test_data_set_with_other_pixels_since_is_told(written, embeddings):
     assert "dataset.h5 was prepared again after it was embedded" in warning
 
 
-def test_test_image_that_equals_a_training_one_is_told_of_its_embedding(written, embeddings):
+def test_test_image_with_the_embedding_of_a_training_one_is_reported(written, embeddings):
     write_embeddings(written, embeddings, "012")
     (warning,) = evaluate_file(written).warnings
     assert warning.startswith("1 of 2 images of test have the name or the embedding of a training image")

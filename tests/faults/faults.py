@@ -36,7 +36,7 @@ class Counts:
         self._met[command.name][kind].append(survived)
 
     def table(self) -> str:
-        """Markdown: a row a command, a column a kind; survived of met."""
+        """Markdown: one row per command, one column per kind; survived of met."""
         rows = [["", *FAULTS], ["---"] * (len(FAULTS) + 1)]
         for name, met in self._met.items():
             rows.append([f"`{name}`", *(f"{sum(met[kind])} of {len(met[kind])}" for kind in FAULTS)])
@@ -113,7 +113,7 @@ def interrupted(trials: Trials, command: Command, chance: random.Random, kills: 
 
 
 def _ended(process: subprocess.Popen, seconds: float) -> bool:
-    """Whether a process ended within so many seconds."""
+    """Whether a process ended within n seconds."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -127,7 +127,7 @@ def _ended(process: subprocess.Popen, seconds: float) -> bool:
 
 
 def disk_full(trials: Trials, command: Command, chance: random.Random, kills: int, counts: Counts) -> None:
-    """A small disk that ends at some share of what the command writes; with more room it goes on."""
+    """A small disk that ends at some share of what the command writes; with more room it continues."""
     start = trials.before(command)
     held, grows = _size(start) if start else 0, 0
     for path in files_of(trials.after(command)):
@@ -205,7 +205,7 @@ def _size(folder: Path) -> int:
 
 @contextmanager
 def _small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """An empty disk of so many bytes in place of a folder; False where none can be had."""
+    """An empty disk of n bytes in place of a folder; False where there can be none."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     asked = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
@@ -248,7 +248,7 @@ def two_writers(trials: Trials, command: Command, chance: random.Random, kills: 
     if kills < 10 and not training:
         return  # the quick form
     trials.begin(command)
-    if training:  # killed half-way, so that there is something to go on with
+    if training:  # killed half-way, so that there is something to resume
         trials.forked(trials.arguments(command), at=len(trials.record(command)) // 2)
     arguments = trials.arguments(command, again=training)
     both = [trials.executed(arguments) for _ in range(2)]

@@ -241,7 +241,7 @@ ODD = {
     ),
     "32-bit whole numbers": (tiff(np.full((9, 9), 2**31, np.uint32)), decoded((128, 128, 128), near=1)),
     "fractions": (tiff(np.full((9, 9), 0.5, np.float32)), decoded((128, 128, 128), near=1)),
-    "fractions, some of them no number": (tiff(np.full((9, 9), np.nan, np.float32)), decoded((0, 0, 0))),
+    "fractions, some of them NaN": (tiff(np.full((9, 9), np.nan, np.float32)), decoded((0, 0, 0))),
     "five bands": (
         tiff(np.full((5, 9, 9), 200, np.uint8), planarconfig="separate", photometric="minisblack"),
         decoded((200, 200, 200)),

@@ -124,7 +124,7 @@ TEXT_ONLY = {
     ),
     "a weight of another shape": (put("model", GATE, value=torch.zeros(2, 2)), (GATE,)),
     "a weight that is a number": (put("model", GATE, value=3), ("tensors",)),
-    "a weight that is no number": (
+    "a weight that is NaN": (
         put("model", TABLE, value=torch.full((5, 300), torch.nan)),
         (TABLE, "not numbers"),
     ),
@@ -242,7 +242,7 @@ WEIGHTS_CASES = [
             ("resnet18", "conv1.weight"),
         ),
         ("a model, pickled whole", weights_file(torch.nn.Linear(1, 1)), ("weights.pth",)),
-        ("a weight that is no number", nan_weights, ("bn1.weight", "no number")),
+        ("a weight that is NaN", nan_weights, ("bn1.weight", "NaN or infinity")),
     )
 ]
 

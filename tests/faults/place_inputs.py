@@ -75,7 +75,7 @@ ANNOTATIONS = {
     "points of three numbers": ([annotation(points=[[[0, 0, 0]] * 3])], "annotation 1"),
     "ragged points": ([annotation(points=[[[0, 0], [9], [9, 9]]])], "annotation 1"),
     "points in words": ([annotation(points=[[["a", "b"]] * 3])], "annotation 1"),
-    "points that are no number": (
+    "points that are NaN": (
         '[{"jpg_name": "scene.png", "caption": "a", "points": [[[NaN, 0], [9, 0], [9, 9]]]}]',
         "annotation 1",
     ),

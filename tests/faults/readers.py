@@ -62,8 +62,10 @@ CPU = torch.device("cpu")
 class Reader:
     """A reader of one kind of input.
 
-    file: name that the input has. write: puts a sound one there, with what stands beside it. read: reads all
-    of it, as the commands do. spoil: changes a sound one from within, where bytes alone would change little.
+    file: name that the input has.
+    write: writes a sound one and the files that belong beside it.
+    read: reads all of it, as the commands do.
+    spoil: changes a sound one from within, where changed bytes alone would change little.
     """
 
     file: str

@@ -274,7 +274,7 @@ TRAINING += [
 
 
 def drawn(count: int, rule: str, split: str = "") -> tuple[Make, Callable[[Path], list[object]]]:
-    """A table of so many images, and the command that draws their splits."""
+    """A table of n images, and the command that draws their splits."""
 
     def make(folder: Path) -> Path:
         rows = "".join(f"{row}.png,a,{split}\n" for row in range(count))

@@ -66,7 +66,7 @@ def question(number: int) -> str:
 
 
 def grown(trials: Trials, name: str, after_first: float, at_end: float) -> str:
-    """What is told of memory; it may move by a twentieth, as allocators do."""
+    """The line about memory, which may grow by a twentieth, as with any allocator."""
     if at_end > 1.05 * after_first + 5:
         trials.fail(COMMANDS["embed"], f"{name}: memory grew from {after_first:.0f} to {at_end:.0f} MB")
     return f"{after_first:.0f} MB after {FIRST} questions, {at_end:.0f} MB after {QUESTIONS}"

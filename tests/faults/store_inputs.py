@@ -1,4 +1,4 @@
-"""Bad HDF5 files, vocabularies and word vectors: cut, of another version or shape, with what is no number."""
+"""Bad HDF5 files, vocabularies and word vectors: cut, of another version or shape, with NaN."""
 
 from __future__ import annotations
 
@@ -156,12 +156,12 @@ def changed(reader: str, **table: Any) -> dict[str, tuple[Make, tuple[str, ...]]
 
 
 def count_dataset(path: Path) -> list[object]:
-    """`swan vocab` of the data set that stands at root/small/dataset.h5."""
+    """`swan vocab` of the data set root/small/dataset.h5."""
     return ["vocab", "--root", path.parent.parent, "--dataset", path.parent.name, "--splits", "all"]
 
 
 def in_root(make: Make) -> Make:
-    """Puts what is made where a data set stands under a root."""
+    """Makes the input in the folder of a data set under a root."""
 
     def below(folder: Path) -> Path:
         (folder / "place" / "small").mkdir(parents=True)
@@ -314,7 +314,7 @@ def narrow_captions(file: h5py.File) -> None:
 
 
 VECTORS = {
-    "an image that is no number": (
+    "an image that is NaN": (
         written("images/embedding", (3, 5), np.nan),
         "/images/embedding[3]",
         "NaN",
@@ -333,7 +333,7 @@ EMBEDDINGS = {
         "embeddings.h5",
         **VECTORS,
         **{
-            "a caption that is no number": (
+            "a caption that is NaN": (
                 written("captions/embedding", (11, 0), np.nan),
                 "/captions/embedding[11]",
                 "NaN",
@@ -416,21 +416,21 @@ EMBEDDINGS_CASES += [
     ),
     Case(
         "embeddings.h5, searched for captions",
-        "a caption that is no number",
+        "a caption that is NaN",
         searchable(written("captions/embedding", (7, 0), np.nan)),
         lambda path: [*search_embeddings(path), "--captions"],
         ("embeddings.h5", "/captions/embedding[7]"),
     ),
     Case(
         "embeddings.h5, for a threshold",
-        "a validation caption that is no number",
+        "a validation caption that is NaN",
         searchable(written("captions/embedding", (2, 0), np.nan)),
         lambda path: [*search_embeddings(path), "--threshold", "auto"],
         ("embeddings.h5", "/captions/embedding[2]"),
     ),
     Case(
         "embeddings.h5, indexed",
-        "an image that is no number",
+        "an image that is NaN",
         spoiled("embeddings.h5", written("images/embedding", (3, 5), np.nan)),
         lambda path: ["embed", "--index", "flat", "--embeddings", path],
         ("embeddings.h5", "/images/embedding[3]"),
@@ -565,7 +565,7 @@ TILES_CASES = refused(
                 "a height in words": (attribute("height", "tall"), "tall"),
                 "a scene far larger than its tiles": (attribute("width", 10**12), "1000000000000"),
                 "a transform of five numbers": (attribute("transform", [1.0] * 5), "transform"),
-                "a transform that is no number": (attribute("transform", [np.nan] * 6), "transform"),
+                "a transform that is NaN": (attribute("transform", [np.nan] * 6), "transform"),
                 "a coordinate system that is a number": (attribute("crs", 32632), "crs"),
                 "no checkpoint": (attribute("checkpoint", ...), "checkpoint"),
                 "sizes in words": (attribute("tile_sizes", "large"), "tiles-scene.png.h5"),
@@ -594,7 +594,7 @@ TILES_CASES += [
     )
     for defect, change, named in (
         (
-            "a tile that is no number",
+            "a tile that is NaN",
             written("tiles/embedding", (1, 0), np.nan),
             ("/tiles/embedding[1]", "tiles-scene.png.h5"),
         ),
@@ -725,9 +725,9 @@ JSON_CASES = [
         ("a number of too many digits", '{"idx": ' + "9" * 5000 + "}", ("digits",)),
         ("a list of words", ["a", "b"], ("object",)),
         ("null", None, ("object",)),
-        ("no numbers of words", layout(word2idx=...), ("word2idx",)),
-        ("no words of numbers", layout(idx2word=...), ("idx2word",)),
-        ("no next number", layout(idx=...), ("idx",)),
+        ("without the numbers of the words", layout(word2idx=...), ("word2idx",)),
+        ("without the words of the numbers", layout(idx2word=...), ("idx2word",)),
+        ("without the next number", layout(idx=...), ("idx",)),
         ("numbers of words in a list", layout(word2idx=[1, 2]), ("word2idx",)),
         ("words of numbers in a list", layout(idx2word=["a"]), ("idx2word",)),
         ("a next number in words", layout(idx="3"), ("idx",)),

@@ -18,7 +18,7 @@ from swancli.machine.processes import ALONE, Processes, first_to_report, joined,
 
 
 def set_launch(monkeypatch, rank, count, port, attempt=0):
-    """Makes this process one of a launch of torchrun."""
+    """Makes this process one of those that torchrun started."""
     launch = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     launch |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": attempt}
     for name, value in launch.items():
@@ -62,7 +62,7 @@ def test_what_one_process_says_first_all_agree_on():
     assert one.agreed("run", "") == "theirs"
 
 
-def test_of_the_errors_of_an_attempt_one_is_told(monkeypatch):
+def test_one_of_the_errors_of_an_attempt_is_reported(monkeypatch):
     launcher = torch.distributed.TCPStore("localhost", 0, is_master=True)
     told = [
         first_to_report()
@@ -110,7 +110,7 @@ def test_command_for_one_process_is_refused_in_a_launch_of_several(monkeypatch, 
     assert f"torchrun: {command} runs in one process" in done.stderr
 
 
-def test_launcher_that_is_gone_is_told(monkeypatch):
+def test_launcher_that_is_gone_is_reported(monkeypatch):
     monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
     monkeypatch.setattr(processes, "TELLING", timedelta(seconds=1))
     set_launch(monkeypatch, rank=1, count=2, port=1)
@@ -119,7 +119,7 @@ def test_launcher_that_is_gone_is_told(monkeypatch):
         pass
 
 
-def test_variables_that_are_no_launch_are_told(monkeypatch):
+def test_variables_that_are_no_launch_are_reported(monkeypatch):
     set_launch(monkeypatch, rank="x", count=2, port=1)
     with pytest.raises(SwanError, match="RANK=x, WORLD_SIZE=2"):
         launched()

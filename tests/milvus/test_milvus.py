@@ -121,7 +121,7 @@ def test_token_comes_from_the_environment_and_is_shown_nowhere(tmp_path, monkeyp
 # keys and uploads
 
 
-def test_key_is_of_the_name_and_the_picture():
+def test_key_depends_on_the_name_and_the_picture():
     key = content_key("ucm", "a.jpg", "picture")
     assert key == content_key("ucm", "a.jpg", "picture")
     assert len(key) == 32
@@ -136,7 +136,7 @@ def test_uploading_again_doubles_nothing_and_brings_what_changed(address, tmp_pa
     path = write(tmp_path / "a.h5", vectors, names, digests=digests)
     assert upload(path, address) == Upload(new=4, changed=0, unchanged=1, total=4)
     assert upload(path, address) == Upload(new=0, changed=0, unchanged=5, total=4)
-    # as another batch size would move it, with one image's split drawn anew
+    # as another batch size would move it, with another split for one image
     moved = vectors + np.float32(1e-6)
     path = write(tmp_path / "b.h5", moved, names, splits=[None, "val", None, None, None], digests=digests)
     assert upload(path, address) == Upload(new=0, changed=1, unchanged=4, total=4)
@@ -148,7 +148,7 @@ def test_uploading_again_doubles_nothing_and_brings_what_changed(address, tmp_pa
     assert [(row["filename"], row["dataset"]) for row in rows] == [("b", "made")]
 
 
-def test_upload_that_fails_says_how_far_it_came_and_goes_on_from_there(address, tmp_path, monkeypatch):
+def test_upload_that_fails_says_how_far_it_came_and_continues_from_there(address, tmp_path, monkeypatch):
     path, upserts = write(tmp_path / "a.h5", unit(45, 8)), []
 
     def failing(self, *arguments, real=MilvusClient.upsert, **options):
@@ -202,7 +202,7 @@ def test_collection_that_something_else_made_is_refused(address, tmp_path):
         pass
 
 
-def test_upload_goes_on_where_one_was_killed_before_the_index_was_made(address, tmp_path, monkeypatch):
+def test_upload_continues_where_one_was_killed_before_the_index_was_made(address, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -226,7 +226,7 @@ def test_file_without_images_and_one_with_a_damaged_vector_are_refused(address, 
 # databases
 
 
-def test_database_that_another_program_has_open_is_told(tmp_path):
+def test_database_that_another_program_has_open_is_reported(tmp_path):
     address = Address(str(tmp_path / "a.db"))
     with connected(address):
         pass
@@ -245,7 +245,7 @@ def test_proxy_of_the_environment_does_not_keep_lite_from_itself(tmp_path, monke
         assert client.list_collections() == []
 
 
-def test_file_that_is_no_database_is_told(tmp_path):
+def test_file_that_is_no_database_is_reported(tmp_path):
     (tmp_path / "a.db").write_text("something else")
     with (
         pytest.raises(SwanError, match=r"a\.db: not a Milvus Lite database"),
@@ -254,7 +254,7 @@ def test_file_that_is_no_database_is_told(tmp_path):
         pass
 
 
-def test_cluster_that_is_not_there_is_told_in_a_line(tmp_path, capfd):
+def test_cluster_that_is_not_there_is_reported_in_a_line(tmp_path, capfd):
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and nothing listens
         address = parse_address(f"milvus://me:secret@127.0.0.1:{bound.getsockname()[1]}", tmp_path)
@@ -293,7 +293,7 @@ def open_of(address, root, **options):
     return open_collection(address, "cpu", workspace=Workspace(root), texts_only=True, **options)
 
 
-def test_images_of_one_name_in_two_data_sets_are_two_and_told_apart(address, tmp_path, tiny_model):
+def test_images_of_one_name_in_two_data_sets_are_two_and_distinguished(address, tmp_path, tiny_model):
     for dataset in ("one", "two"):
         made = {**made_by(tiny_model), "dataset": dataset}
         assert upload(write(tmp_path / f"{dataset}.h5", unit(1, 32), ["a.jpg"], **made), address).new == 1

@@ -144,7 +144,7 @@ def test_backbone_takes_a_checkpoint_of_the_published_code(tmp_path, published_w
     assert torch.equal(loaded, published_weights["image_encoder.resnet.layer4.2.conv3.weight"])
 
 
-def test_network_that_cannot_be_compiled_is_told(monkeypatch):
+def test_network_that_cannot_be_compiled_is_reported(monkeypatch):
     from torch._dynamo.exc import TorchDynamoException
 
     def broken(pixels):

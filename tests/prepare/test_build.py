@@ -110,7 +110,7 @@ def test_identical_pictures_have_equal_digests(source):
         assert dataset.digests(0) == dataset.digests(3) != dataset.digests(1)
 
 
-def test_all_absent_images_are_told_at_once(source):
+def test_all_absent_images_are_reported_at_once(source):
     for row in (1, 3):
         (source / "images" / f"port_{row}.png").unlink()
     assert prepare_problem(source) == (
@@ -119,13 +119,13 @@ def test_all_absent_images_are_told_at_once(source):
     )
 
 
-def test_absent_folder_of_images_is_told(source):
+def test_absent_folder_of_images_is_reported(source):
     said = prepare_problem(source, images=source / "nowhere", missing="skip")
     assert said.startswith(f"{source / 'nowhere'} (no such folder): 4 of 4 images are missing")
     assert "--images DIR" in said
 
 
-def test_links_that_lead_out_of_the_folder_are_told_and_can_be_left_out(source):
+def test_links_that_lead_out_of_the_folder_are_reported_and_can_be_left_out(source):
     secret = source.parent / "secret.png"
     (source / "images" / "port_1.png").rename(secret)
     (source / "images" / "port_1.png").symlink_to(secret)
@@ -291,7 +291,7 @@ def test_real_tiffs_of_two_sizes_are_stored_as_they_are(real_data, tmp_path):
     assert summary.splits == [SplitCount(None, 6, 0, 4)]
 
 
-def test_test_image_with_the_pixels_of_a_training_one_is_warned_of(source):
+def test_test_image_with_the_pixels_of_a_training_one_is_reported(source):
     assert prepare(source)[0].warnings == ()
     Image.new("RGB", (8, 6), (0, 10, 20)).save(source / "images" / "port_3.png", compress_level=0)
     (warning,) = prepare(source)[0].warnings
@@ -299,7 +299,7 @@ def test_test_image_with_the_pixels_of_a_training_one_is_warned_of(source):
     assert "(first port_3.png, as port_0.png)" in warning
 
 
-def test_captions_that_are_off_by_one_are_warned_of(tmp_path):
+def test_captions_that_are_off_by_one_are_reported(tmp_path):
     folder = tmp_path / "source"
     (folder / "images").mkdir(parents=True)
     images = list(generate_demo(36, seed=1, size=16))

@@ -13,14 +13,14 @@ from swancli.store.catalogue import Catalogue
 
 
 def by_lines(entries, lines):
-    """Each image gets the captions that stand so many lines before its own in the list."""
+    """Each image gets the captions that are n lines before its own in the list."""
     flat = [caption for entry in entries for caption in entry.captions]
     flat = iter(flat[-lines:] + flat[:-lines])
     return [replace(entry, captions=tuple(islice(flat, len(entry.captions)))) for entry in entries]
 
 
 def by_images(entries, images):
-    """Each image gets the captions of the one so many before it."""
+    """Each image gets the captions of the image n places before it."""
     moved = entries[-images:] + entries[:-images]
     return [replace(entry, captions=other.captions) for entry, other in zip(entries, moved, strict=True)]
 

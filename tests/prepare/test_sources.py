@@ -106,7 +106,7 @@ def test_karpathy_errors_name_file_and_place(tmp_path, broken, said):
     assert f"{file}: {said}" in read_problem(file)
 
 
-def test_invalid_json_is_told_with_line_and_column(tmp_path):
+def test_invalid_json_is_reported_with_line_and_column(tmp_path):
     file = write(tmp_path / "dataset.json", '{"images": [\n  {"filename": }]}')
     assert f"{file}: not valid JSON (Expecting value: line 2 column 16" in read_problem(file)
 
@@ -117,7 +117,7 @@ def test_json_without_images_says_what_is_needed(tmp_path, content):
     assert "no list under the key 'images'" in read_problem(file)
 
 
-def test_text_that_is_not_utf8_is_told_with_its_line(tmp_path):
+def test_text_that_is_not_utf8_is_reported_with_its_line(tmp_path):
     file = tmp_path / "dataset.json"
     file.write_bytes(b'{"images":\n ["caf\xe9"]}')
     assert f"{file}: line 2 is not UTF-8 text" in read_problem(file)
@@ -381,7 +381,7 @@ def test_images_are_looked_for_beside_the_list(tmp_path, folder):
     assert read_source(file, images=tmp_path).images == tmp_path
 
 
-def test_images_may_stand_among_the_lists(tmp_path):
+def test_images_may_be_in_the_folder_of_the_lists(tmp_path):
     file = write_json(tmp_path / "dataset.json", {"images": [image()]})
     assert read_source(file).images == tmp_path
 

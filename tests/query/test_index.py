@@ -167,7 +167,7 @@ def test_recall_is_measured_with_captions_and_without_them_with_images(tmp_path)
         )
 
 
-def test_recall_tells_of_rows_that_are_missing(tmp_path, monkeypatch):
+def test_recall_shows_that_rows_are_missing(tmp_path, monkeypatch):
     """An index that proposes two rows finds two of the ten best."""
     monkeypatch.setitem(PROPOSED, "flat", 2)
     assert build_index(write(tmp_path / "embeddings.h5", clustered(100)), "flat").recall == 0.2
@@ -241,7 +241,7 @@ def test_links_that_lead_out_of_the_index_are_refused(folder, tmp_path):
         open_index(path, open_embeddings(path))
 
 
-def test_numbers_that_are_in_no_list_are_told_when_they_are_proposed(folder, tmp_path):
+def test_numbers_that_are_in_no_list_are_reported_when_they_are_proposed(folder, tmp_path):
     shutil.copytree(folder / "ivf-pq", tmp_path, dirs_exist_ok=True)
     path = tmp_path / "embeddings.h5"
     with h5py.File(index_path(path), "r+") as file:
@@ -302,7 +302,7 @@ def test_without_faiss_the_extra_is_named(folder, tmp_path, monkeypatch):
         assert "--exact" in caught.value.hint
 
 
-def test_failed_building_leaves_the_index_that_stood(tmp_path, monkeypatch):
+def test_failed_building_keeps_the_existing_index(tmp_path, monkeypatch):
     path = write(tmp_path / "embeddings.h5", clustered(50))
     build_index(path, "flat")
     before = index_path(path).read_bytes()

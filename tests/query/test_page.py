@@ -63,7 +63,7 @@ def test_nothing_is_loaded_from_elsewhere_and_the_policy_allows_the_script_that_
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
-def test_picture_that_is_gone_is_told_in_its_place(folder):
+def test_picture_that_is_gone_is_reported_in_its_place(folder):
     (folder / "b.png").unlink()
     page = written(folder, [Answer("boats", (), hits())])
     assert page.count("data:image/jpeg;base64,") == 2
@@ -79,13 +79,13 @@ def test_name_that_leads_out_of_the_folder_is_not_read(folder):
             pictures.pixels(row)
 
 
-def test_no_match_and_a_question_that_could_not_be_asked_are_told(folder):
+def test_no_match_and_a_question_that_could_not_be_asked_are_reported(folder):
     answers = [Answer("boats", (), ()), Answer("???", (), (), SwanError("there is no word in it"))]
     page = written(folder, answers)
     assert "no match" in page
     assert "there is no word in it" in page
 
 
-def test_folder_that_is_gone_is_told_with_the_way_out(tmp_path):
+def test_folder_that_is_gone_is_reported_with_the_way_out(tmp_path):
     with pytest.raises(SwanError, match="--pictures"):
         Pictures(tmp_path / "gone", [])

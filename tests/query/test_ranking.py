@@ -153,7 +153,7 @@ def test_what_is_searched_decides_whether_it_is_held(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("top_k", [1, 3, 50])
-def test_vector_that_is_no_number_is_told_and_not_passed_over(kind, top_k):
+def test_vector_that_is_nan_is_reported_and_not_skipped(kind, top_k):
     vectors = normalised(np.random.default_rng(0), 10, 4)
     vectors[3] = np.nan
     with pytest.raises(SwanError, match=r"vectors\[3\] contains NaN or infinity"):

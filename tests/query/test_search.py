@@ -26,7 +26,7 @@ def test_one_text_is_asked_with_its_very_embedding():
     assert np.array_equal(composed(text, text[:0]), text[0])
 
 
-def test_question_is_told_as_it_was_put_together():
+def test_question_is_shown_as_it_was_put_together():
     assert str(Question(("a river",))) == "a river"
     assert str(Question(("a river", "a bridge"), ("boats",))) == "a river + a bridge - boats"
 
@@ -75,7 +75,7 @@ def test_filters_that_leave_nothing_are_refused_by_name(catalogue, scope, said):
         image_rows(catalogue, scope)
 
 
-def test_question_whose_embedding_is_no_number_is_told_and_finds_not_nothing(tiny_model, tmp_path):
+def test_question_whose_embedding_is_nan_is_refused(tiny_model, tmp_path):
     path = tmp_path / "embeddings.h5"
     made_by = MadeBy(str(tiny_model), file_sha256(tiny_model), 32, "repaired")
     image, names = np.eye(4, 32, dtype=np.float32), list("abcd")

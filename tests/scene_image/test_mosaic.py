@@ -1,6 +1,6 @@
 """A scene made of real pictures whose places are known: ten questions, asked of the shipped checkpoint.
 
-The pictures are of UCM's test split, which had no part in training, and the questions were chosen before
+The pictures are from UCM's test split, which had no part in training, and the questions were chosen before
 any answer was seen. What can be tuned, the sizes of tiles and how hits are cut out of the map, was tuned on
 scenes made of the validation split.
 """

@@ -40,7 +40,7 @@ def test_file_appears_under_its_name_only_when_the_body_ends(tmp_path):
     assert set() == TEMPORARY
 
 
-def test_folder_of_that_name_is_told(tmp_path):
+def test_folder_of_that_name_is_reported(tmp_path):
     (tmp_path / "a.h5").mkdir()
     with pytest.raises(SwanError, match=r"a\.h5: is a folder"), atomic_path(tmp_path / "a.h5"):
         pass
@@ -86,13 +86,13 @@ def test_file_is_on_the_disk_before_its_name_and_its_name_before_the_end(tmp_pat
         RuntimeError(f"Can't close dataset (file write failed: errno = {errno.ENOSPC}, error ..."),
     ],
 )
-def test_full_disk_is_told_in_a_line(tmp_path, error):
+def test_full_disk_is_reported_in_a_line(tmp_path, error):
     with pytest.raises(SwanError, match=f"{tmp_path / 'a.h5'}: no room left on the disk"):
         write_half(tmp_path / "a.h5", error)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_behind_the_error_of_a_library_is_told_too(tmp_path):
+def test_full_disk_behind_the_error_of_a_library_is_reported_too(tmp_path):
     behind = RuntimeError("unexpected pos 8832960 vs 8832856")
     behind.__context__ = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(SwanError, match="no room left"):

@@ -146,7 +146,7 @@ def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, valu
         ("images/scene", [0, 7], r"/images/scene\[1\] is 7, and there are 1"),
     ],
 )
-def test_damaged_columns_are_told(tmp_path, column, values, said):
+def test_damaged_columns_are_reported(tmp_path, column, values, said):
     with create_store(tmp_path / "a.h5", DATASET) as file:
         write_catalogue(file, Catalogue.of("ab", ["x", None], ["val", "val"], "cd", [0, 1]))
         del file[column]
@@ -233,7 +233,7 @@ def small_embeddings(image, caption):
     return Embeddings(image, caption, catalogue, "tiny", MadeBy("best.pt", "", 4, "repaired"))
 
 
-def test_digest_is_of_the_image_embeddings_alone_however_they_lie_in_memory(tmp_path):
+def test_digest_depends_on_the_image_embeddings_alone_however_they_lie_in_memory(tmp_path):
     rng = np.random.default_rng(0)
     image, caption = rng.random((50, 4), np.float32), rng.random((3, 4), np.float32)
     path = tmp_path / "embeddings.h5"
@@ -369,7 +369,7 @@ def test_column_of_objects_is_never_mapped(tmp_path, kind):
         assert not isinstance(mapped(file["a"]), np.memmap)
 
 
-def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
+def test_embeddings_that_are_not_finite_are_refused(tmp_path):
     path = tmp_path / "embeddings.h5"
     catalogue = Catalogue.of(["a"], [None], [None])
     vectors = np.ones((1, 4), np.float32)
@@ -384,7 +384,7 @@ def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("column", ["pixels", "digest"])
 def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
-    """They would stand beside the captions of others."""
+    """They would be paired with the captions of other images."""
     path = tmp_path / "dataset.h5"
     with create_dataset(path, "a", (8, 8)) as writer:
         for name in ("a", "b"):

@@ -179,7 +179,7 @@ def spoil_an_attribute(file):
 
 
 @pytest.mark.parametrize("harm", [delete_a_map, cut_a_map, lose_validation, spoil_an_attribute])
-def test_damaged_features_are_told(features, harm):
+def test_damaged_features_are_reported(features, harm):
     features.__exit__()
     with h5py.File(features.path, "a") as file:
         harm(file)

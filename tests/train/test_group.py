@@ -1,4 +1,4 @@
-"""Several runs told as one: folds, lists of variants, and going on with them."""
+"""Several runs reported as one: folds, lists of variants, and resuming them."""
 
 import json
 from contextlib import contextmanager
@@ -209,7 +209,7 @@ def test_plan_of_a_group_that_never_began_does_not_hide_a_run_of_its_name(worksp
     assert [member.run.name for member in resumed_runs(workspace, "cv").members] == ["cv"]
 
 
-def test_group_with_an_untrained_run_says_how_to_go_on(workspace, plan):
+def test_group_with_an_untrained_run_says_how_to_resume(workspace, plan):
     runs = plan("cv", folds=2, epochs=1)
     with pytest.raises(SwanError, match="cv-fold1: not trained yet") as error:
         evaluate_group(workspace, workspace.find_group("cv"))
@@ -226,7 +226,7 @@ def test_damaged_group_file_is_named(workspace, cross_validated):
             resumed_runs(workspace, "cv")
 
 
-def test_mean_and_spread_are_of_the_folds(cross_validated):
+def test_mean_and_spread_are_taken_over_the_folds(cross_validated):
     _, report = cross_validated
     figures = [row.report.mean_recall for row in report.rows]
     mean, spread = report.averaged("")

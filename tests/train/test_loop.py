@@ -143,7 +143,7 @@ def test_longer_resume_equals_a_longer_run(run_training):
     assert_same_run(whole, run_training("parts", epochs=3, resume=True))
 
 
-def test_run_leaves_its_settings_and_a_row_an_epoch(run_training, tiny_config):
+def test_run_leaves_its_settings_and_one_row_per_epoch(run_training, tiny_config):
     run = run_training("one", epochs=2)
     table = pd.read_csv(run.metrics)
     assert table["epoch"].tolist() == [1, 2]
@@ -223,7 +223,7 @@ class Poison(Watch):
         self.poisoned = (epoch, step) == self.after
 
 
-def test_loss_that_is_no_number_stops_with_its_step_files_and_the_last_good_checkpoint(
+def test_loss_that_is_nan_stops_with_its_step_files_and_the_last_good_checkpoint(
     run_training, monkeypatch, workspace
 ):
     run = workspace.run("tiny", "a")
@@ -239,9 +239,7 @@ def test_loss_that_is_no_number_stops_with_its_step_files_and_the_last_good_chec
     assert len(pd.read_csv(run.metrics)) == 1
 
 
-def test_loss_that_is_no_number_at_once_says_that_there_is_no_checkpoint(
-    run_training, monkeypatch, workspace
-):
+def test_loss_that_is_nan_at_once_says_that_there_is_no_checkpoint(run_training, monkeypatch, workspace):
     watch = Poison(monkeypatch, 0, 0)
     watch.poisoned = True
     with pytest.raises(SwanError, match="at step 1 ") as told:
@@ -259,8 +257,8 @@ def test_exploding_weights_are_not_kept(run_training, workspace):
     assert not workspace.run("tiny", "a").last.exists()
 
 
-def test_what_has_changed_since_a_run_is_told(run_training, workspace):
-    """One run for all of it: test images that trained, other pixels, weights that are no numbers."""
+def test_what_has_changed_since_a_run_is_reported(run_training, workspace):
+    """One run for all of it: test images that trained, other pixels, weights that are NaN."""
     run = run_training("a", epochs=1)
     assert evaluate_checkpoint(Encoder(run, "cpu"), workspace).warnings == ()
     with h5py.File(workspace.dataset("tiny"), "r+") as file:

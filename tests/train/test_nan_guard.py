@@ -1,4 +1,4 @@
-"""Steps whose loss or gradients are no numbers are found, the first of them, however many are looked at."""
+"""Of the steps whose loss or gradients are not finite the first is found, however many are looked at."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_each_step_is_looked_at_on_a_cpu():
         watch.see(step(2, NAN))
 
 
-def test_one_gradient_that_is_no_number_makes_the_norm_none():
+def test_one_gradient_that_is_nan_makes_the_norm_not_finite():
     model = torch.nn.Linear(3, 2)
     model(torch.ones(1, 3)).sum().backward()
     assert gradient_norm(model) == pytest.approx((6 + 2) ** 0.5)
@@ -38,7 +38,7 @@ def test_one_gradient_that_is_no_number_makes_the_norm_none():
     assert not gradient_norm(model).isfinite()
 
 
-def test_what_is_told_names_each_image_once():
+def test_error_names_each_image_once():
     told = step_error("a: epoch 2", step(7, norm=INF), ["a.png", "b.png", "a.png"], "lower --lr")
     assert told.problem == (
         "a: epoch 2: the gradients are not finite at step 7 (gradient norm inf); its images: a.png, b.png"

@@ -67,7 +67,7 @@ def test_test_images_have_no_part_in_it(trained, workspace):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_one_scene_cannot_be_told_apart(trained, workspace):
+def test_training_images_of_one_scene_are_refused(trained, workspace):
     with h5py.File(workspace.dataset("tiny"), "r+") as file:
         file["images/scene"][:] = 0
     with pytest.raises(SwanError, match="training images have 1 scenes"):
@@ -85,7 +85,7 @@ def test_images_without_captions_or_validation_serve_too(trained, workspace):
     assert (outcome.training, outcome.validation, outcome.accuracy) == (8, 0, None)
 
 
-def test_loss_that_is_no_number_stops_with_its_step_and_writes_nothing(trained, workspace):
+def test_loss_that_is_nan_stops_with_its_step_and_writes_nothing(trained, workspace):
     with pytest.raises(SwanError, match=r"epoch 1: the .* at step \d .*; its images: \w+_\d\.png") as told:
         trained(lr=1e30, epochs=2)
     assert told.value.hint.startswith("nothing was written")

@@ -73,7 +73,7 @@ def test_rate_for_a_frozen_backbone_is_refused(options):
         new_config(options | given, set(given))
 
 
-def test_given_options_stand_above_the_published_recipe(options):
+def test_given_options_take_precedence_over_the_published_recipe(options):
     given = {"variant": "published", "backbone": "resnet34", "epochs": 3, "freeze": False, "loss": "hardest"}
     config = new_config(options | given, set(given))
     assert (config.backbone, config.frozen, config.training.epochs) == ("resnet34", False, 3)

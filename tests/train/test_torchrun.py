@@ -66,7 +66,7 @@ def test_lost_process_is_started_again_and_the_run_ends_as_it_would_have(workspa
 
 @pytest.fixture
 def attempt(monkeypatch, workspace):
-    """Runs `swan train` as the only process of a launch, at one of its attempts."""
+    """Runs `swan train` as the only process that torchrun started, at one of its attempts."""
     launcher = torch.distributed.TCPStore("localhost", 0, is_master=True)
     environment = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": launcher.port}
     environment |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}
@@ -94,7 +94,7 @@ def test_later_attempt_takes_up_the_run_of_an_earlier_one_under_the_name_it_had(
     assert list(pd.read_csv(run / "metrics.csv")["epoch"]) == [1, 2, 3]
 
 
-def test_run_that_stood_before_the_launch_is_not_taken_for_its_own(attempt, workspace):
+def test_run_that_existed_before_the_launch_is_not_taken_for_its_own(attempt, workspace):
     stands = workspace.run("tiny", "mine")
     stands.folder.mkdir(parents=True)
     stands.config.write_text("{}")

@@ -76,7 +76,7 @@ def test_stop_words_hold_all_that_the_published_vocabularies_drop():
 # counting and encoding
 
 
-def test_words_stand_in_the_order_of_first_appearance(vocabulary):
+def test_words_are_in_the_order_of_first_appearance(vocabulary):
     assert vocabulary.words == ("a", "road", "the", "pond", UNKNOWN)
     assert vocabulary.counts == (2, 2, 3, 3, 1)  # "near" alone is unknown
     assert len(vocabulary) == 5
