@@ -81,6 +81,8 @@ def embed(
         alone(name, value, index=index, to=to, shard=shard, resume=resume)
     encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
     alone("embeddings", existing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
+    if missing == "skip" and not images:
+        raise SwanError("--missing skip is for --images", "leave it out")
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     own, resume = chosen_shard(shard, resume)

@@ -121,8 +121,8 @@ def _group(workspace: Workspace, run: str | None, dataset: str | None, folds: bo
     group = workspace.find_group(run, dataset, folds) or workspace.find_group(run, None, folds)
     if folds and not group:
         which = f"group {run!r} of runs" if run else "runs"
-        fix = "train some: swan train --folds 3 --run NAME"
-        raise SwanError(f"{workspace.root}: no {which} with folds", fix)
+        hint = "train some: swan train --folds 3 --run NAME"
+        raise SwanError(f"{workspace.root}: no {which} with folds", hint)
     return group
 
 

@@ -242,7 +242,7 @@ WEIGHTS_CASES = [
             ("resnet18", "conv1.weight"),
         ),
         ("a model, pickled whole", weights_file(torch.nn.Linear(1, 1)), ("weights.pth",)),
-        ("a weight that is no number", nan_weights, ("bn1.weight", "no number")),
+        ("a weight that is no number", nan_weights, ("bn1.weight", "NaN or infinity")),
     )
 ]
 
