@@ -46,18 +46,26 @@ def embed(
         None,
         "milvus://…",
         "Also copy image embeddings to a vector database, for `query --from` (extra `milvus`). milvus:// "
-        "alone: milvus.db under the root.",
+        "alone means milvus.db under the root.",
     ),
-    existing: Path | None = searching(None, "--embeddings FILE", "An existing file for --index or --to."),
+    existing: Path | None = searching(
+        None, "--embeddings FILE", "An existing embeddings file for --index or --to."
+    ),
     resume: bool = parts(False, "--resume", "Resume an interrupted `swan embed` of the same images."),
     shard: str | None = parts(
-        None, "I/N", "Embed part I of N, as in a job array; the last to finish joins them. Not for torchrun."
+        None,
+        "I/N",
+        "Embed part I of N, as in a job array; the last to finish joins all parts. Not with torchrun.",
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     batch_size: int | None = options.BATCH_SIZE,
-    precision: options.Precision = rare("fp32", "fp32|bf16", "bf16: faster on GPUs, a little less exact."),
+    precision: options.Precision = rare(
+        "fp32",
+        "fp32|bf16",
+        "bf16: faster on GPUs and on CPUs with bfloat16 instructions; a little less exact.",
+    ),
     device: str = options.DEVICE,
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
