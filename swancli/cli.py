@@ -49,7 +49,7 @@ def _version(asked: bool) -> None:
 
 
 SHARED = ("train", "embed")  # commands that several processes started by torchrun can share
-MAIN, EXTRAS = "Main commands, in this order", "Extras"
+MAIN, EXTRAS = "Main commands, in this order", "More commands"
 
 
 @app.callback()
@@ -61,8 +61,8 @@ def swan(
 ) -> None:
     """Find the overhead image that a sentence describes, and the sentence that describes an image.
 
-    The six main commands run in this order. Each uses the output of the one before it, so no paths are
-    needed.
+    The six main commands run in this order. Each uses the output of the one before it, so later
+    commands need no paths.
 
     Examples:
         swan demo

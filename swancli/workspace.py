@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from swancli.errors import SwanError
+from swancli.store import DEMO
 from swancli.store.text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHIPPED = "shipped"  # also the folder of its embeddings, so neither a data set nor a run may have this name
-DEMO = "demo"
 
 
 def shipped_checkpoint() -> Path:
@@ -275,7 +275,8 @@ def checked_name(name: str, option: str) -> str:
             f"{option} {SHIPPED}: the name means the checkpoint that comes with swan", "choose another name"
         )
     if not NAME.fullmatch(name):
-        raise SwanError(f"{option} {name!r}: letters, digits, '.', '_' and '-' only, no path")
+        allowed = "use letters, digits, '.', '_' and '-' only, and no path"
+        raise SwanError(f"{option} {name!r}: not a name", allowed)
     return name
 
 

@@ -14,7 +14,8 @@ from swancli.commands.options import option
 from swancli.commands.prepare import show_prepared
 from swancli.commands.recall_tables import show_scores
 from swancli.console import Display, output
-from swancli.workspace import DEMO, Workspace
+from swancli.store import DEMO
+from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.evaluate.metrics import Scores

@@ -46,18 +46,26 @@ def embed(
         None,
         "milvus://…",
         "Also copy image embeddings to a vector database, for `query --from` (extra `milvus`). milvus:// "
-        "alone: milvus.db under the root.",
+        "alone means milvus.db under the root.",
     ),
-    existing: Path | None = searching(None, "--embeddings FILE", "An existing file for --index or --to."),
+    existing: Path | None = searching(
+        None, "--embeddings FILE", "An existing embeddings file for --index or --to."
+    ),
     resume: bool = parts(False, "--resume", "Resume an interrupted `swan embed` of the same images."),
     shard: str | None = parts(
-        None, "I/N", "Embed part I of N, as in a job array; the last to finish joins them. Not for torchrun."
+        None,
+        "I/N",
+        "Embed part I of N, as in a job array; the last to finish joins all parts. Not with torchrun.",
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     batch_size: int | None = options.BATCH_SIZE,
-    precision: options.Precision = rare("fp32", "fp32|bf16", "bf16: faster on GPUs, a little less exact."),
+    precision: options.Precision = rare(
+        "fp32",
+        "fp32|bf16",
+        "bf16: faster on GPUs and on CPUs with bfloat16 instructions; a little less exact.",
+    ),
     device: str = options.DEVICE,
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
@@ -81,6 +89,8 @@ def embed(
         alone(name, value, index=index, to=to, shard=shard, resume=resume)
     encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
     alone("embeddings", existing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
+    if missing == "skip" and not images:
+        raise SwanError("--missing skip is for --images", "leave it out")
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     own, resume = chosen_shard(shard, resume)

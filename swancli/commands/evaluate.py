@@ -32,28 +32,39 @@ def evaluate(
     checkpoint: Path | None = options.CHECKPOINT,
     embeddings: Path | None = option(None, "FILE", "An embeddings file instead of a run and its images."),
     folds: bool = option(
-        False, "--folds", "Average over all folds of --run, or of the newest such training."
+        False, "--folds", "Average over all folds of --run, or of the newest training with --folds."
     ),
     split: str = option("test", "NAME", "train, val, test or all."),
-    ties: Ties = showing("expected", "RULE", "Order of equal scores: expected (their mean), best or worst."),
+    ties: Ties = showing(
+        "expected", "RULE", "How equal scores count: expected (mean over all orders), best or worst."
+    ),
     ceiling: bool = showing(
-        False, "--ceiling", "Also report the recall of a perfect model (captions repeat)."
+        False, "--ceiling", "Also report the recall of a perfect model (below 100 if captions repeat)."
     ),
     scene_recall: bool = showing(
-        False, "--scene-recall", "Also report the share of results of the same scene."
+        False, "--scene-recall", "Also report the share of results from the query's scene."
     ),
     new_captions: bool = showing(
-        False, "--new-captions", "Also report recall of only the captions whose text is not in training."
+        False,
+        "--new-captions",
+        "Also report recall on only the captions whose text is not in the training split.",
     ),
-    rerank: bool = showing(False, "--rerank", "Also report recall after re-ranking (needs all queries)."),
+    rerank: bool = showing(
+        False, "--rerank", "Also report recall after re-ranking (needs all queries at once)."
+    ),
     figures: Path | None = showing(
-        None, "DIR", "Also draw training, recall, scenes, map and mistakes (extra `plots`).", file_okay=False
+        None,
+        "DIR",
+        "Also draw figures: training, recall, scene confusion, map, mistakes (extra `plots`).",
+        file_okay=False,
     ),
     min_mr: float | None = showing(None, "X", "Exit with code 3 if mR, the mean recall, is below X percent."),
     localization: Path | None = large_scene(
-        None, "FILE", "Instead of recall: how well heat maps mark annotated places (extra `geo`)."
+        None, "FILE", "Instead of recall, report how well heat maps mark the annotated places (extra `geo`)."
     ),
-    images: Path | None = large_scene(None, "DIR", "Folder of the scenes. Default: that of FILE."),
+    images: Path | None = large_scene(
+        None, "DIR", "Folder of the scenes. Default: that of the --localization file."
+    ),
     tile_size: list[int] | None = options.TILE_SIZES,
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     batch_size: int | None = options.BATCH_SIZE,
@@ -121,8 +132,8 @@ def _group(workspace: Workspace, run: str | None, dataset: str | None, folds: bo
     group = workspace.find_group(run, dataset, folds) or workspace.find_group(run, None, folds)
     if folds and not group:
         which = f"group {run!r} of runs" if run else "runs"
-        fix = "train some: swan train --folds 3 --run NAME"
-        raise SwanError(f"{workspace.root}: no {which} with folds", fix)
+        hint = "train some: swan train --folds 3 --run NAME"
+        raise SwanError(f"{workspace.root}: no {which} with folds", hint)
     return group
 
 

@@ -62,7 +62,7 @@ CHECKPOINT = option(
 )
 FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: detected.")
 CHECKPOINT_VOCAB = rare(None, "FILE", "Vocabulary for a checkpoint of the published code (vocab.h5 or JSON).")
-BATCH_SIZE = rare(None, "N", "Images encoded at a time. Default: 32, on a GPU 256.", min=1)
+BATCH_SIZE = rare(None, "N", "Images encoded at a time. Default: 32, or 256 on a GPU.", min=1)
 SCENE_IMAGE = large_scene(None, "FILE", "GeoTIFF or another large image, read in windows (extra `geo`).")
 TILE_SIZES = large_scene(None, "N", "Tile side in pixels; repeatable. Default: 256, 384.", min=16, max=2048)
 

@@ -31,7 +31,7 @@ FEATURE_OPTIONS = {"backbone", "weights", "image_size", "augmentation", "views",
 
 def prepare(
     context: typer.Context,
-    dataset: str = option(..., "NAME", "Name to give the data set; `demo` generates one."),
+    dataset: str = option(..., "NAME", "Name for the data set; the name `demo` generates one."),
     source: Path | None = option(
         None, "PATH", "A JSON list, a CSV or Parquet table, or a folder with lists or images."
     ),
@@ -40,10 +40,11 @@ def prepare(
     split: SplitRule = reading(
         "given",
         "RULE",
-        "given: as in the source. random, stratified (by scene): draw val, and test if absent.",
+        "given: as in the source. random or stratified (by scene): draw val, and test if "
+        "the source has none.",
     ),
     val_fraction: float = reading(0.2, "X", "Share of images to draw for val.", min=0.01, max=0.9),
-    missing: options.Missing = reading("error", "error|skip", "What to do about missing or damaged images."),
+    missing: options.Missing = reading("error", "error|skip", "What to do with missing or damaged images."),
     size: int | None = reading(
         None, "N", "Store images with N pixels per side. Default: the most common.", min=16
     ),
@@ -53,7 +54,9 @@ def prepare(
         False, "--features", "Also write features.h5. Without --source, use the existing data set."
     ),
     backbone: options.BackboneName = caching("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
-    weights: Path | None = caching(None, "FILE", "From torchvision, AID or a checkpoint. Default: random."),
+    weights: Path | None = caching(
+        None, "FILE", "Backbone weights: torchvision, AID, `swan pretrain` or a checkpoint. Default: random."
+    ),
     image_size: int = caching(256, "N", "Side in pixels of the model's input.", min=32),
     augmentation: options.Augmentation = caching("overhead", "NAME", "paper, overhead or none, as in train."),
     views: int = caching(4, "N", "Augmented views per training image.", min=1),
@@ -62,7 +65,7 @@ def prepare(
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Read a source of images and captions into dataset.h5.
+    """Read images and captions and write dataset.h5.
 
     Examples:
         swan prepare --dataset ucm --source UCM_captions

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Opened = tuple[Searcher | CollectionSearcher, str, Pictures | None]
 
 which = option_in("What is searched")
-seeing = option_in("Seeing results")
+seeing = option_in("Showing results")
 
 
 def query(
@@ -41,13 +41,14 @@ def query(
     ),
     without: list[str] | None = option(None, "--not TEXT", "Text to steer away from; repeatable."),
     image: Path | None = option(None, "FILE", "Search for images like this one."),
-    batch: bool = option(False, "--batch", "Answer each line of standard input immediately."),
+    batch: bool = option(False, "--batch", "Read one query per line from standard input."),
     captions: bool = option(False, "--captions", "Rank captions instead of images; equal texts count once."),
     top_k: int = option(10, "-k, --top-k N", "Number of results per query.", min=1),
     threshold: str = option(
         "-1",
         "NUMBER|auto",
-        "Minimum score, -1 to 1. auto: the value from training, so that what is absent finds no match.",
+        "Minimum score, -1 to 1. auto: the value from training, meant to reject queries for things "
+        "that are not there.",
     ),
     embeddings: Path | None = which(None, "FILE", "Embeddings, or tiles of a scene. Default: the newest."),
     source: str | None = which(
@@ -61,7 +62,7 @@ def query(
     html: Path | None = seeing(None, "FILE", "Also write a web page, images included.", dir_okay=False),
     sheet: Path | None = seeing(None, "FILE", "Also write a contact sheet (extra `plots`).", dir_okay=False),
     pictures: Path | None = seeing(
-        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were embedded."
+        None, "PATH", "Where the images are now: a folder or a dataset.h5. Default: where they were embedded."
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,
@@ -76,7 +77,7 @@ def query(
 ) -> None:
     """Rank images by how well they match a text or an image; with --captions, rank captions.
 
-    With --scene-image it finds places in one large scene.
+    With --scene-image, find places in one large scene.
 
     Examples:
         swan query "two tennis courts beside a road"

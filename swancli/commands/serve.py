@@ -15,10 +15,12 @@ def serve(
     embeddings: Path | None = option(None, "FILE", "Embeddings to search. Default: the newest."),
     checkpoint: Path | None = options.CHECKPOINT,
     pictures: Path | None = option(
-        None, "PATH", "Where the images are now, a folder or a dataset.h5. Default: where they were embedded."
+        None, "PATH", "Where the images are now: a folder or a dataset.h5. Default: where they were embedded."
     ),
-    host: str = option("127.0.0.1", "ADDRESS", "Address to listen on; the default is this machine only."),
-    port: int = option(8000, "N", "Port; 0 takes a free one.", min=0, max=65535),
+    host: str = option(
+        "127.0.0.1", "ADDRESS", "Address to listen on; by default, only this machine can connect."
+    ),
+    port: int = option(8000, "N", "Port; 0 picks a free one.", min=0, max=65535),
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     device: str = options.DEVICE,
     root: Path = options.ROOT,

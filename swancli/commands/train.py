@@ -44,11 +44,17 @@ def train(
     context: typer.Context,
     dataset: str | None = options.DATASET,
     run: str | None = option(None, "NAME", "Name of the run. Default: date and time."),
-    resume: bool = option(False, "--resume", "Resume --run or the newest; step schedules take --epochs."),
-    vocab: Path | None = model(None, "FILE", "vocab.h5 or published JSON. Default: the data set's vocab.h5."),
+    resume: bool = option(
+        False, "--resume", "Resume --run or the newest run; --epochs may extend step schedules."
+    ),
+    vocab: Path | None = model(
+        None, "FILE", "vocab.h5, or JSON of the published code. Default: the data set's."
+    ),
     backbone: options.BackboneName = model("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
-    weights: Path | None = model(None, "FILE", "From torchvision, AID, `swan pretrain` or a checkpoint."),
-    init_from: str = model("", "RUN", "Start from a run, `shipped` or a checkpoint (ours or published)."),
+    weights: Path | None = model(
+        None, "FILE", "Backbone weights: torchvision, AID, `swan pretrain` or a checkpoint."
+    ),
+    init_from: str = model("", "RUN", "Start from a run, `shipped` or a checkpoint (also a published one)."),
     freeze: bool | None = model(
         None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: freeze with --weights."
     ),
@@ -57,9 +63,11 @@ def train(
     variant: Variant = model(
         "repaired",
         "NAME",
-        "repaired: as the paper describes it. published: as its code computes it, with its recipe.",
+        "repaired: the model of the paper. published: the model and recipe of the published code.",
     ),
-    without: list[str] | None = model(None, "PART", "Leave out vmsf, sfgs, tcge or wsa; repeatable."),
+    without: list[str] | None = model(
+        None, "PART", "Leave out a part of the model: vmsf, sfgs, tcge or wsa; repeatable."
+    ),
     epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
     batch_size: int = recipe(100, "N", "Captions per step, over all processes.", min=2),
     lr: float | None = recipe(
@@ -73,20 +81,22 @@ def train(
     augmentation: options.Augmentation = recipe(
         "overhead",
         "NAME",
-        "overhead: flips, turns, crops, colour. paper: rotation, crop. none: for captions that say left.",
+        "overhead: flips, turns, crops, colour. paper: rotation, crop. none: for captions with "
+        "words such as left.",
     ),
-    loss: Loss = recipe("sum", "sum|hardest", "Hinge loss over all negatives of a batch, or the hardest."),
-    margin: float = recipe(0.2, "X", "Margin of the hinge loss, a cosine.", min=0.0),
-    seed: int = recipe(0, "N", "Seed of weights, batches, views and dropout."),
+    loss: Loss = recipe("sum", "sum|hardest", "Hinge loss over all negatives (sum) or only the hardest."),
+    margin: float = recipe(0.2, "X", "Margin of the hinge loss, in cosine similarity.", min=0.0),
+    seed: int = recipe(0, "N", "Seed for weights, batches, views and dropout."),
     compare: str = several(
         "",
         "LIST",
-        "Train a run per entry, print one table: full, published, repaired or parts left out: vmsf,sfgs+wsa.",
+        "Train one run per entry and print one table. Entries: full, repaired, published, or parts "
+        "to leave out, as in vmsf,sfgs+wsa.",
     ),
     folds: int = several(
         0,
         "K",
-        "Train K runs, each on its own 80/20 split of train and val, and average.",
+        "Train K runs on random 80/20 splits of the train and val images; average.",
         min=0,
         show_default=False,
     ),
@@ -98,13 +108,19 @@ def train(
         "fp32", "fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
     ),
     compile: bool = speed(
-        False, "--compile", "Compile the backbone: takes up to a minute; only worth it on GPUs."
+        False, "--compile", "Compile the backbone; takes up to a minute and is only worth it on GPUs."
     ),
     captions_per_image: int | None = rare(
-        None, "N", "Captions per pass of an image (paper: 1). Default: 5, or 1 if pretrained.", min=1
+        None,
+        "N",
+        "Captions per pass of an image through the backbone (paper: 1). Default: 5, or 1 if pretrained.",
+        min=1,
     ),
     backbone_rate: float | None = rare(
-        None, "X", "Backbone rate as a fraction of --lr. Default: 1, or 0.4 if pretrained.", min=0.0
+        None,
+        "X",
+        "Learning rate of the backbone, as a fraction of --lr. Default: 1, or 0.4 if pretrained.",
+        min=0.0,
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(

@@ -22,21 +22,25 @@ CountedSplits = Literal["train", "all"]
 
 def vocab(
     dataset: str | None = options.DATASET,
-    source: Path | None = option(None, "PATH", "Count the captions of a source; its images are not needed."),
+    source: Path | None = option(
+        None, "PATH", "Count the words in the captions of a source; its images are not needed."
+    ),
     format: options.SourceFormat | None = options.FORMAT,
     min_count: int = option(1, "N", "Keep words that occur at least N times (paper: 5).", min=1),
     stop_words: StopWords = option("keep", "keep|drop", "What to do with English stop words (paper: drop)."),
     splits: CountedSplits = option("train", "train|all", "Captions to count (paper: train and test)."),
     vectors: Path | None = option(None, "FILE", "Add word vectors from a GloVe text file of 300 dimensions."),
-    import_: Path | None = option(None, "--import FILE", "Import words from JSON of the published code."),
-    export: Path | None = option(None, "FILE", "Also export JSON for the published code.", dir_okay=False),
+    import_: Path | None = option(None, "--import FILE", "Import a JSON vocabulary of the published code."),
+    export: Path | None = option(
+        None, "FILE", "Also write a JSON vocabulary for the published code.", dir_okay=False
+    ),
     output: Path | None = option(
         None, "FILE", "Output file. Default: the data set's vocab.h5.", dir_okay=False
     ),
     root: Path = options.ROOT,
     quiet: bool = options.QUIET,
 ) -> None:
-    """Count the words of the captions into vocab.h5.
+    """Count the words of the captions and write vocab.h5.
 
     Examples:
         swan vocab --dataset ucm

@@ -307,7 +307,9 @@ def _put_together(
     """
     digests = np.concatenate([np.empty(0, object), *(part.pixel_digest for part in parts)])
     if not len(digests):
-        raise SwanError(f"{archive.pictures}: none of its {len(_skipped(parts))} images can be read")
+        raise SwanError(
+            f"{archive.pictures}: none of its {len(_skipped(parts))} images can be read", "check one of them"
+        )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:
         catalogue, caption = _catalogue(parts), np.empty((0, width), np.float32)

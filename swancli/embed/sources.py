@@ -106,7 +106,7 @@ def open_source(images: str) -> ImageSource:
     with _answering(address):
         files = system.find(root, detail=True)
     if not files:
-        raise SwanError(f"--images {address}: no such folder, or nothing in it")
+        raise SwanError(f"--images {address}: no such folder, or nothing in it", "check the address")
     if tars := _tars_among(list(files), address):
         return _tar_source(address, [system.unstrip_protocol(tar) for tar in tars])
     return _remote_source(address, {path: files[path] for path in files if _is_image(path)}, system, root)
@@ -122,7 +122,7 @@ def _local_source(folder: Path) -> ImageSource:
     if folder.is_file():
         raise SwanError(f"--images {folder}: is not a {TAR} file", NO_TAR)
     if not folder.is_dir():
-        raise SwanError(f"--images {folder}: no such folder or tar")
+        raise SwanError(f"--images {folder}: no such folder or tar", "check the path")
     files = [path.absolute().as_posix() for path in folder.rglob("*") if not path.name.startswith(".")]
     if tars := _tars_among(files, str(folder)):
         return _tar_source(str(folder), tars)

@@ -135,9 +135,8 @@ def upload(path: str | PathLike[str], address: Address, progress: Progress = qui
                 done, new, changed = done + len(vectors), new + added, changed + altered
                 progress("upload", done, count)
             if address.is_lite:
-                client.flush(
-                    address.collection
-                )  # what is not yet written to disk is searched much more slowly
+                # What is not yet written to disk is searched much more slowly.
+                client.flush(address.collection)
             total = count_images(client, address)
         except (MilvusException, grpc.RpcError) as error:
             raise SwanError(

@@ -137,7 +137,7 @@ def load_checkpoint(
 def load_maker(
     made_by: MadeBy,
     name: object,
-    fix: str,
+    hint: str,
     *,
     checkpoint: str | PathLike[str] | Run | None = None,
     vocab: str | PathLike[str] | None = None,
@@ -148,7 +148,7 @@ def load_maker(
     Args:
         made_by: the record stored with the vectors.
         name: of the file or collection with the vectors.
-        fix: what to do if another checkpoint made them.
+        hint: what to do if another checkpoint made them.
         checkpoint: its path, if it has been moved; None for the path recorded with the vectors.
         vocab: of a published checkpoint; None for the one used when the vectors were made.
         captions_only: as in `load_checkpoint`.
@@ -161,7 +161,7 @@ def load_maker(
         problem = f"{path}: no such file, the checkpoint that made {name}"
         raise StoreError(problem, "say where it is: --checkpoint FILE")
     loaded = load_checkpoint(path, vocab or made_by.vocab or None, captions_only=captions_only)
-    made_by.check(loaded.made_by, name, fix)
+    made_by.check(loaded.made_by, name, hint)
     return loaded
 
 
@@ -243,7 +243,9 @@ def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_
         )
     unsound = [key for key, value in weights.items() if not value.isfinite().all()]
     if unsound:
-        raise SwanError(f"{len(unsound)} of its weights are not numbers, first {unsound[0]}", TRAIN_AGAIN)
+        raise SwanError(
+            f"{len(unsound)} of its weights contain NaN or infinity, first {unsound[0]}", TRAIN_AGAIN
+        )
     model.load_state_dict(weights)
     return model.eval()
 

@@ -1,6 +1,6 @@
 """From a source of images and captions to `dataset.h5`, with every value checked.
 
-swan prepare --dataset ucm --source ../shared/datasets/ucm
+swan prepare --dataset ucm --source path/to/ucm
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from swancli.prepare.known import where_to_get
 from swancli.prepare.misplaced import misplaced_captions
 from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits, overlap
+from swancli.store import DEMO
 from swancli.store.catalogue import SPLITS, Catalogue
 from swancli.store.dataset import create_dataset
 
-DEMO = "demo"
 DEMO_IMAGES, DEMO_SIZE = 1200, 128
 COMMON_SHARE = 0.9  # of images with one size, from which on the others are resized to it
 ABSENT = "absent"

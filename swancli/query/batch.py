@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from swancli.errors import SwanError
 from swancli.query.questions import Question
+from swancli.store.text import decode_text
 
 QUESTIONS = 256  # answered at a time, at most
 
@@ -40,11 +41,9 @@ def _decoded(lines: list[bytes], before: int, without: tuple[str, ...]) -> Itera
         questions = []
         for number, line in enumerate(lines[start : start + QUESTIONS], start=before + start + 1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
+                text = decode_text(line, "standard input", number).strip()
+            except SwanError:
                 yield questions
-                raise SwanError(
-                    f"standard input: line {number} is not UTF-8 text ({error})", "convert it to UTF-8"
-                ) from error
+                raise
             questions.append(Question((text,), without))
         yield questions

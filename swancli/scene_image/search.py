@@ -35,7 +35,7 @@ from swancli.scene_image.tiles import (
     tile_scores,
     write_tiles,
 )
-from swancli.store.hdf5 import MADE_BY, TILES
+from swancli.store.hdf5 import TILES, WRITTEN_BY
 from swancli.store.text import write_json
 from swancli.workspace import Workspace
 
@@ -235,7 +235,7 @@ def open_scene(
     scene = Path(scene)
     if not scene.is_file():
         raise SwanError(f"--scene-image {scene}: no such file")
-    again = f"make it again: {MADE_BY[TILES]} {scene}"
+    again = f"make it again: {WRITTEN_BY[TILES]} {scene}"
     options = {"checkpoint": checkpoint, "vocab": vocab, "captions_only": texts_only}
     path, loaded = kept or workspace.find_tiles(scene), None
     with ExitStack() as opened:

@@ -154,7 +154,9 @@ def tile_scores(blocks: Blocks, vectors: np.ndarray, scene: Path) -> tuple[np.nd
     if not len(found):
         raise SwanError(f"{scene}: {NO_DATA}")
     if not np.isfinite(found).all():
-        raise SwanError("the similarities are not numbers", "the checkpoint is damaged; use another one")
+        raise SwanError(
+            "the similarities contain NaN or infinity", "the checkpoint is damaged; use another one"
+        )
     return np.concatenate(rows), found
 
 

@@ -30,7 +30,7 @@ FEATURES = "swan-features"  # see `train.features`
 INDEX = "swan-index"  # see `query.index`
 TILES = "swan-tiles"  # see `scene_image.tiles`
 PART = "swan-embeddings-part"  # a piece of embeddings, see `store.parts`
-MADE_BY = {
+WRITTEN_BY = {
     DATASET: "swan prepare",
     VOCABULARY: "swan vocab",
     EMBEDDINGS: "swan embed",
@@ -50,7 +50,7 @@ def create_store(path: str | PathLike[str], kind: str) -> Iterator[StoreFile]:
 
     Args:
         path: where it is written.
-        kind: its format, a key of `MADE_BY`.
+        kind: its format, a key of `WRITTEN_BY`.
 
     Raises:
         SwanError: the disk is full, or the path is a folder or a store of another kind.
@@ -68,8 +68,8 @@ def refuse_other_kind(path: Path, kind: str) -> None:
     if path.is_file():
         with suppress(*DAMAGE), h5py.File(path, "r") as file:
             found = text_attribute(file, "format")
-    if found in MADE_BY and found != kind:
-        raise SwanError(f"{path}: is a {found} file, made by `{MADE_BY[found]}`", "give another --output")
+    if found in WRITTEN_BY and found != kind:
+        raise SwanError(f"{path}: is a {found} file, made by `{WRITTEN_BY[found]}`", "give another --output")
 
 
 def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
@@ -79,7 +79,7 @@ def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
         StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
             is in another file: a file from a stranger could show any file of this machine as images.
     """
-    path, again = Path(path), f"make it with `{MADE_BY[kind]}`"
+    path, again = Path(path), f"make it: {WRITTEN_BY[kind]}"
     if not path.is_file():
         raise StoreError(f"{path}: no such file", again)
     try:
@@ -111,7 +111,7 @@ def reading(path: str | PathLike[str], kind: str, *, stay_open: bool = False) ->
 
     Args:
         path: the file.
-        kind: its format, a key of `MADE_BY`.
+        kind: its format, a key of `WRITTEN_BY`.
         stay_open: close it only if the body raises an error.
     """
     with ExitStack() as opened:
@@ -136,7 +136,7 @@ def damage_named(name: str | PathLike[str], kind: str) -> Iterator[None]:
 
     Args:
         name: of the file.
-        kind: its format, a key of `MADE_BY`.
+        kind: its format, a key of `WRITTEN_BY`.
 
     Raises:
         StoreError: the content differs from the layout, or bytes cannot be read.
@@ -146,7 +146,7 @@ def damage_named(name: str | PathLike[str], kind: str) -> Iterator[None]:
     except DAMAGE as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         reason = text.partition("\n")[0]
-        raise StoreError(f"{name}: damaged ({reason})", f"make it again: {MADE_BY[kind]}") from error
+        raise StoreError(f"{name}: damaged ({reason})", f"make it again: {WRITTEN_BY[kind]}") from error
 
 
 def _leading_elsewhere(file: h5py.File) -> str:

@@ -58,7 +58,10 @@ class Pictures:
         name = self._filename[row]
         if self._dataset:
             if name not in self._place:
-                raise SwanError(f"{self._folder}: has no image {name!r} any more")
+                raise SwanError(
+                    f"{self._folder}: has no image {name!r} any more",
+                    "embed again, or give a copy: --pictures FOLDER",
+                )
             with self._lock:
                 return self._dataset.image(self._place[name])
         path = self._folder / name

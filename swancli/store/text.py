@@ -29,12 +29,13 @@ def read_text(path: str | PathLike[str]) -> str:
     return decode_text(data, str(path))
 
 
-def decode_text(data: bytes, name: str) -> str:
+def decode_text(data: bytes, name: str, first_line: int = 1) -> str:
     """UTF-8 text without its byte-order mark.
 
     Args:
         data: the bytes.
         name: where they come from, for errors.
+        first_line: number of their first line there.
 
     Raises:
         SwanError: it is not UTF-8 text; names the line.
@@ -42,10 +43,10 @@ def decode_text(data: bytes, name: str) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + first_line
         raise SwanError(f"{name}: line {line} is not UTF-8 text", "save it as UTF-8") from error
     if b"\0" in data:
-        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        line = data.count(b"\n", 0, data.index(b"\0")) + first_line
         raise SwanError(f"{name}: line {line} contains NUL bytes, so it is not text", "save it as UTF-8")
     return text
 

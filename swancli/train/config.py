@@ -93,7 +93,7 @@ PUBLISHED_RECIPE = {
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
 # Defaults that depend on the backbone's starting weights. From random weights the backbone takes most of the
 # time, so captions share its passes, and it learns as fast as the heads. From trained weights an epoch gains
-# more from a pass, and another view, for each caption (README, the recipe).
+# more from a pass, and another view, for each caption (see `train/README.md`).
 FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
 FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
 # Options that default to those the features were made with.

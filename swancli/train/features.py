@@ -32,7 +32,7 @@ from swancli.store.dataset import Dataset
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
     FEATURES,
-    MADE_BY,
+    WRITTEN_BY,
     array_in,
     create_store,
     damage_named,
@@ -293,7 +293,7 @@ class Features:
         for name, values in parts.items():
             if name != "pixels" and not values.isfinite().all():
                 first = rows[values.isfinite().flatten(1).all(dim=1).logical_not().nonzero()[0, 0]]
-                again = f"make it again: {MADE_BY[FEATURES]}"
+                again = f"make it again: {WRITTEN_BY[FEATURES]}"
                 raise StoreError(f"{self.path}: /views/{name}[{first}] contains NaN or infinity", again)
         return parts.pop("pixels"), None, parts
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from swancli.store.hdf5 import MADE_BY, open_store
+from swancli.store.hdf5 import WRITTEN_BY, open_store
 
 CLOCK = {"seconds", "pairs_per_second"}  # what differs between two runs that are the same
 NOT_OURS = "events.out.tfevents"  # TensorBoard's own files, to which it appends
@@ -37,7 +37,7 @@ def content_of(path: Path) -> Any:
     if path.suffix in (".h5", ".index"):
         with h5py.File(path) as file:
             kind = file.attrs["format"]
-        assert kind in MADE_BY
+        assert kind in WRITTEN_BY
         with open_store(path, kind) as file:
             found: dict[str, Any] = {
                 f"@{name}": value for name, value in file.attrs.items() if name not in CLOCK

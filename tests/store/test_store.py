@@ -80,9 +80,7 @@ def open_problem(path, kind=DATASET):
 
 
 def test_absent_file_names_the_command_that_makes_it(tmp_path):
-    assert (
-        open_problem(tmp_path / "a.h5") == f"{tmp_path / 'a.h5'}: no such file\nmake it with `swan prepare`"
-    )
+    assert open_problem(tmp_path / "a.h5") == f"{tmp_path / 'a.h5'}: no such file\nmake it: swan prepare"
     assert "swan embed" in open_problem(tmp_path / "a.h5", EMBEDDINGS)
 
 
