@@ -126,11 +126,11 @@ TEXT_ONLY = {
     "a weight that is a number": (put("model", GATE, value=3), ("tensors",)),
     "a weight that is NaN": (
         put("model", TABLE, value=torch.full((5, 300), torch.nan)),
-        (TABLE, "not numbers"),
+        (TABLE, "NaN or infinity"),
     ),
     "a weight that is infinite": (
         put("model", TABLE, value=torch.full((5, 300), torch.inf)),
-        (TABLE, "not numbers"),
+        (TABLE, "NaN or infinity"),
     ),
     "no origin": (put("origin", value=...), ("origin",)),
     "an origin that is text": (put("origin", value="small"), ("damaged",)),
