@@ -85,15 +85,15 @@ def _run(context: typer.Context, words: list[str], hidden: list[str]) -> None:
         command.invoke(own)
 
 
-def yardsticks(embeddings: Path, split: str = "test") -> dict[str, Scores]:
-    """Scores on one split of the model, of an oracle that knows only the scene, and of chance."""
+def yardsticks(embeddings: Path) -> dict[str, Scores]:
+    """Scores on the test split of the model, of an oracle that knows only the scene, and of chance."""
     from swancli.evaluate.metrics import retrieval_scores
     from swancli.evaluate.scene_recall import scene_oracle_grids
     from swancli.evaluate.similarity import chance_grids, embedding_grids
     from swancli.store.embeddings import read_embeddings
 
     stored = read_embeddings(embeddings)
-    rows = stored.catalogue.image_rows(split)
+    rows = stored.catalogue.image_rows("test")
     part, captions = stored.catalogue.select(rows)
     grids = {
         "SWAN": embedding_grids(stored.image[rows], stored.caption[captions]),
