@@ -24,3 +24,8 @@ class ImageError(SwanError):
 
 class StoreError(SwanError):
     """An HDF5 file or a checkpoint is of another kind or version, or incomplete."""
+
+
+def extra_hint(name: str) -> str:
+    """The hint for a missing package that one of swan's extras installs."""
+    return f"install the extra: pip install 'swancli[{name}]'"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from swancli.errors import ImageError
+from swancli.errors import ImageError, extra_hint
 
 # The only formats that Pillow may open, whatever the file name says: others, such as EPS, run programs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF", "PPM")
@@ -171,7 +171,7 @@ def _decode_tiff(data: bytes, name: str, most_samples: int) -> np.ndarray:
     except ImportError:
         raise ImageError(
             f"{name}: a TIFF that Pillow cannot read (16-bit RGB or many bands)",
-            "install the extra: pip install 'swancli[tiff]'",
+            extra_hint("tiff"),
         ) from None
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:

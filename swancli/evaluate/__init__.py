@@ -1,6 +1,6 @@
 """From embeddings to recall: `swan eval`."""
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, extra_hint
 
 RECALL_AT = (1, 5, 10)  # the K of mR
 DIRECTIONS = {"i2t": "image_to_text", "t2i": "text_to_image"}  # in records and tables -> in Python
@@ -15,6 +15,4 @@ def require_plots(option: str) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise SwanError(
-            f"{option} needs matplotlib", "install the extra: pip install 'swancli[plots]'"
-        ) from error
+        raise SwanError(f"{option} needs matplotlib", extra_hint("plots")) from error

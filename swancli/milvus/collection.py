@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, extra_hint
 from swancli.store.made_by import MadeBy
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def load_pymilvus() -> None:
         import pymilvus  # noqa: F401
     except ImportError as error:
         raise SwanError(
-            f"milvus:// needs pymilvus and milvus-lite ({error})", "pip install 'swancli[milvus]'"
+            f"milvus:// needs pymilvus and milvus-lite ({error})", extra_hint("milvus")
         ) from error
     for name in ("pymilvus", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, extra_hint
 from swancli.prepare.entries import Entry, check_caption, check_filename, check_optional, check_split
 from swancli.store.text import read_text
 
@@ -80,9 +80,7 @@ def _read_parquet(path: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise SwanError(
-            f"{path}: Parquet needs pyarrow", "install the extra: pip install 'swancli[parquet]'"
-        ) from error
+        raise SwanError(f"{path}: Parquet needs pyarrow", extra_hint("parquet")) from error
     try:
         # Ignores pandas metadata, which may turn a column into an index.
         table = pyarrow.parquet.ParquetFile(path).read()

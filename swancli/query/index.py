@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 import torch
 
-from swancli.errors import StoreError, SwanError
+from swancli.errors import StoreError, SwanError, extra_hint
 from swancli.machine.progress import Progress, quiet
 from swancli.query.ranking import RankedRows, StreamedRanking, ranked, row_blocks
 from swancli.store.embeddings import Embeddings, open_embeddings
@@ -101,7 +101,7 @@ def load_faiss() -> ModuleType:
     except ImportError as error:
         raise SwanError(
             f"an index needs faiss, which cannot be imported ({error})",
-            "install the extra: pip install 'swancli[search]'; or search without: swan query --exact",
+            f"{extra_hint('search')}; or search without: swan query --exact",
         ) from error
     return faiss
 

@@ -17,7 +17,7 @@ from types import ModuleType
 
 import numpy as np
 
-from swancli.errors import ImageError, SwanError
+from swancli.errors import ImageError, SwanError, extra_hint
 from swancli.images import TIFF_STARTS, full_scale
 
 CACHE = 192  # MB of decoded blocks that GDAL keeps; its default grows with the memory of the machine
@@ -87,7 +87,7 @@ def require_rasterio() -> ModuleType:
     except ImportError as error:
         raise SwanError(
             f"scenes are read with rasterio, which is not installed ({error})",
-            "install the extra: pip install 'swancli[geo]'",
+            extra_hint("geo"),
         ) from error
     return rasterio
 
