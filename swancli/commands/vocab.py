@@ -29,7 +29,7 @@ def vocab(
     min_count: int = option(1, "N", "Keep words that occur at least N times (paper: 5).", min=1),
     stop_words: StopWords = option("keep", "keep|drop", "What to do with English stop words (paper: drop)."),
     splits: CountedSplits = option("train", "train|all", "Captions to count (paper: train and test)."),
-    vectors: Path | None = option(None, "FILE", "Add word vectors from a GloVe text file of 300 dimensions."),
+    vectors: Path | None = option(None, "FILE", "Add word vectors from a text file in GloVe's format."),
     import_: Path | None = option(None, "--import FILE", "Import a JSON vocabulary of the published code."),
     export: Path | None = option(
         None, "FILE", "Also write a JSON vocabulary for the published code.", dir_okay=False
@@ -103,6 +103,7 @@ def _show_vocabulary(vocabulary: Vocabulary, path: Path, vectors: WordVectors | 
         words=len(vocabulary),
         least_count=vocabulary.min_count or "unknown",
         stop_words=vocabulary.stop_words,
+        dimensions=vectors.vectors.shape[1] if vectors else "",
         file=path,
     )
     if vectors:

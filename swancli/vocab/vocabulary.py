@@ -30,7 +30,7 @@ from swancli.store.hdf5 import (
     texts_in,
 )
 from swancli.store.text import is_text, read_json, write_json
-from swancli.vocab.word_vectors import WORD_DIM, WordVectors
+from swancli.vocab.word_vectors import WordVectors
 
 if TYPE_CHECKING:
     from nltk.tokenize import NLTKWordTokenizer
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 UNKNOWN = "<unk>"
 TOKENIZER = "nltk-punkt-untrained+words"  # its name in vocab.h5
 PUNCTUATION = frozenset(",.:;?()[]&!*@#$%")  # dropped by the published rule
+MAX_WORDS = 47  # longer captions are cut, as the published evaluation cuts them
 STOP_WORD_RULES = ("keep", "drop")
 MAKE_AGAIN = "make it again: swan vocab"
 
@@ -107,12 +108,20 @@ class Vocabulary:
         return {word: index for index, word in enumerate(self.words, start=1)}
 
     def encode(self, text: str) -> list[int]:
-        """The index of each word of a text, 1 to V; that of UNKNOWN for a word not in the vocabulary.
+        """The index of each word of a text, 1 to V, up to `MAX_WORDS` words; that of UNKNOWN for others.
 
         A text without words, such as punctuation only, becomes one unknown word.
         """
         unknown = self._index[UNKNOWN]
-        return [self._index.get(word, unknown) for word in tokenize(text)] or [unknown]
+        return [self._index.get(word, unknown) for word in tokenize(text)[:MAX_WORDS]] or [unknown]
+
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """What `encode` gives for each text."""
+        return [self.encode(text) for text in texts]
+
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts have more than `MAX_WORDS` words: `encode` leaves out their ends."""
+        return sum(len(tokenize(text)) > MAX_WORDS for text in texts)
 
     def unknown(self, text: str) -> list[str]:
         """The words of a text that are not in the vocabulary, in order, including dropped stop words."""
@@ -176,7 +185,7 @@ def write_vocabulary(
 ) -> None:
     """Writes a `vocab.h5`: `/words` and `/counts`, with the rule that made them as attributes.
 
-    With vectors, also `/vectors` float32 (V, 300) and `/has_vector` bool (V).
+    With vectors, also `/vectors` float32 (V, E) and `/has_vector` bool (V).
     """
     with create_store(path, VOCABULARY) as file:
         file.create_dataset("words", data=np.array(vocabulary.words, dtype=object), dtype=TEXT)
@@ -202,7 +211,9 @@ def read_vectors(path: str | PathLike[str]) -> WordVectors | None:
         if "vectors" not in file:
             return None
         words = len(texts_in(file, "words"))
-        vectors = array_in(file, "vectors", "f", words, WORD_DIM)[:].astype(np.float32)
+        vectors = array_in(file, "vectors", "f", words, None)[:].astype(np.float32)
+        if not vectors.shape[1]:
+            raise ValueError(f"/vectors has the shape {vectors.shape}")
         has_vector = array_in(file, "has_vector", "b", words)[:]
     odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(odd):
