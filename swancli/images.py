@@ -218,11 +218,19 @@ def pixels_of(item: object, name: str) -> np.ndarray:
     return item
 
 
-def resize_image(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 (height, width, 3): bilinear with antialiasing, aspect ratio not kept, as the paper resizes."""
+def resize_image(pixels: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
+    """uint8 (height, width, 3): with antialiasing, aspect ratio not kept, as the paper resizes.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        height: in pixels.
+        width: in pixels.
+        interpolation: "bilinear" (paper) or "bicubic".
+    """
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    method = Image.Resampling[interpolation.upper()]
+    return np.array(Image.fromarray(pixels).resize((width, height), method))
 
 
 def pixel_digest(pixels: np.ndarray) -> str:

@@ -12,7 +12,6 @@ from swancli.errors import SwanError
 from swancli.workspace import Workspace, named_checkpoint
 
 Missing = Literal["error", "skip"]
-BackboneName = Literal["resnet18", "resnet34", "resnet50"]
 Augmentation = Literal["paper", "overhead", "none"]
 Precision = Literal["fp32", "bf16"]
 IndexKind = Literal["flat", "hnsw", "ivf-pq"]
@@ -57,7 +56,7 @@ RUN = option(None, "NAME", "Name of the run. Default: the newest.")
 CHECKPOINT = option(
     None,
     "FILE",
-    "A checkpoint instead of a run; `shipped` is the one that comes with swan.",
+    "A checkpoint instead of a run; `shipped` comes with swan; open_clip:NAME:FILE.",
     callback=lambda path: named_checkpoint(path) if path else None,
 )
 FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: detected.")
@@ -110,3 +109,14 @@ def prepared_dataset(workspace: Workspace, name: str | None) -> str:
         if where:
             raise SwanError(f"{workspace.dataset(name)}: no such file", where)
     return name or workspace.newest_dataset()
+
+
+def checkpoint_named(workspace: Workspace, name: str) -> str:
+    """A checkpoint by the name of its run or its file; a name of open_clip as it is.
+
+    Raises:
+        SwanError: there is none.
+    """
+    from swancli.model.open_clip import is_open_clip
+
+    return name if is_open_clip(name) else str(workspace.find_checkpoint(name))

@@ -19,6 +19,7 @@ from swancli.workspace import Workspace
 if TYPE_CHECKING:
     from swancli.prepare.build import Summary
 
+WITH_SWAN = "imagenet"  # as in `model.backbone`
 SplitRule = Literal["given", "random", "stratified"]
 
 reading = option_in("How the source is read")
@@ -26,7 +27,7 @@ caching = option_in("Features, for `train --features`")
 
 # Options of `prepare` that act on the source, and those that act on features.
 SOURCE_OPTIONS = {"images", "format", "size", "missing", "split", "val_fraction", "workers"}
-FEATURE_OPTIONS = {"backbone", "weights", "image_size", "augmentation", "views", "max_gb", "device"}
+FEATURE_OPTIONS = {"backbone", "weights", "text", "image_size", "augmentation", "views", "max_gb", "device"}
 
 
 def prepare(
@@ -53,11 +54,12 @@ def prepare(
     features: bool = caching(
         False, "--features", "Also write features.h5. Without --source, use the existing data set."
     ),
-    backbone: options.BackboneName = caching("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
-    weights: Path | None = caching(
-        None, "FILE", "Backbone weights: torchvision, AID, `swan pretrain` or a checkpoint. Default: random."
+    backbone: str = caching("resnet18", "NAME", "resnet18, 34, 50 (paper) or timm/NAME."),
+    weights: str = caching("", "FILE", "Backbone weights, as for train. Default: random."),
+    text: str = caching("gru", "NAME", "Also features of a frozen text tower: minilm, or a folder."),
+    image_size: int | None = caching(
+        None, "N", "Side in pixels of the input. Default: the backbone's, 256 for ResNets.", min=32
     ),
-    image_size: int = caching(256, "N", "Side in pixels of the model's input.", min=32),
     augmentation: options.Augmentation = caching("overhead", "NAME", "paper, overhead or none, as in train."),
     views: int = caching(4, "N", "Augmented views per training image.", min=1),
     max_gb: float = caching(20, "X", "Maximum disk space for features, in GB (10^9 bytes).", min=0),
@@ -82,7 +84,7 @@ def prepare(
         option = "--" + min(needless).replace("_", "-")
         reason = f"{path} exists and is not read again" if exists else "no --features"
         raise SwanError(f"{option} has nothing to act on: {reason}", f"leave {option} out")
-    if weights and not weights.is_file():
+    if weights and weights != WITH_SWAN and not Path(weights).is_file():
         raise SwanError(f"--weights {weights}: no such file")
     if not exists:
         read = chosen(
@@ -94,8 +96,9 @@ def prepare(
         show_prepared(dataset, summary)
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
-        made_of = chosen(context, "backbone", "image_size", "augmentation", "views", "seed")
-        made_of["weights"] = str(weights.resolve()) if weights else ""
+        made_of = chosen(context, "backbone", "text", "image_size", "augmentation", "views", "seed")
+        there = Path(weights).exists()
+        made_of["weights"] = str(Path(weights).resolve()) if weights and there else weights
         _prepare_features(workspace, dataset, made_of, max_gb, device, display)
 
 
@@ -117,16 +120,18 @@ def _prepare_features(
     workspace: Workspace, dataset: str, made_of: dict[str, Any], max_gb: float, device: str, display: Display
 ) -> None:
     from swancli.machine.device import choose_device
+    from swancli.model.backbone import preprocessing_of
     from swancli.store.dataset import Dataset
-    from swancli.train.features import FeatureSettings, features_cost, write_features
+    from swancli.train.features import FeatureSettings, Towers, features_cost, write_features
 
-    path, settings = workspace.features(dataset), FeatureSettings(**made_of)
+    made_of["image_size"] = made_of["image_size"] or preprocessing_of(made_of["backbone"]).size
+    path, towers = workspace.features(dataset), Towers(FeatureSettings(**made_of))
     with Dataset(workspace.dataset(dataset)) as stored:
-        cost = features_cost(stored, settings, path, max_gb)
+        cost = features_cost(stored, towers, path, max_gb)
         size = decimal(cost.size)
         display.note(f"features will take {size} in {path}")
         with display.progress() as progress:
-            write_features(stored, settings, path, choose_device(device), progress)
+            write_features(stored, towers, path, choose_device(device), progress)
     show_fields(
         "features",
         training_images=cost.training,

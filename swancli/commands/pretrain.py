@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def pretrain(
     context: typer.Context,
     dataset: str | None = options.DATASET,
-    backbone: options.BackboneName = option("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
-    weights: Path | None = option(None, "FILE", "Weights to start from, as for train. Default: random."),
-    image_size: int = option(256, "N", "Side in pixels of the network's input.", min=32),
+    backbone: str = option("resnet18", "NAME", "resnet18, 34, 50 (paper) or timm/NAME."),
+    weights: str = option("", "FILE", "Weights to start from, as for train. Default: random."),
+    image_size: int | None = option(
+        None, "N", "Side in pixels of the input. Default: the network's, 256 for ResNets.", min=32
+    ),
     epochs: int = option(30, "N", "Passes over all training images.", min=1),
     batch_size: int = option(64, "N", "Images per step.", min=2),
     lr: float = option(0.1, "X", "Peak learning rate of SGD.", min=0.0),
@@ -41,14 +43,16 @@ def pretrain(
         swan pretrain --dataset rsicd --backbone resnet50 --epochs 60
     """
     from swancli.machine.device import choose_device
+    from swancli.model.backbone import preprocessing_of
     from swancli.store.dataset import Dataset
     from swancli.train.pretrain import SceneSettings, train_on_scenes
 
     workspace, display = Workspace(root), Display(quiet)
     name = prepared_dataset(workspace, dataset)
-    path = output or workspace.dataset(name).with_name(f"backbone-{backbone}.pt")
-    recipe = chosen(context, "backbone", "image_size", "epochs", "batch_size", "lr", "precision", "seed")
-    settings = SceneSettings(weights=str(named_checkpoint(weights)) if weights else "", **recipe)
+    path = output or workspace.dataset(name).with_name(f"backbone-{backbone.replace('/', '-')}.pt")
+    recipe = chosen(context, "backbone", "epochs", "batch_size", "lr", "precision", "seed")
+    recipe["image_size"] = image_size or preprocessing_of(backbone).size
+    settings = SceneSettings(weights=str(named_checkpoint(Path(weights))) if weights else "", **recipe)
 
     def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
         share = _percent(accuracy.accuracy)

@@ -14,7 +14,15 @@ import typer
 from rich.progress import Progress, TextColumn
 
 from swancli.commands import options
-from swancli.commands.options import exclusive, given_options, option, option_in, prepared_dataset, rare
+from swancli.commands.options import (
+    checkpoint_named,
+    exclusive,
+    given_options,
+    option,
+    option_in,
+    prepared_dataset,
+    rare,
+)
 from swancli.commands.recall_tables import print_report, recall_cells
 from swancli.console import Display, phase_bars, warn
 from swancli.errors import SwanError
@@ -50,15 +58,22 @@ def train(
     vocab: Path | None = model(
         None, "FILE", "vocab.h5, or JSON of the published code. Default: the data set's."
     ),
-    backbone: options.BackboneName = model("resnet18", "NAME", "resnet18, 34 or 50 (paper: resnet50)."),
-    weights: Path | None = model(
-        None, "FILE", "Backbone weights: torchvision, AID, `swan pretrain` or a checkpoint."
-    ),
-    init_from: str = model("", "RUN", "Start from a run, `shipped` or a checkpoint (also a published one)."),
+    backbone: str = model("resnet18", "NAME", "resnet18, 34, 50 (paper) or timm/NAME."),
+    weights: str = model("", "FILE", "Backbone weights; `imagenet` for timm/tf_efficientnet_lite0."),
+    text: str = model("gru", "NAME", "Text tower: gru (paper), minilm, or a folder with a BERT."),
+    init_from: str = model("", "RUN", "Start from a run, `shipped`, a checkpoint or open_clip:NAME:FILE."),
     freeze: bool | None = model(
         None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: freeze with --weights."
     ),
-    image_size: int = model(256, "N", "Side in pixels of the model's input.", min=32),
+    freeze_stages: int = model(
+        0, "N", "Freeze the first N of the backbone's 4 stages.", min=0, show_default=False
+    ),
+    freeze_text: int | None = model(
+        None, "N", "Freeze the first N layers of the text transformer. Default: all.", min=0
+    ),
+    image_size: int | None = model(
+        None, "N", "Side in pixels of the model's input. Default: the backbone's, 256 for ResNets.", min=32
+    ),
     embed_dim: int = model(512, "N", "Dimensions of an embedding, a multiple of 8.", min=16),
     variant: Variant = model(
         "repaired",
@@ -121,6 +136,9 @@ def train(
         "X",
         "Learning rate of the backbone, as a fraction of --lr. Default: 1, or 0.4 if pretrained.",
         min=0.0,
+    ),
+    text_rate: float | None = rare(
+        None, "X", "Learning rate of the text transformer, likewise. Default: 0.1.", min=0.0
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
@@ -199,8 +217,8 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
     chosen |= {
         "dataset": name,
         "vocab": str(chosen["vocab"] or workspace.vocab(name)),
-        "weights": str(named_checkpoint(weights)) if weights else "",
-        "init_from": str(workspace.find_checkpoint(init_from)) if init_from else "",
+        "weights": str(named_checkpoint(Path(weights))) if weights else "",
+        "init_from": checkpoint_named(workspace, init_from) if init_from else "",
         "without": tuple(part for parts in chosen["without"] or () for part in re.split("[,+]", parts)),
         "features": str(workspace.features(name)) if chosen["features"] else "",
         "compiled": chosen["compile"],

@@ -1,9 +1,10 @@
-"""The convolutional backbone: a torchvision ResNet, read at four depths."""
+"""The backbone: a ResNet of torchvision or a network of timm, read at four depths.
+
+`README.md` here, "Backbones", says which map of a network takes which place of the paper.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,65 +13,110 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from swancli.errors import SwanError
+from swancli.model import timm_network, towers
+from swancli.model.inputs import Preprocessing
 from swancli.model.published import from_published, is_published
-from swancli.model.settings import CHANNELS
-from swancli.store.torch_file import read_torch_file
+from swancli.model.settings import BACKBONE_HINT, RESNETS, TIMM
+from swancli.model.weights import COUNTER, misfit, not_finite, read_weights, shapes_of, weights_digest
 
-DEPTHS = {"maxpool": "shallow", "layer2": "deep1", "layer3": "deep2", "layer4": "deep3"}
+DEPTHS = ("shallow", "deep1", "deep2", "deep3")
+RESNET_NODES = dict(zip(("maxpool", "layer2", "layer3", "layer4"), DEPTHS, strict=True))
+RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 PART = 32  # images that a CPU computes at a time
 OWN = "backbone.network."  # prefix of the backbone's weights in our checkpoints
+WITH_SWAN = "imagenet"  # in place of a file: the weights that come with swan
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """The input that a backbone expects, with its usual size.
+
+    Raises:
+        SwanError: there is no such backbone.
+    """
+    if name in RESNETS:
+        return Preprocessing()
+    if not name.startswith(TIMM):
+        raise SwanError(f"--backbone {name}: not known", BACKBONE_HINT)
+    return timm_network.preprocessing_of(name)
 
 
 class Backbone(nn.Module):
-    """ResNet features at four depths, trained or frozen.
+    """Maps at four depths, from a network that is trained, frozen, or frozen in its first stages.
 
-    If frozen, neither weights nor batch statistics change. If also `drifting` (item 6), only the weights are
-    fixed: in training, batch norms use the statistics of the batch and update the running ones.
+    Of what is frozen neither weights nor batch statistics change. If also `drifting` (item 6), only the
+    weights are fixed: in training, batch norms use the statistics of the batch and update the running ones.
     """
 
-    def __init__(self, name: str, frozen: bool, drifting: bool = False) -> None:
-        # Importing torchvision takes seconds, and a text query does not need it.
-        from torchvision.models import get_model
-        from torchvision.models.feature_extraction import create_feature_extractor
-
+    def __init__(self, name: str, frozen: bool, drifting: bool = False, freeze_stages: int = 0) -> None:
         super().__init__()
         self.name = name
         self.frozen = frozen
         self.drifting = drifting
-        self.channels = CHANNELS[name]
-        self.network = create_feature_extractor(get_model(name, weights=None), dict(DEPTHS))
-        self.network.requires_grad_(not frozen)
         self.compiled = False
+        if name in RESNETS:
+            self.network, self.channels, stages = _resnet(name)
+            self._plan = None
+        else:
+            self._plan = timm_network.plan(name)
+            self.network, self.channels, stages = timm_network.built(name, self._plan)
+        self.network.requires_grad_(not frozen)
+        last = stages[freeze_stages - 1] if freeze_stages else None
+        self._fixed = _modules_up_to(self.network, last)
+        for module in self._fixed:
+            module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Backbone:
-        return super().train(mode and (self.drifting or not self.frozen))  # item 6
+        super().train(mode and (self.drifting or not self.frozen))  # item 6
+        for module in self._fixed:
+            module.eval()
+        return self
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps at four depths.
 
         Args:
-            pixels: float (B, 3, S, S), ImageNet-normalised.
+            pixels: float (B, 3, S, S), normalised as `preprocessing_of` says.
 
         Returns:
-            shallow (B, C0, S/4, S/4) after the first max-pool, deep1 (B, C1, S/16, S/16), every second
-            pixel, as VMSF reads it, deep2 (B, C2, S/16, S/16), deep3 (B, C3, S/32, S/32); C = `channels`.
+            shallow (B, C0, S/4, S/4), deep1 (B, C1, S/16, S/16), every second pixel of the map at stride 8,
+            as VMSF reads it, deep2 (B, C2, S/16, S/16), deep3 (B, C3, S/32, S/32); C = `channels`.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.training or torch.is_grad_enabled():
-                return self._maps(self.network, pixels)
-            network = self.network if self.compiled else FoldedNorms(self.network).run
-            parts = [self._maps(network, part) for part in _parts(pixels)]
+                return self._maps(pixels)
+            parts = [self._maps(part) for part in _parts(pixels)]
             if len(parts) == 1:
                 return parts[0]
             return {depth: torch.cat([part[depth] for part in parts]) for depth in parts[0]}
 
-    @staticmethod
-    def _maps(
-        network: Callable[..., dict[str, torch.Tensor]], pixels: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        maps = network(pixels)
+    def _maps(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self._plan:
+            maps = dict(zip(DEPTHS, timm_network.maps(self.network, self._plan, pixels), strict=True))
+        elif self.compiled or self.training or torch.is_grad_enabled():
+            maps = self.network(pixels)
+        else:
+            maps = FoldedNorms(self.network).run(pixels)
         grid = maps["deep2"].shape[-2:]
         return maps | {"deep1": F.interpolate(maps["deep1"], size=grid, mode="nearest")}
+
+    @torch.no_grad()
+    def map_shapes(self, size: int) -> dict[str, tuple[int, int, int]]:
+        """(C, H, W) of each map of images with a side of `size` pixels.
+
+        Raises:
+            SwanError: the network does not take images of this size.
+        """
+        training = self.training
+        pixels = torch.zeros(1, 3, size, size, device=next(self.parameters()).device)
+        try:
+            maps = self.eval()(pixels)
+        except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).strip().split("\n")[0]
+            usual = f"use its own size: --image-size {preprocessing_of(self.name).size}"
+            raise SwanError(f"--image-size {size}: {self.name} does not take it ({reason})", usual) from error
+        finally:
+            self.train(training)
+        return {depth: tuple(values.shape[1:]) for depth, values in maps.items()}
 
     def compile_network(self, images: int, size: int) -> None:
         """Compiles the network with torch.compile, which fuses batch norms by itself, and tries one batch.
@@ -82,7 +128,7 @@ class Backbone(nn.Module):
         Raises:
             SwanError: torch.compile does not work here.
         """
-        self.network.compile()
+        self._maps = torch.compile(self._maps)
         self.compiled = True
         from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
 
@@ -96,50 +142,63 @@ class Backbone(nn.Module):
             raise SwanError(f"--compile: not possible here ({reason})", "leave --compile out") from error
         self.train(training)
 
-    @torch.no_grad()
-    def shallow(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Only the shallow map (B, C0, S/4, S/4) of a frozen backbone; pixels as in `forward`."""
-        network = self.network
-        convolved = (_convolve_folded(network.conv1, network.bn1, part) for part in _parts(pixels))
-        return torch.cat([network.relu(network.maxpool(part)) for part in convolved])
-
     def digest(self) -> str:
         """Hexadecimal SHA-256 of its weights and statistics; backbones of equal digests give equal maps."""
-        digest = hashlib.sha256(self.name.encode())
-        for key, value in self.network.state_dict().items():
-            if not key.endswith("num_batches_tracked"):
-                digest.update(value.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_digest(self.name, self.network.state_dict())
 
-    def load_weights(self, path: Path) -> None:
-        """Loads a local file: a torchvision state dict, or one under a `model` or `state_dict` key (AID).
+    def load_weights(self, path: Path | str) -> None:
+        """Loads weights from a local file, or those that come with swan.
 
-        From a checkpoint, ours or the published code's, its backbone is loaded. The classifier's weights are
-        ignored; all others must fit.
+        A file is a state dict of torchvision or timm, also under a `model` or `state_dict` key (AID), or
+        safetensors. From a checkpoint, ours or the published code's, its backbone is loaded. The classifier's
+        weights are ignored; all others must fit.
+
+        Args:
+            path: of the file, or `WITH_SWAN`.
 
         Raises:
             SwanError: the file is absent, contains something else, or belongs to another network.
         """
-        weights = _read_weights(path)
+        if str(path) == WITH_SWAN and not Path(path).exists():
+            if self.name != towers.IMAGE_TOWER:
+                raise SwanError(
+                    f"--weights {WITH_SWAN}: comes for {towers.IMAGE_TOWER} only, not for {self.name}",
+                    f"add --backbone {towers.IMAGE_TOWER}, or give a file: --weights FILE",
+                )
+            weights = towers.image_tower()
+        else:
+            weights = _read_backbone(Path(path))
+        if self._plan:
+            weights = timm_network.without_head(self.name, weights)
         own = self.network.state_dict()
-        weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-        wrong = [
-            key
-            for key, value in own.items()
-            if not key.endswith("num_batches_tracked")
-            and (key not in weights or weights[key].shape != value.shape)
-        ]
-        wrong += [key for key in weights if key not in own]
-        if wrong:
-            fitting = _network_of(weights)
-            hint = f"it fits --backbone {fitting}" if fitting else "give a ResNet's weights"
-            raise SwanError(
-                f"{path}: not weights of {self.name} ({len(wrong)} differ, first {wrong[0]})", hint
-            )
-        odd = next((key for key, value in weights.items() if not torch.isfinite(value).all()), None)
-        if odd:
-            raise SwanError(f"{path}: its weight {odd} contains NaN or infinity", "fetch or train it again")
-        self.network.load_state_dict(weights, strict=False)
+        counters = {key: value for key, value in own.items() if key.endswith(COUNTER)}  # often not stored
+        weights = counters | {key: value for key, value in weights.items() if not key.startswith("fc.")}
+        problem = misfit(shapes_of(own), shapes_of(weights))
+        if problem:
+            fitting = _resnet_of(weights)
+            hint = f"it fits --backbone {fitting}" if fitting else f"give weights of {self.name}"
+            raise SwanError(f"{path}: not weights of {self.name}: {problem}", hint)
+        if problem := not_finite(weights):
+            raise SwanError(f"{path}: {problem}", "fetch or train it again")
+        self.network.load_state_dict(weights)
+
+
+def _resnet(name: str) -> tuple[fx.GraphModule, tuple[int, int, int, int], tuple[str, ...]]:
+    """A ResNet with random weights, the channels of its maps, and the last module of each stage."""
+    # Importing torchvision takes seconds, and a text query does not need it.
+    from torchvision.models import get_model
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    channels = (64, 512, 1024, 2048) if name == "resnet50" else (64, 128, 256, 512)
+    network = create_feature_extractor(get_model(name, weights=None), dict(RESNET_NODES))
+    return network, channels, RESNET_STAGES
+
+
+def _modules_up_to(network: nn.Module, last: str | None) -> list[nn.Module]:
+    """The innermost modules of a network, in order, up to the last one inside the module `last`."""
+    names = [name for name, module in network.named_modules() if not any(True for _ in module.children())]
+    inside = [place for place, name in enumerate(names) if last and f"{name}.".startswith(f"{last}.")]
+    return [network.get_submodule(name) for name in names[: max(inside, default=-1) + 1]]
 
 
 def _parts(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -176,24 +235,17 @@ def _convolve_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d, maps: torch.T
     return F.conv2d(maps, weight, bias, convolution.stride, convolution.padding)
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    hint = "give a torchvision state dict, or one under a `model` key"
-    content = read_torch_file(path, hint)
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if is_published(content):
-        _, content = from_published(content)
-    if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
-        raise SwanError(f"{path}: contains no state dict", hint)
-    own = {key: value for key, value in content.items() if key.startswith(OWN)}
-    return {key.removeprefix(OWN).removeprefix("module."): value for key, value in (own or content).items()}
+def _read_backbone(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a file; of a whole model, ours or the published code's, those of its backbone."""
+    weights = read_weights(path)
+    if is_published(weights):
+        _, weights = from_published(weights)
+    own = {key.removeprefix(OWN): value for key, value in weights.items() if key.startswith(OWN)}
+    return own or weights
 
 
-def _network_of(weights: dict[str, torch.Tensor]) -> str | None:
-    """The backbone that a state dict belongs to, by its blocks; None if it is not known."""
+def _resnet_of(weights: dict[str, torch.Tensor]) -> str | None:
+    """The ResNet of torchvision that a state dict belongs to, by its blocks; None if it is not known."""
     if "layer1.0.conv3.weight" in weights:
         return "resnet50" if "layer3.5.conv1.weight" in weights else None
     if "layer1.2.conv1.weight" in weights:

@@ -1,7 +1,7 @@
-"""Checkpoints: one file with weights, settings and vocabulary, all that `eval`, `embed` and `query` need.
+"""Checkpoints: one file with weights, settings and tokenizer, all that `eval`, `embed` and `query` need.
 
 Checkpoints of the published code, `{'epoch', 'model', 'best_rsum', 'args', 'Eiters'}`, can also be read and
-written.
+written, and weights of open_clip can be read.
 """
 
 from __future__ import annotations
@@ -19,17 +19,30 @@ from typing import Any
 import torch
 
 from swancli.errors import StoreError, SwanError
+from swancli.model.open_clip import (
+    PREFIX,
+    ClipTokenizer,
+    OpenClip,
+    is_open_clip,
+    read_open_clip,
+)
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
+from swancli.model.weights import SAFETENSORS, misfit, not_finite, shapes_of
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.made_by import MadeBy
 from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
 from swancli.vocab.vocabulary import Vocabulary, read_vocabulary
+from swancli.vocab.word_pieces import WordPieces
 from swancli.workspace import Run, named_checkpoint, relocated_checkpoint
 
 FORMAT, VERSION = "swan-checkpoint", 1
 WORD_VECTORS = "text_tower.word_vectors.weight"
+WORD_PIECES = "text_tower.bert.words.weight"
+
+Model = Swan | OpenClip
+Tokenizer = Vocabulary | WordPieces | ClipTokenizer
 TRAIN_AGAIN = "train again, or take another checkpoint"
 
 
@@ -39,43 +52,49 @@ class Checkpoint:
 
     path: of the file.
     model: in evaluation mode, on the CPU.
-    vocabulary: the words that the model knows.
+    tokenizer: from captions to the numbers that the model reads; of the GRU, its vocabulary.
     origin: plain values, at least `dataset` ("" if unknown), `run` and `epoch`.
     training: the state from which `train --resume` resumes; empty in `best.pt`.
     sha256: of the file.
     vocab: the file that the vocabulary came from; None if the checkpoint contains it.
+    warnings: doubts about the file, for the user.
     """
 
     path: Path
-    model: Swan
-    vocabulary: Vocabulary
+    model: Model
+    tokenizer: Tokenizer
     origin: dict[str, Any]
     training: dict[str, Any]
     sha256: str
     vocab: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
-    def unsaved(cls, model: Swan, vocabulary: Vocabulary) -> Checkpoint:
+    def unsaved(cls, model: Model, tokenizer: Tokenizer) -> Checkpoint:
         """A model that is only in memory, such as one in training."""
-        return cls(Path(), model, vocabulary, {}, {}, "")
+        return cls(Path(), model, tokenizer, {}, {}, "")
 
     @property
     def made_by(self) -> MadeBy:
         """The record stored with the vectors that it makes."""
         settings = self.model.settings
         vocab = str(self.vocab or "")
-        return MadeBy(str(self.path), self.sha256, settings.embed_dim, settings.variant, vocab)
+        activation = settings.activation
+        return MadeBy(str(self.path), self.sha256, settings.embed_dim, settings.name, vocab, activation)
 
 
 def checkpoint_file(name: str | PathLike[str] | Run) -> Path:
-    """The file of a checkpoint that is named by its path, as `shipped`, or by its run (the best one)."""
+    """The file of a checkpoint that is named by its path, as `shipped`, or by its run (the best one).
+
+    A name of open_clip, or a folder with its files, is kept as it is.
+    """
     return name.best if isinstance(name, Run) else named_checkpoint(Path(name))
 
 
 def save_checkpoint(
     path: str | PathLike[str],
-    model: Swan,
-    vocabulary: Vocabulary,
+    model: Model,
+    tokenizer: Tokenizer,
     origin: dict[str, Any],
     training: dict[str, Any] | None = None,
 ) -> None:
@@ -84,7 +103,7 @@ def save_checkpoint(
     Args:
         path: of the file.
         model: its settings and weights are written.
-        vocabulary: of the model.
+        tokenizer: of the model.
         origin: as in `Checkpoint`.
         training: as in `Checkpoint`; None for an empty one.
     """
@@ -93,7 +112,7 @@ def save_checkpoint(
         "version": VERSION,
         "created_by": CREATED_BY,
         "settings": dataclasses.asdict(model.settings),
-        "vocabulary": vocabulary.to_plain(),
+        "vocabulary": tokenizer.to_plain(),
         "origin": origin,
         "model": model.state_dict(),
         "training": training or {},
@@ -108,19 +127,24 @@ def load_checkpoint(
     spare: bool = False,
     captions_only: bool = False,
 ) -> Checkpoint:
-    """Reads a checkpoint, ours or the published code's; nothing in the file can execute.
+    """Reads a checkpoint, ours, the published code's or open_clip's; nothing in the file can execute.
 
     Args:
-        checkpoint: see `checkpoint_file`.
+        checkpoint: see `checkpoint_file`; open_clip:NAME:FILE for weights of open_clip, or a folder with
+            `open_clip_config.json`.
         vocab: the vocabulary of a published checkpoint, which contains none: a `vocab.h5` or its JSON.
         spare: ignore `vocab` if the checkpoint contains its own; otherwise that is an error.
-        captions_only: leave out the image side of the model, as `Swan` does.
+        captions_only: leave out the image side of the model.
 
     Raises:
         StoreError: the file is absent, not a checkpoint, of another version, or its weights do not fit.
         SwanError: the vocabulary is missing, too large, or not wanted.
     """
     path = checkpoint_file(checkpoint)
+    if is_open_clip(path):
+        if vocab and not spare:
+            raise SwanError(f"{path}: open_clip's models have their own tokenizer", "leave --vocab out")
+        return _load_open_clip(str(path), captions_only)
     content = read_torch_file(path, TRAIN_AGAIN, in_part=captions_only)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if vocab and not spare:
@@ -130,7 +154,8 @@ def load_checkpoint(
         return _load_published(path, content, Path(vocab) if vocab else None, captions_only)
     raise StoreError(
         f"{path}: not a swan checkpoint",
-        "give a best.pt or last.pt of `swan train`, or a checkpoint of the published code",
+        "give a best.pt or last.pt of `swan train`, a checkpoint of the published code, or "
+        f"{PREFIX}NAME:FILE for weights of open_clip",
     )
 
 
@@ -157,12 +182,22 @@ def load_maker(
         SwanError: it does not exist, cannot be read, or did not make the vectors.
     """
     path = checkpoint_file(checkpoint or relocated_checkpoint(Path(made_by.checkpoint)))
-    if not path.is_file():
+    if not (path.exists() or is_open_clip(path)):
         problem = f"{path}: no such file, the checkpoint that made {name}"
         raise StoreError(problem, "say where it is: --checkpoint FILE")
+    if made_by.variant.startswith(PREFIX) and path.is_file() and not _is_own(path):
+        path = Path(f"{made_by.variant}:{path}")
     loaded = load_checkpoint(path, vocab or made_by.vocab or None, captions_only=captions_only)
     made_by.check(loaded.made_by, name, hint)
     return loaded
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is a checkpoint that swan wrote."""
+    if path.suffix == SAFETENSORS:
+        return False
+    content = read_torch_file(path, TRAIN_AGAIN, in_part=True)
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Checkpoint:
@@ -172,20 +207,39 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     if content.get("version") != VERSION:
         raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
     with _damage_named(path):
-        settings = ModelSettings(**content["settings"])
-        rows = content["model"][WORD_VECTORS].shape[0]
-        if rows != settings.words + 1:  # before a model of that size is made
-            raise ValueError(f"its settings say {settings.words} words, and it has vectors of {rows - 1}")
-        vocabulary = Vocabulary.from_plain(content["vocabulary"])
+        settings = ModelSettings.from_plain(content["settings"])
+        if not settings.open_clip:  # before a model of that size is made
+            rows = content["model"][WORD_PIECES if settings.bert else WORD_VECTORS].shape[0]
+            if rows != (settings.bert.pieces if settings.bert else settings.words + 1):
+                raise ValueError(f"it has {rows} word vectors, and its settings say otherwise")
+        tokenizer = _tokenizer_from(content["vocabulary"])
         origin, training = content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
             raise TypeError("its origin names no data set and no run")
         if not isinstance(training, dict):
             raise TypeError(f"its training is {type(training).__name__}")
-        if len(vocabulary) > settings.words:
-            raise ValueError(f"{len(vocabulary)} words, and word vectors for {settings.words}")
+        if len(tokenizer) > settings.words:
+            raise ValueError(f"{len(tokenizer)} words, and word vectors for {settings.words}")
         model = _filled(settings, content["model"], captions_only)
-    return Checkpoint(path, model, vocabulary, origin, training, file_sha256(path))
+    return Checkpoint(path, model, tokenizer, origin, training, file_sha256(path))
+
+
+def _tokenizer_from(plain: dict[str, Any]) -> Tokenizer:
+    """The inverse of `to_plain` of each kind of tokenizer."""
+    if "clip" in plain:
+        return ClipTokenizer.from_plain(plain)
+    return WordPieces.from_plain(plain) if "pieces" in plain else Vocabulary.from_plain(plain)
+
+
+def _load_open_clip(name: str, captions_only: bool) -> Checkpoint:
+    """Weights of open_clip, which nothing of ours has trained."""
+    found = read_open_clip(name)
+    with _damage_named(found.path):
+        model = _filled(found.settings, found.weights, captions_only)
+    path = found.path.parent if Path(name.removeprefix(PREFIX)).is_dir() else found.path
+    origin = {"dataset": "", "run": path.name, "epoch": 0}
+    sha256 = file_sha256(found.path)
+    return Checkpoint(path, model, found.tokenizer, origin, {}, sha256, warnings=found.warnings)
 
 
 def _load_published(
@@ -222,31 +276,29 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
 
 
-def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_only: bool) -> Swan:
+def built(settings: ModelSettings, captions_only: bool = False) -> Model:
+    """The model of some settings, with random weights."""
+    kind = OpenClip if settings.open_clip else Swan
+    return kind(settings, captions_only)
+
+
+def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_only: bool) -> Model:
     """The model with these weights, which must fit it exactly, in evaluation mode."""
     if not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise SwanError("not all of its weights are tensors", TRAIN_AGAIN)
     if captions_only:
-        model = Swan(settings, captions_only)
-        weights = {key: value for key, value in weights.items() if key.startswith("text_tower.")}
+        model = built(settings, captions_only)
+        weights = {key: value for key, value in weights.items() if key in model.state_dict()}
     else:
         # Saves drawing random weights. It imports what a text query does not need.
         with torch.device("meta"):
-            model = Swan(settings)
-        model.to_empty(device="cpu")
-    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    if shapes != own:
-        wrong = sorted(key for key in {*own, *shapes} if own.get(key) != shapes.get(key))
-        raise SwanError(
-            f"its weights do not fit its settings ({len(wrong)} of them, first {wrong[0]})", TRAIN_AGAIN
-        )
-    unsound = [key for key, value in weights.items() if not value.isfinite().all()]
-    if unsound:
-        raise SwanError(
-            f"{len(unsound)} of its weights contain NaN or infinity, first {unsound[0]}", TRAIN_AGAIN
-        )
-    model.load_state_dict(weights)
+            model = built(settings)
+    own = model.state_dict()
+    if problem := misfit(shapes_of(own), shapes_of(weights)):
+        raise SwanError(f"its weights do not fit its settings: {problem}", TRAIN_AGAIN)
+    if problem := not_finite(weights):
+        raise SwanError(problem, TRAIN_AGAIN)
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in weights.items()}, assign=True)
     return model.eval()
 
 

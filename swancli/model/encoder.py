@@ -19,12 +19,12 @@ import torch
 from PIL.Image import Image
 
 from swancli.errors import SwanError
-from swancli.images import pixel_digest, pixels_of, resize_image
+from swancli.images import pixel_digest, pixels_of
 from swancli.machine.device import autocast, choose_device, image_batch, move, pinned, reading_threads
 from swancli.machine.progress import Progress, quiet
 from swancli.machine.threads import in_order, read_ahead
 from swancli.model.checkpoint import Checkpoint, load_checkpoint
-from swancli.model.inputs import normalise, pad_tokens, stack_images
+from swancli.model.inputs import pad_tokens, stack_images
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset
 from swancli.store.made_by import MadeBy
@@ -212,7 +212,7 @@ class Encoder:
         self, pieces: Iterable[Iterable[Load]]
     ) -> Iterator[tuple[torch.Tensor | None, int, list[Picture] | None]]:
         """Batches of pixels, the number of pictures loaded, and at the end of a piece its pictures."""
-        size = self._model.settings.image_size
+        resized = self._model.settings.preprocessing.resized
 
         def entries() -> Iterator[Load | None]:
             for piece in pieces:
@@ -221,7 +221,7 @@ class Encoder:
 
         def load(entry: Load | None) -> tuple[np.ndarray | None, Picture | None]:
             pixels, picture = entry() if entry else (None, None)
-            return None if pixels is None else resize_image(pixels, size, size), picture
+            return None if pixels is None else resized(pixels), picture
 
         loaded, pictures, seen, waiting = 0, [], set(), []
         for pixels, picture in in_order(load, entries(), reading_threads(self.device)):
@@ -232,32 +232,50 @@ class Encoder:
                     seen.add(picture.digest)
                     waiting.append(pixels)
             if not picture or len(waiting) == self.batch_size:
-                batch = pinned(stack_images(waiting, size), self.device) if waiting else None
+                batch = pinned(stack_images(waiting), self.device) if waiting else None
                 yield batch, loaded, None if picture else pictures
                 waiting = []
             if not picture:
                 pictures, seen = [], set()
 
-    def views(self, batches: Iterable[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> np.ndarray:
-        """Embeddings of images whose deep maps were computed earlier by a frozen backbone.
+    def views(self, batches: Iterable[dict[str, torch.Tensor]]) -> np.ndarray:
+        """Embeddings of images whose maps were computed earlier by a frozen backbone.
 
         Args:
-            batches: uint8 (B, 3, S, S) pixels and their maps, see `Swan.encode_images`; at least one.
+            batches: maps of B images, see `Backbone.forward`, of any float type; at least one batch.
 
         Returns:
             float32 (N, D), L2-normalised.
         """
-        return self._gathered(
-            [
-                self._encode(pixels, {depth: move(values, self.device) for depth, values in deep.items()})
-                for pixels, deep in batches
-            ]
-        )
+        encoded = []
+        for batch in batches:
+            maps = {depth: move(values, self.device).float() for depth, values in batch.items()}
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                encoded.append(move(self._model.encode_maps(maps), "cpu"))
+        return self._gathered(encoded)
 
-    def _encode(self, pixels: torch.Tensor, deep: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """The embeddings (B, D) of a batch of pixels, on their way to the CPU."""
         with torch.inference_mode(), autocast(self.device, self.precision):
-            return move(self._model.encode_images(normalise(move(pixels, self.device)), deep), "cpu")
+            normalised = self._model.settings.preprocessing.normalise(move(pixels, self.device))
+            return move(self._model.encode_images(normalised), "cpu")
+
+    def states(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> np.ndarray:
+        """Embeddings of captions whose word states were computed earlier by a frozen text transformer.
+
+        Args:
+            batches: states of B captions, see `TextTower.read`, of any float type, and their lengths, int64
+                (B,); at least one batch.
+
+        Returns:
+            float32 (M, D), L2-normalised.
+        """
+        encoded = []
+        for states, lengths in batches:
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                words = move(states, self.device).float()
+                encoded.append(move(self._model.encode_states(words, lengths), "cpu"))
+        return self._gathered(encoded)
 
     # captions
 
@@ -286,7 +304,7 @@ class Encoder:
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 raise SwanError(f"caption {place}: {type(text).__name__} is not text", "give strings")
-            numbers.append(tuple(self.checkpoint.vocabulary.encode(text)))
+            numbers.append(tuple(self.checkpoint.tokenizer.encode(text)))
         batch_size = CAPTIONS
         if self._model.settings.quirks.counted_padding:
             ordered, rows, batch_size = numbers, list(range(len(numbers))), shard

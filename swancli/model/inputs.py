@@ -1,31 +1,65 @@
-"""From pixels and word numbers to the input tensors of the model."""
+"""From images and token numbers to the input tensors of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from swancli.images import resize_image
-from swancli.model.settings import MAX_WORDS, PIXEL_MEAN, PIXEL_STD
+
+# ImageNet statistics of RGB in 0..1, which every torchvision backbone expects.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the square input of a model.
+
+    size: side of the input in pixels.
+    mean: of each colour channel, RGB in 0..1.
+    std: standard deviation of each colour channel, likewise.
+    interpolation: "bilinear" (paper) or "bicubic", both with antialiasing.
+    fit: "squash" to resize both sides to the size (paper), "crop" to resize the shorter side and crop the
+        centre.
+    """
+
+    size: int = 256
+    mean: tuple[float, float, float] = PIXEL_MEAN
+    std: tuple[float, float, float] = PIXEL_STD
+    interpolation: str = "bilinear"
+    fit: str = "squash"
+
+    def resized(self, pixels: np.ndarray, side: int | None = None) -> np.ndarray:
+        """uint8 (side, side, 3) from uint8 (H, W, 3); the side is that of the input by default."""
+        side = side or self.size
+        if self.fit == "squash":
+            return resize_image(pixels, side, side, self.interpolation)
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        # Rounded as torchvision's `Resize` and `CenterCrop` do.
+        height, width = int(side * height / short), int(side * width / short)
+        resized = resize_image(pixels, height, width, self.interpolation)
+        top, left = round((height - side) / 2), round((width - side) / 2)
+        return resized[top : top + side, left : left + side]
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """float32 (B, 3, S, S): pixels (uint8 or float, 0..255) normalised by mean and deviation."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1) * 255
+        return (pixels.float() - mean) / std
 
 
 def pad_tokens(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Word numbers int64 (C, L), padded with 0, and lengths int64 (C,); cut to `MAX_WORDS` words."""
-    cut = [torch.tensor(caption[:MAX_WORDS], dtype=torch.int64) for caption in captions]
-    lengths = torch.tensor([len(caption) for caption in cut])
-    return torch.nn.utils.rnn.pad_sequence(cut, batch_first=True), lengths
+    """Token numbers int64 (C, L), padded with 0, and lengths int64 (C,)."""
+    rows = [torch.tensor(caption, dtype=torch.int64) for caption in captions]
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
 
-def stack_images(images: Iterable[np.ndarray], size: int) -> torch.Tensor:
-    """uint8 (B, 3, size, size), channels last in memory, from uint8 (H, W, 3) images of any size."""
-    stacked = np.stack([resize_image(image, size, size) for image in images])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
-
-
-def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """float32 (B, 3, S, S): pixels (uint8 or float, 0..255) normalised by ImageNet's mean and deviation."""
-    mean = torch.tensor(PIXEL_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(PIXEL_STD, device=pixels.device).view(1, 3, 1, 1) * 255
-    return (pixels.float() - mean) / std
+def stack_images(images: Iterable[np.ndarray]) -> torch.Tensor:
+    """uint8 (B, 3, S, S), channels last in memory, from uint8 (S, S, 3) images."""
+    return torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)

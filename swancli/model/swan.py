@@ -1,7 +1,7 @@
 """SWAN, the scene-aware aggregation network (Pan, Ma, Bai, ICMR 2023, figure 2).
 
 image   -> backbone -> VMSF (global) + SFGS (local) -> aggregation -> embedding
-caption -> word vectors -> Bi-GRU -> TCGE ------------------------> embedding
+caption -> word vectors -> Bi-GRU, or a text transformer -> TCGE -> embedding
 similarity = cosine of the two
 """
 
@@ -26,34 +26,44 @@ class Swan(nn.Module):
     def __init__(self, settings: ModelSettings, captions_only: bool = False) -> None:
         super().__init__()
         self.settings = settings
-        quirks, without, width = settings.quirks, settings.without, settings.embed_dim
         if not captions_only:
-            self.backbone = Backbone(settings.backbone, settings.frozen, quirks.drifting_statistics)
-            self.image_tower = ImageTower(self.backbone.channels, width, without)
-        self.text_tower = TextTower(settings.words, width, quirks, without)
+            drifting = settings.quirks.drifting_statistics
+            self.backbone = Backbone(settings.backbone, settings.frozen, drifting, settings.freeze_stages)
+            self.image_tower = ImageTower(self.backbone.channels, settings.embed_dim, settings.without)
+        self.text_tower = TextTower(settings)
 
-    def encode_images(
-        self, pixels: torch.Tensor, deep: dict[str, torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """L2-normalised image embeddings, float (B, D).
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """L2-normalised image embeddings, float (B, D), from normalised pixels, float (B, 3, S, S)."""
+        return self.encode_maps(self.backbone(pixels))
 
-        Args:
-            pixels: float (B, 3, S, S), ImageNet-normalised.
-            deep: the maps deep1, deep2 and deep3 of these pixels, of any float type, if a frozen backbone
-                computed them earlier.
-        """
-        if deep is None:
-            maps = self.backbone(pixels)
-        else:
-            maps = {depth: values.float() for depth, values in deep.items()}
-            maps["shallow"] = self.backbone.shallow(pixels)
+    def encode_maps(self, maps: dict[str, torch.Tensor]) -> torch.Tensor:
+        """L2-normalised image embeddings, float (B, D), from the maps of `Backbone.forward`."""
         return F.normalize(self.image_tower(maps).float(), dim=-1)
 
     def encode_captions(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """L2-normalised caption embeddings, float (B, D).
 
         Args:
-            tokens: int64 (B, L), word numbers.
-            lengths: int64 (B,), words in each caption.
+            tokens: int64 (B, L), token numbers.
+            lengths: int64 (B,), tokens in each caption.
         """
         return F.normalize(self.text_tower(tokens, lengths).float(), dim=-1)
+
+    def encode_states(self, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """L2-normalised caption embeddings, float (B, D), from the word states of `TextTower.read`."""
+        return F.normalize(self.text_tower.enhance(states, lengths).float(), dim=-1)
+
+    def compile_images(self, images: int) -> None:
+        """Compiles the backbone, for batches of up to this many images; see `Backbone.compile_network`."""
+        self.to(memory_format=torch.channels_last)
+        self.backbone.compile_network(images, self.settings.image_size)
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that are trained: of the heads, of the backbone, and of the text transformer."""
+        towers = {"backbone": "backbone.", "text": "text_tower.bert."}
+        parts = {"heads": [], "backbone": [], "text": []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                owner = next((part for part, prefix in towers.items() if name.startswith(prefix)), "heads")
+                parts[owner].append(parameter)
+        return parts

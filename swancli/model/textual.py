@@ -1,4 +1,4 @@
-"""The caption side of SWAN: a bidirectional GRU over word vectors, then TCGE.
+"""The caption side of SWAN: a bidirectional GRU over word vectors, or a text transformer; then TCGE.
 
 In the repaired variant every operation masks padding, so an embedding does not depend on the other captions
 of its batch. In the published variant it does: items 1 to 5 (README.md here, "Differences") are marked below.
@@ -15,48 +15,74 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from swancli.errors import SwanError
 from swancli.machine.device import move
+from swancli.model.bert import Bert
 from swancli.model.dropout import Dropout
-from swancli.model.settings import ATTENTION_DROPOUT, FUSION_DROPOUT, QUIRKS, TEXT_HEADS, WORD_DROPOUT, Quirks
+from swancli.model.settings import (
+    ATTENTION_DROPOUT,
+    FUSION_DROPOUT,
+    QUIRKS,
+    TEXT_HEADS,
+    WORD_DROPOUT,
+    ModelSettings,
+    Quirks,
+)
 from swancli.model.visual import feed_forward
-from swancli.vocab.word_vectors import WORD_DIM
 
 REPAIRED = QUIRKS["repaired"]
 
 
 class TextTower(nn.Module):
-    """From word numbers to the caption embedding; without TCGE it is gathered from the GRU's states."""
+    """From token numbers to the caption embedding: a reader of words, then TCGE.
 
-    def __init__(
-        self, words: int, width: int, quirks: Quirks = REPAIRED, without: tuple[str, ...] = ()
-    ) -> None:
+    The reader is the paper's Bi-GRU over word vectors, or a text transformer whose features are projected to
+    D. Without TCGE the embedding is gathered from the word states.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self.quirks = quirks
-        self.word_vectors = nn.Embedding(words + 1, WORD_DIM, padding_idx=0)
-        self.dropout = Dropout(WORD_DROPOUT)
-        self.gru = nn.GRU(WORD_DIM, width, batch_first=True, bidirectional=True)
+        self.quirks = quirks = settings.quirks
+        width = settings.embed_dim
+        self.bert = Bert(settings.bert) if settings.bert else None
+        if self.bert:
+            self.bert.freeze(settings.freeze_text)
+            self.project = nn.Linear(settings.bert.width, width)
+        else:
+            self.word_vectors = nn.Embedding(settings.words + 1, settings.word_dim, padding_idx=0)
+            self.dropout = Dropout(WORD_DROPOUT)
+            self.gru = nn.GRU(settings.word_dim, width, batch_first=True, bidirectional=True)
         if quirks.unused_projection:  # item 3
             self.unused_projection = nn.Linear(width, width)
-        self.tcge = None if "tcge" in without else TCGE(width, quirks)
+        self.tcge = None if "tcge" in settings.without else TCGE(width, quirks)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Caption embedding (B, D), not normalised; arguments as in `read`."""
-        words = self.read(tokens, lengths)
-        if self.tcge:
-            return self.tcge(words, lengths)
-        return _gather(words, position_mask(words.shape[1], lengths), lengths, self.quirks)
+        return self.enhance(self.read(tokens, lengths), lengths)
 
     def read(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Word states (B, L, D), the mean of both directions, zero past a caption's end.
+        """Word states, zero past a caption's end: (B, L, H) of the transformer, else (B, L, D) of the GRU.
+
+        Those of the GRU are the mean of both directions.
 
         Args:
-            tokens: int64 (B, L), word numbers 1..V, 0 past a caption's end.
-            lengths: int64 (B,), words in each caption, at least 1; on the CPU, as packing requires.
+            tokens: int64 (B, L), token numbers, 0 past a caption's end.
+            lengths: int64 (B,), tokens in each caption, at least 1; on the CPU, as packing requires.
         """
+        if self.bert:
+            return self.bert(tokens, lengths)
         vectors = self.dropout(self.word_vectors(tokens))
         packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=tokens.shape[1])
         forward_states, backward_states = states.chunk(2, dim=-1)
         return (forward_states + backward_states) / 2
+
+    def enhance(self, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Caption embedding (B, D), not normalised, from the word states of `read`; lengths (B,)."""
+        mask = position_mask(words.shape[1], lengths)
+        if self.bert:
+            words = self.project(words) * move(mask, words.device).unsqueeze(-1)
+        if self.tcge:
+            return self.tcge(words, lengths)
+        return _gather(words, mask, lengths, self.quirks)
 
 
 class TCGE(nn.Module):

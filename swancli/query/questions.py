@@ -13,10 +13,10 @@ import numpy as np
 
 from swancli.errors import StoreError, SwanError
 from swancli.evaluate.match_threshold import MatchThreshold
-from swancli.model.checkpoint import TRAIN_AGAIN
+from swancli.model.checkpoint import TRAIN_AGAIN, Tokenizer
 from swancli.model.encoder import Encoder
 from swancli.store.catalogue import names_in
-from swancli.vocab.vocabulary import Vocabulary, tokenize
+from swancli.store.text import has_word
 
 # Weight of an excluded text. On the validation splits of UCM and RSICD, 0.3 halved the share of the excluded
 # scene among the first ten results and kept that of the wanted one, which fell from 0.5 on.
@@ -42,12 +42,12 @@ class Question:
 
     @property
     def has_words(self) -> bool:
-        """Whether each of its texts contains a word."""
-        return all(map(tokenize, self.words))
+        """Whether each of its texts contains a letter or a digit."""
+        return all(map(has_word, self.words))
 
-    def unknown(self, vocabulary: Vocabulary) -> tuple[str, ...]:
-        """Its words that are not in a vocabulary, each once."""
-        return tuple(dict.fromkeys(chain.from_iterable(map(vocabulary.unknown, self.words))))
+    def unknown(self, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Its words that a model does not know, each once."""
+        return tuple(dict.fromkeys(chain.from_iterable(map(tokenizer.unknown, self.words))))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Answer:
     """The hits of one question, best first.
 
     question: in words, or the name of an image.
-    unknown: its words that are not in the vocabulary.
+    unknown: its words that the model does not know.
     hits: at most `Scope.top_k`.
     error: why the question could not be asked; None if it could.
     """
@@ -157,7 +157,7 @@ class BaseSearcher(ABC):
         hits = self._best(vectors, scope)
         for question, has_words in zip(questions, asked, strict=True):
             if has_words:
-                yield Answer(str(question), question.unknown(self.checkpoint.vocabulary), next(hits))
+                yield Answer(str(question), question.unknown(self.checkpoint.tokenizer), next(hits))
             else:
                 yield Answer(str(question), (), (), no_words_error())
 

@@ -6,7 +6,6 @@ import fnmatch
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, lru_cache
 from os import PathLike
@@ -26,7 +25,6 @@ from swancli.query.ranking import Ranking, exact_ranking
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.vectors import check_normalised, mapped
-from swancli.vocab.vocabulary import tokenize
 from swancli.workspace import Run
 
 if TYPE_CHECKING:
@@ -261,9 +259,5 @@ def open_search(
         raise SwanError(f"{path}: contains nothing to search", "embed some: swan embed --images DIR")
     index = None if exact else open_index(path, embeddings, target)
     options = {"checkpoint": checkpoint, "vocab": vocab, "captions_only": texts_only}
-    with ThreadPoolExecutor(1) as pool:
-        # Reading and hashing release the interpreter, which meanwhile imports the tokenizer.
-        loading = pool.submit(load_maker, embeddings.made_by, path, "make them again: swan embed", **options)
-        tokenize("")
-        loaded = loading.result()
+    loaded = load_maker(embeddings.made_by, path, "make them again: swan embed", **options)
     return Searcher(embeddings, Encoder(loaded, target), index)

@@ -22,8 +22,7 @@ from swancli.scene_image.heat import HeatMap, heat_map, local_maxima
 from swancli.scene_image.localization import PEAK, Indicators, indicators
 from swancli.scene_image.raster import Raster, require_rasterio
 from swancli.scene_image.tiles import TILE_SIZES, embedded_tiles, scene_boxes, tile_scores
-from swancli.store.text import read_json
-from swancli.vocab.vocabulary import tokenize
+from swancli.store.text import has_word, read_json
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def read_annotations(
                 raise ValueError("a name, a caption and polygons of points are needed")
         except (KeyError, TypeError, ValueError) as error:
             raise SwanError(f"{path}: annotation {number} is not valid ({error!r})", hint) from error
-        if not tokenize(caption):
+        if not has_word(caption):
             raise SwanError(f"{path}: annotation {number} has no words in its caption {caption!r}")
         folder = images or path.parent
         scene = folder / name

@@ -162,7 +162,7 @@ class SceneSearcher:
             error = no_words_error()
             raise SwanError(f"query {str(question)!r}: {error.problem}", error.hint)
         vectors = question_vectors(self.encoder, [question])
-        unknown = question.unknown(self.encoder.checkpoint.vocabulary)
+        unknown = question.unknown(self.encoder.checkpoint.tokenizer)
         return self._answer(str(question), unknown, vectors, top_k, threshold)
 
     def ask_image(self, path: str | PathLike[str], top_k: int, threshold: float = -1.0) -> SceneAnswer:

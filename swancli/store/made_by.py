@@ -18,8 +18,9 @@ class MadeBy:
     checkpoint: its path.
     sha256: of that file.
     dimensions: of the vectors.
-    variant: of the model.
+    variant: of the model, or open_clip:NAME.
     vocab: path of the vocabulary if the checkpoint carries none, else "".
+    activation: of an open_clip model, "gelu" or "quick_gelu", which compute different vectors; else "".
     """
 
     checkpoint: str
@@ -27,12 +28,14 @@ class MadeBy:
     dimensions: int
     variant: str
     vocab: str = ""
+    activation: str = ""
 
     def write(self, file: h5py.File, folder: Path) -> None:
         """Writes it as attributes, paths relative to the folder of the file."""
         file.attrs["checkpoint"] = to_relative(self.checkpoint, folder)
         file.attrs["checkpoint_sha256"] = self.sha256
         file.attrs["variant"] = self.variant
+        file.attrs["activation"] = self.activation
         file.attrs["vocab"] = to_relative(self.vocab, folder)
 
     @classmethod
@@ -47,16 +50,18 @@ class MadeBy:
         Raises:
             KeyError, TypeError: an attribute is absent, or is not text.
         """
-        names = ("checkpoint", "checkpoint_sha256", "variant", "vocab")
-        checkpoint, sha256, variant, vocab = (text_attribute(file, name) for name in names)
+        names = ("checkpoint", "checkpoint_sha256", "variant", "vocab", "activation")
+        checkpoint, sha256, variant, vocab, activation = (text_attribute(file, name) for name in names)
         checkpoint, vocab = (from_relative(path, folder) for path in (checkpoint, vocab))
-        return cls(checkpoint, sha256, dimensions, variant, vocab)
+        return cls(checkpoint, sha256, dimensions, variant, vocab, activation)
 
     def difference(self, other: MadeBy) -> str:
         """Why these vectors cannot be compared with those of another record; "" if they can."""
         if self.sha256 != other.sha256:
             own, others = (f"{one.checkpoint} ({one.sha256[:12]})" for one in (self, other))
             return f"made by another checkpoint, {own}, than {others}"
+        if self.variant != other.variant:
+            return f"made as {self.variant}, not as {other.variant}"
         if self.dimensions != other.dimensions:
             own, others = self.dimensions, other.dimensions
             return f"its vectors have {own} dimensions, those of {other.checkpoint} have {others}"

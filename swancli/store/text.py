@@ -74,3 +74,8 @@ def write_json(path: str | PathLike[str], content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def has_word(text: str) -> bool:
+    """Whether a text contains a letter or a digit of any script."""
+    return any(map(str.isalnum, text))

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swancli.images import resize_image
 from swancli.machine.device import move, reading_threads
 from swancli.machine.processes import ALONE, Processes
 from swancli.machine.threads import in_order
-from swancli.model.inputs import pad_tokens, stack_images
+from swancli.model.inputs import Preprocessing, stack_images
 from swancli.store.dataset import Dataset
 from swancli.vocab.vocabulary import UNKNOWN, Vocabulary
 
@@ -54,10 +53,11 @@ class Views:
 class Batch:
     """The B images and C captions of one step, of which this process encodes b and c.
 
-    pixels: uint8 (b, 3, R, R), channels last.
+    pixels: uint8 (b, 3, R, R), channels last; None if there are maps.
     views: of these images; None to take them as they are.
-    deep: deep maps computed earlier, float16 (see `features`); None to compute them.
-    tokens: int64 (c, L), 0 past the end.
+    maps: of the backbone, computed earlier, float16 (see `features`); None to compute them.
+    tokens: int64 (c, L), 0 past the end; or states of the text transformer, computed earlier, float16
+        (c, L, H).
     lengths: int64 (c,), on the CPU.
     positive: bool (B, C), on the CPU: the caption describes the image.
     negative: bool (B, C), on the CPU: the caption is a mistake for the image. A caption whose words equal
@@ -67,9 +67,9 @@ class Batch:
     captions_each: the number of captions that each process encodes.
     """
 
-    pixels: torch.Tensor
+    pixels: torch.Tensor | None
     views: Views | None
-    deep: dict[str, torch.Tensor] | None
+    maps: dict[str, torch.Tensor] | None
     tokens: torch.Tensor
     lengths: torch.Tensor
     positive: torch.Tensor
@@ -82,8 +82,8 @@ class Batch:
         """The batch with its large tensors moved, to a GPU or into pinned memory."""
         return replace(
             self,
-            pixels=move(self.pixels),
-            deep=self.deep and {depth: move(deep) for depth, deep in self.deep.items()},
+            pixels=None if self.pixels is None else move(self.pixels),
+            maps=self.maps and {depth: move(values) for depth, values in self.maps.items()},
             tokens=move(self.tokens),
         )
 
@@ -147,13 +147,15 @@ def hide_rare_words(
     return [part.tolist() for part in np.split(hidden, np.cumsum(lengths)[:-1])]
 
 
-def read_images(dataset: Dataset, rows: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
-    """Images of a data set as from `stack_images`, read by `reading_threads` threads."""
+def read_images(
+    dataset: Dataset, rows: np.ndarray, preprocessing: Preprocessing, side: int, device: torch.device
+) -> torch.Tensor:
+    """uint8 (B, 3, side, side): images of a data set, read by `reading_threads` threads."""
 
     def resized(row: int) -> np.ndarray:
-        return resize_image(dataset.image(row), size, size)
+        return preprocessing.resized(dataset.image(row), side)
 
-    return stack_images(in_order(resized, rows, reading_threads(device)), size)
+    return stack_images(in_order(resized, rows, reading_threads(device)))
 
 
 def draw_views(count: int, source: int, size: int, kind: str, generator: torch.Generator) -> Views | None:
@@ -216,23 +218,24 @@ def augment(pixels: torch.Tensor, views: Views | None) -> torch.Tensor:
 def load_batches(
     groups: list[list[np.ndarray]],
     read_images: Callable[
-        [np.ndarray, slice], tuple[torch.Tensor, Views | None, dict[str, torch.Tensor] | None]
+        [np.ndarray, slice], tuple[torch.Tensor | None, Views | None, dict[str, torch.Tensor] | None]
     ],
+    read_captions: Callable[[np.ndarray, slice], tuple[torch.Tensor, torch.Tensor]],
     caption_image: np.ndarray,
-    tokens: Sequence[Sequence[int]],
     wording: np.ndarray,
     *,
     own_captions_only: bool = False,
     processes: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """The batches of `pair_batches`, read and ready for the model, with this process's share of images.
+    """The batches of `pair_batches`, read and ready for the model, with this process's share of each.
 
     Args:
         groups: from `pair_batches`.
-        read_images: from the rows of a batch's images and the share to read, to `pixels`, `views` and `deep`
+        read_images: from the rows of a batch's images and the share to read, to `pixels`, `views` and `maps`
             of `Batch`.
+        read_captions: from the numbers of a batch's captions and the share to read, to `tokens` and
+            `lengths` of `Batch`.
         caption_image: int64 (M,), the image of each caption.
-        tokens: word numbers of every caption, as the model sees them.
         wording: int64 (M,), equal for captions of the same words.
         own_captions_only: as in `TrainSettings`.
         processes: that train together.
@@ -246,7 +249,6 @@ def load_batches(
         images_each = processes.shares(len(batch))
         first = np.cumsum([0, *map(len, batch)])[np.cumsum([0, *images_each])]  # caption of each process
         own = slice(*first[processes.rank : processes.rank + 2])
-        padded, lengths = pad_tokens([tokens[caption] for caption in captions])
         if own_captions_only:
             place = np.arange(len(batch))
             positive = np.repeat(place, [len(group) for group in batch]) == place[:, None]
@@ -256,8 +258,8 @@ def load_batches(
             negative = np.stack([~np.isin(wording[captions], wordings_of[row]) for row in rows])
         masks = torch.from_numpy(positive), torch.from_numpy(negative)
         read = read_images(rows, processes.share(len(batch)))
-        each = images_each, np.diff(first).tolist()
-        yield Batch(*read, padded[own], lengths[own], *masks, rows, *each)
+        words = read_captions(captions, own)
+        yield Batch(*read, *words, *masks, rows, images_each, np.diff(first).tolist())
 
 
 def stored_size(size: int, augmentation: str) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from swancli.errors import SwanError
+from swancli.model.backbone import preprocessing_of
 from swancli.model.checkpoint import load_checkpoint
-from swancli.model.settings import PUBLISHED_WORDS, ModelSettings
+from swancli.model.settings import GRU, PUBLISHED_WORDS, ModelSettings
 from swancli.prepare.splits import Fold
 from swancli.store.text import read_json
 from swancli.train.features import Features
@@ -33,6 +34,7 @@ class TrainSettings:
     captions_per_image: captions that share one pass of their image.
     lr: the highest learning rate of the heads.
     backbone_rate: factor on the learning rate for a backbone that is not frozen.
+    text_rate: factor on the learning rate for a text transformer that is not frozen.
     schedule: "step", the paper's, or "cosine", whose first epoch is a warm-up (see `schedule`).
     loss: "sum" over all negatives, or "hardest" for the hardest negatives only.
     margin: of the loss, on cosine similarity.
@@ -50,6 +52,7 @@ class TrainSettings:
     captions_per_image: int = 5
     lr: float = 1e-3
     backbone_rate: float = 1.0
+    text_rate: float = 0.1
     schedule: str = "cosine"
     loss: str = "sum"
     margin: float = MARGIN
@@ -82,6 +85,7 @@ PUBLISHED_RECIPE = {
     "captions_per_image": 1,
     "lr": PAPER_RATE,
     "backbone_rate": 1.0,
+    "text": GRU,
     "schedule": "step",
     "loss": "sum",
     "margin": MARGIN,
@@ -90,14 +94,17 @@ PUBLISHED_RECIPE = {
     **PUBLISHED_PAIRS,
 }
 # Options that default to those of the checkpoint a run starts from.
-SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without")
+SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without", "text")
 # Defaults that depend on the backbone's starting weights. From random weights the backbone takes most of the
 # time, so captions share its passes, and it learns as fast as the heads. From trained weights an epoch gains
 # more from a pass, and another view, for each caption (see `train/README.md`).
 FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
 FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
+# Both towers of open_clip were trained together, on so much that a high rate would spoil them.
+FROM_OPEN_CLIP = {"captions_per_image": 1, "lr": 1e-5, "backbone_rate": 1.0, "text_rate": 1.0}
+TEXT_RATE = 0.1
 # Options that default to those the features were made with.
-FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "seed")
+FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "text", "seed")
 
 
 @dataclass(frozen=True)
@@ -105,13 +112,16 @@ class RunConfig:
     """The whole configuration of a run, as stored in its `config.json`.
 
     dataset: name of the data set.
-    vocab: path of the vocabulary.
-    weights: path of the backbone's starting weights; "" for random ones.
+    vocab: path of the vocabulary; "" if the text tower has its own tokenizer.
+    weights: path of the backbone's starting weights, or imagenet; "" for random ones.
     backbone: as in `ModelSettings`.
     image_size: as in `ModelSettings`.
     embed_dim: as in `ModelSettings`.
     frozen: as in `ModelSettings`.
     training: how the model is trained.
+    freeze_stages: as in `ModelSettings`.
+    text: gru, minilm or a folder (see `model.start.text_transformer`); "" for that of `init_from`.
+    freeze_text: as in `ModelSettings`; None for all layers, or as in `init_from`.
     init_from: path of the checkpoint to start from; "" for none.
     features: identity of the features that the heads are trained on; "" to run the backbone.
     variant: as in `ModelSettings`.
@@ -128,6 +138,9 @@ class RunConfig:
     embed_dim: int
     frozen: bool
     training: TrainSettings
+    freeze_stages: int = 0
+    text: str = GRU
+    freeze_text: int | None = None
     init_from: str = ""
     features: str = ""
     variant: str = "repaired"
@@ -153,13 +166,9 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
             vocabulary.
     """
     options = dict(options)
+    shape = None
     if options["init_from"]:
-        vocab = Path(options["vocab"]) if "vocab" in given else None
-        shape = load_checkpoint(Path(options["init_from"]), vocab, spare=True).model.settings
-        options |= {name: getattr(shape, name) for name in SHAPE if name not in given}
-        given = given | set(SHAPE)
-        if options["freeze"] is None:
-            options["freeze"] = shape.frozen
+        options, given, shape = _as_checkpoint(options, given)
     if options["variant"] == "published":
         options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
     if options["features"]:
@@ -167,23 +176,67 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
             made_with = asdict(features.settings)
             options["features"] = features.identity
         if options["init_from"]:
-            made_with["weights"] = ""
+            made_with |= {"weights": "", "text": options["text"]}
         options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in given}
         if "freeze" not in given:
             options["freeze"] = True
+    if options["image_size"] is None:
+        options["image_size"] = preprocessing_of(options["backbone"]).size
     trained = options["weights"] or options["init_from"]
     start = FROM_TRAINED_WEIGHTS if trained else FROM_RANDOM_WEIGHTS
+    if shape and shape.open_clip:
+        start = FROM_OPEN_CLIP
+    start = {"text_rate": TEXT_RATE} | start
     options |= {name: value for name, value in start.items() if options[name] is None}
-    options["without"] = ModelSettings(words=1, **{name: options[name] for name in SHAPE}).without
+    options |= _of_text_tower(options, given)
     frozen = bool(options["weights"]) if options["freeze"] is None else options["freeze"]
-    if frozen and "backbone_rate" in given:
-        raise SwanError("--backbone-rate has no effect: the backbone is frozen", "add --fine-tune")
+    if options["freeze_stages"] and "freeze" not in given:
+        frozen = False
+    if frozen and (useless := {"backbone_rate", "freeze_stages"} & given):
+        option = "--" + min(useless).replace("_", "-")
+        raise SwanError(f"{option} has no effect: the whole backbone is frozen", "add --fine-tune")
     training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
-    return RunConfig(
+    config = RunConfig(
         **{field.name: options[field.name] for field in fields(RunConfig) if field.name in options},
         frozen=frozen,
         training=TrainSettings(**training),
     )
+    # Raises for an impossible model; orders what is left out.
+    return replace(config, without=model_settings(config, words=1).without)
+
+
+def _as_checkpoint(
+    options: dict[str, Any], given: set[str]
+) -> tuple[dict[str, Any], set[str], ModelSettings]:
+    """The options with the shape of the checkpoint to start from, and its settings."""
+    if "text" in given:
+        raise SwanError("--text: the checkpoint to start from has its text tower", "leave --text out")
+    vocab = Path(options["vocab"]) if "vocab" in given else None
+    shape = load_checkpoint(options["init_from"], vocab, spare=True).model.settings
+    options |= {name: getattr(shape, name) for name in SHAPE if name not in given}
+    if options["freeze"] is None:
+        options["freeze"] = shape.frozen
+    if "freeze_stages" not in given:
+        options["freeze_stages"] = shape.freeze_stages
+    return options, given | set(SHAPE), shape
+
+
+def _of_text_tower(options: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """The options that depend on the text tower.
+
+    Raises:
+        SwanError: one is given that has no effect with it.
+    """
+    if options["text"] == GRU:
+        if useless := {"freeze_text", "text_rate"} & given:
+            option = "--" + min(useless).replace("_", "-")
+            raise SwanError(f"{option} has no effect: the GRU is always trained", "add --text minilm")
+        return {}
+    if options["variant"] == "published":
+        raise SwanError("--variant published: its text tower is the GRU", "leave --text out")
+    if "vocab" in given:
+        raise SwanError("--vocab: this text tower has its own words", "leave --vocab out")
+    return {"vocab": "", "hide_rare_words": False}
 
 
 def config_from(content: dict[str, Any], source: Path, epochs: int | None = None) -> RunConfig:
@@ -269,6 +322,7 @@ def model_settings(config: RunConfig, words: int) -> ModelSettings:
         image_size=config.image_size,
         embed_dim=config.embed_dim,
         frozen=config.frozen,
+        freeze_stages=config.freeze_stages,
         variant=config.variant,
         without=config.without,
     )

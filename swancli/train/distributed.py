@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from swancli.machine.processes import Processes
-from swancli.model.inputs import normalise
-from swancli.model.swan import Swan
+from swancli.model.checkpoint import Model
 from swancli.model.textual import MaskedBatchNorm
 from swancli.train.batches import Batch, augment
 
@@ -20,17 +19,24 @@ from swancli.train.batches import Batch, augment
 class PairEncoder(nn.Module):
     """Encodes images and captions in one forward pass, as `DistributedDataParallel` needs it."""
 
-    def __init__(self, model: Swan) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings of this process's images (b, D) and captions (c, D), L2-normalised."""
-        images = self.model.encode_images(normalise(augment(batch.pixels, batch.views)), batch.deep)
-        return images, self.model.encode_captions(batch.tokens, batch.lengths)
+        model = self.model
+        if batch.maps is None:
+            pixels = augment(batch.pixels, batch.views)
+            images = model.encode_images(model.settings.preprocessing.normalise(pixels))
+        else:
+            images = model.encode_maps({depth: values.float() for depth, values in batch.maps.items()})
+        if batch.tokens.is_floating_point():
+            return images, model.encode_states(batch.tokens.float(), batch.lengths)
+        return images, model.encode_captions(batch.tokens, batch.lengths)
 
 
-def pair_encoder(model: Swan, processes: Processes) -> nn.Module:
+def pair_encoder(model: Model, processes: Processes) -> nn.Module:
     """The `PairEncoder` of a model; with several processes its gradients are the mean over them."""
     encoder = PairEncoder(model)
     if processes.count == 1:

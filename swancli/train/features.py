@@ -1,17 +1,17 @@
-"""The frozen backbone's maps of a few views an image, computed once: an epoch then trains the heads alone.
+"""What frozen towers make of the data, computed once: an epoch then trains the heads alone.
 
 swan prepare --dataset ucm --features --backbone resnet50 --weights resnet50.pth
 swan train --dataset ucm --features
 
-A view costs about 1.2 MB with resnet50 at 256 px: what the heads read of the three deep maps, in half
-precision, and the view's pixels, from which the shallow map is computed again.
+Stored in half precision: the four maps of a few views of each image, and, if the text tower is a transformer,
+the states of each caption's word pieces.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from swancli.errors import StoreError, SwanError
 from swancli.machine.device import autocast, image_batch, move
 from swancli.machine.progress import Progress, quiet
 from swancli.machine.threads import read_ahead
-from swancli.model.backbone import Backbone
-from swancli.model.encoder import Encoder
-from swancli.model.inputs import normalise, stack_images
-from swancli.model.settings import CHANNELS
-from swancli.model.swan import Swan
+from swancli.model.backbone import DEPTHS, Backbone, preprocessing_of
+from swancli.model.checkpoint import Model
+from swancli.model.encoder import CAPTIONS, Encoder
+from swancli.model.inputs import Preprocessing, pad_tokens, stack_images
+from swancli.model.settings import GRU
+from swancli.model.start import frozen_bert
 from swancli.store.dataset import Dataset
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
@@ -41,9 +42,8 @@ from swancli.store.hdf5 import (
 )
 from swancli.train.batches import augment, draw_views, stored_size
 
-DEEP = ("deep1", "deep2", "deep3")
-STRIDES = (16, 16, 32)  # of the deep maps, deep1 at every second pixel
 GIGABYTE = 10**9
+HALF = 2  # bytes
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class FeatureSettings:
     weights: absolute path of the backbone's weights; "" for the random ones of the seed.
     image_size: as in `ModelSettings`.
     augmentation: as in `TrainSettings`.
+    text: the text tower, as in `RunConfig`; that of the GRU is trained, so it has no features.
     views: number of varied views of each training image.
     seed: as in `TrainSettings`.
     """
@@ -62,16 +63,48 @@ class FeatureSettings:
     weights: str
     image_size: int
     augmentation: str
+    text: str = GRU
     views: int = 4
     seed: int = 0
 
+
+class Towers:
+    """The frozen towers that features are made with.
+
+    Attributes:
+        settings: what they are made of.
+        backbone: in evaluation mode, on the CPU.
+        shapes: (C, H, W) of each map.
+        bert: the text transformer, likewise; None for the GRU.
+        pieces: its tokenizer.
+    """
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        self.settings = settings
+        torch.manual_seed(settings.seed)
+        self.backbone = Backbone(settings.backbone, frozen=True).eval()
+        if settings.weights:
+            self.backbone.load_weights(settings.weights)
+        self.shapes = self.backbone.map_shapes(settings.image_size)
+        self.bert, self.pieces = (None, None) if settings.text == GRU else frozen_bert(settings.text)
+
     def view_bytes(self) -> int:
         """Bytes that one view takes."""
-        sides = (-(-self.image_size // stride) for stride in STRIDES)
-        cells = sum(
-            side**2 * channels for side, channels in zip(sides, CHANNELS[self.backbone][1:], strict=True)
-        )
-        return 2 * cells + 3 * self.image_size**2
+        return HALF * sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    def caption_bytes(self, dataset: Dataset) -> int:
+        """Bytes that the states of all captions take; captions of the same words are stored once."""
+        if not self.bert:
+            return 0
+        tokens = self.pieces.encode_all(_texts(dataset))
+        return HALF * self.bert.shape.width * sum(map(len, tokens))
+
+
+def _texts(dataset: Dataset) -> list[str]:
+    """The different captions of the training and validation images, in order."""
+    catalogue = dataset.catalogue
+    wanted = np.isin(catalogue.split[catalogue.image], ("train", "val"))
+    return list(dict.fromkeys(catalogue.text[wanted]))
 
 
 @dataclass(frozen=True)
@@ -90,14 +123,12 @@ class FeatureCost:
     size: int
 
 
-def features_cost(
-    dataset: Dataset, settings: FeatureSettings, path: str | PathLike[str], most: float
-) -> FeatureCost:
+def features_cost(dataset: Dataset, towers: Towers, path: str | PathLike[str], most: float) -> FeatureCost:
     """The disk use of features, before they are made.
 
     Args:
-        dataset: whose training and validation images are counted.
-        settings: of the features.
+        dataset: whose training and validation images, and whose captions, are counted.
+        towers: that make the features.
         path: where they will be written.
         most: the cap, in GB (10^9 bytes).
 
@@ -105,17 +136,17 @@ def features_cost(
         SwanError: they take more than the cap, or than the disk has free; names the views that would fit.
     """
     training, validation = (len(dataset.rows_of(split)) for split in ("train", "val"))
-    one = settings.view_bytes()
-    cost = FeatureCost(training, validation, settings.views, one * (training * settings.views + validation))
+    one, captions, views = towers.view_bytes(), towers.caption_bytes(dataset), towers.settings.views
+    cost = FeatureCost(training, validation, views, one * (training * views + validation) + captions)
     folder = next(parent for parent in Path(path).resolve().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if cost.size > min(most * GIGABYTE, free):
         capped = most * GIGABYTE <= free
         limit = f"--max-gb {most:g}" if capped else f"the {free / GIGABYTE:.1f} GB free there"
-        fitting = int((min(most * GIGABYTE, free) / one - validation) // training)
+        fitting = int(((min(most * GIGABYTE, free) - captions) / one - validation) // training)
         smaller = f"{'raise --max-gb' if capped else 'make room'}, or take a smaller --image-size"
         raise SwanError(
-            f"{path}: {settings.views} views of {training} images take {cost.size / GIGABYTE:.1f} GB, "
+            f"{path}: {views} views of {training} images take {cost.size / GIGABYTE:.1f} GB, "
             f"more than {limit}",
             f"take --views {fitting}" if fitting > 0 else smaller,
         )
@@ -123,51 +154,98 @@ def features_cost(
 
 
 def write_features(
-    dataset: Dataset,
-    settings: FeatureSettings,
-    path: Path,
-    device: torch.device,
-    progress: Progress,
+    dataset: Dataset, towers: Towers, path: Path, device: torch.device, progress: Progress
 ) -> None:
     """Writes a `features.h5`: varied views of the training images, one plain view of each validation image.
 
+    With a text transformer, also the states of the captions, each text once.
+
     Raises:
-        SwanError: the weights do not fit the backbone, its maps are too large for half precision, or there is
-            no train or val split.
+        SwanError: a map is too large for half precision, or there is no train or val split.
     """
-    torch.manual_seed(settings.seed)
-    backbone = Backbone(settings.backbone, frozen=True)
-    if settings.weights:
-        backbone.load_weights(Path(settings.weights))
-    digest = backbone.digest()
-    backbone = backbone.eval().to(device, memory_format=torch.channels_last)
+    settings = towers.settings
+    digest = towers.backbone.digest()
+    towers.backbone.to(device, memory_format=torch.channels_last)
     rows = np.concatenate([np.repeat(dataset.rows_of("train"), settings.views), dataset.rows_of("val")])
     varied = np.arange(len(rows)) < settings.views * len(dataset.rows_of("train"))
     with create_store(path, FEATURES) as file:
         file.attrs.update(asdict(settings))
         file.attrs.update(dataset=dataset.name, dataset_digest=dataset.digest, backbone_digest=digest)
+        file.attrs["text_digest"] = towers.bert.digest() if towers.bert else ""
         file.create_dataset("views/image", data=rows)
         file.create_dataset("views/varied", data=varied)
-        progress("views", 0, len(rows))
-        for start, pixels in read_ahead(_view_pixels(dataset, settings, rows, varied, device)):
-            stop = start + len(pixels)
-            with torch.inference_mode(), autocast(device, "fp32"):
-                maps = backbone(normalise(move(pixels, device)))
-            _append(file, "pixels", pixels, len(rows), start)
-            for depth in DEEP:
-                halved = maps[depth].half().cpu()
-                if not halved.isfinite().all():
-                    raise SwanError(
-                        f"{settings.weights or 'random weights'}: maps of the backbone exceed half precision",
-                        "train without --features, or give trained weights: --weights FILE",
-                    )
-                _append(file, depth, halved, len(rows), start)
-            file.check()
-            progress("views", stop, len(rows))
+        _write_views(file, dataset, towers, rows, varied, device, progress)
+        if towers.bert:
+            _write_states(file, dataset, towers, device, progress)
+
+
+def _write_views(
+    file: h5py.File,
+    dataset: Dataset,
+    towers: Towers,
+    rows: np.ndarray,
+    varied: np.ndarray,
+    device: torch.device,
+    progress: Progress,
+) -> None:
+    backbone, settings = towers.backbone, towers.settings
+    preprocessing = replace(preprocessing_of(settings.backbone), size=settings.image_size)
+    progress("views", 0, len(rows))
+    for start, pixels in read_ahead(_view_pixels(dataset, settings, preprocessing, rows, varied, device)):
+        with torch.inference_mode(), autocast(device, "fp32"):
+            maps = backbone(preprocessing.normalise(move(pixels, device)))
+        for depth in DEPTHS:
+            halved = _halved(maps[depth], f"{settings.weights or 'random weights'}: maps of the backbone")
+            _append(file, depth, halved, len(rows), start)
+        file.check()
+        progress("views", start + len(pixels), len(rows))
+
+
+def _write_states(
+    file: h5py.File, dataset: Dataset, towers: Towers, device: torch.device, progress: Progress
+) -> None:
+    """`/captions/states` (T, H), piece by piece, `/captions/start` (U + 1,) and `/captions/text` (M,).
+
+    The states of the text with number u of `/captions/text` are rows start[u] to start[u + 1]; -1 is none.
+    """
+    number = {text: place for place, text in enumerate(_texts(dataset))}
+    tokens = towers.pieces.encode_all(number)
+    starts = np.cumsum([0, *map(len, tokens)])
+    bert = towers.bert.to(device)
+    file.create_dataset(
+        "captions/text", data=np.array([number.get(text, -1) for text in dataset.catalogue.text])
+    )
+    file.create_dataset("captions/start", data=starts)
+    states = file.create_dataset("captions/states", (int(starts[-1]), bert.shape.width), np.float16)
+    for first in range(0, len(tokens), CAPTIONS):
+        padded, lengths = pad_tokens(tokens[first : first + CAPTIONS])
+        with torch.inference_mode(), autocast(device, "fp32"):
+            found = bert(move(padded, device), lengths)
+        halved = _halved(found, f"--text {towers.settings.text}: states")
+        kept = halved[torch.arange(padded.shape[1]) < lengths[:, None]]
+        states[starts[first] : starts[first] + len(kept)] = kept.numpy()
+        file.check()
+        progress("captions", min(first + CAPTIONS, len(tokens)), len(tokens))
+
+
+def _halved(values: torch.Tensor, what: str) -> torch.Tensor:
+    """The values in half precision, on the CPU."""
+    halved = values.half().cpu()
+    if not halved.isfinite().all():
+        raise SwanError(
+            f"{what} exceed half precision",
+            "train without --features, or give trained weights: --weights FILE",
+        )
+    return halved
 
 
 def _view_pixels(
-    dataset: Dataset, settings: FeatureSettings, rows: np.ndarray, varied: np.ndarray, device: torch.device
+    dataset: Dataset,
+    settings: FeatureSettings,
+    preprocessing: Preprocessing,
+    rows: np.ndarray,
+    varied: np.ndarray,
+    device: torch.device,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Batches of views as uint8 (B, 3, S, S), with the row of the first; varied and plain ones apart."""
     generator = torch.Generator().manual_seed(settings.seed)
@@ -176,7 +254,7 @@ def _view_pixels(
         source = stored_size(settings.image_size, kind)
         for first in range(0, len(places), size):
             batch = places[first : first + size]
-            pixels = stack_images((dataset.image(row) for row in rows[batch]), source)
+            pixels = stack_images(preprocessing.resized(dataset.image(row), source) for row in rows[batch])
             views = draw_views(len(batch), source, settings.image_size, kind, generator)
             yield int(batch[0]), augment(pixels, views).round().to(torch.uint8)
 
@@ -213,34 +291,42 @@ class Features:
         self.settings = FeatureSettings(
             **{name: value if isinstance(value, str) else int(value) for name, value in plain.items()}
         )
-        if self.settings.backbone not in CHANNELS:
-            raise ValueError(f"its backbone is {self.settings.backbone!r}")
-        self._dataset_digest, self._backbone_digest = (
-            text_attribute(self._file, name) for name in ("dataset_digest", "backbone_digest")
-        )
-        self.identity = content_digest([asdict(self.settings), self._dataset_digest, self._backbone_digest])
+        digests = ("dataset_digest", "backbone_digest", "text_digest")
+        self._digests = {name: text_attribute(self._file, name) for name in digests}
+        self.identity = content_digest([asdict(self.settings), *self._digests.values()])
         self._image = array_in(self._file, "views/image", "iu", None)[:]
-        count, size = len(self._image), self.settings.image_size
+        count = len(self._image)
         varied = array_in(self._file, "views/varied", "b", count)[:]
-        self._arrays = {"pixels": array_in(self._file, "views/pixels", "u", count, size, size, 3)}
-        channels = CHANNELS[self.settings.backbone][1:]
-        for name, stride, deep in zip(DEEP, STRIDES, channels, strict=True):
-            side = -(-size // stride)
-            self._arrays[name] = array_in(self._file, f"views/{name}", "f", count, side, side, deep)
+        self._maps = {
+            name: array_in(self._file, f"views/{name}", "f", count, None, None, None) for name in DEPTHS
+        }
         self._varied = self._rows_by_image(varied)
         self._plain = self._rows_by_image(~varied)
+        self._states = None
+        if self.has_states:
+            self._text = array_in(self._file, "captions/text", "iu", None)[:]
+            self._start = array_in(self._file, "captions/start", "iu", None)[:]
+            self._states = array_in(self._file, "captions/states", "f", int(self._start[-1]), None)
+            rising = self._start[0] == 0 and (np.diff(self._start) > 0).all()
+            if not (rising and ((self._text >= -1) & (self._text < len(self._start) - 1)).all()):
+                raise ValueError("its captions and their states do not belong together")
+
+    @property
+    def has_states(self) -> bool:
+        """Whether it has states of the captions."""
+        return self.settings.text != GRU
 
     def _rows_by_image(self, wanted: np.ndarray) -> dict[int, np.ndarray]:
         rows = np.flatnonzero(wanted)
         images, starts = np.unique(self._image[rows], return_index=True)
         return dict(zip(images.tolist(), np.split(rows, starts[1:]), strict=True))
 
-    def check(self, dataset: Dataset, model: Swan, augmentation: str) -> None:
+    def check(self, dataset: Dataset, model: Model, augmentation: str) -> None:
         """Refuses a run that these features were not made for.
 
         Raises:
-            SwanError: it would train the backbone, or they come from another data set, other weights, another
-                image size or other views.
+            SwanError: it would train one of the towers, or they come from another data set, other weights,
+                another image size or other views.
         """
         own = model.settings
         again = f"make them again, also with --weights: swan prepare --dataset {dataset.name} --features"
@@ -253,7 +339,7 @@ class Features:
                 "--features: the published backbone's maps depend on the batch they are in (its item 6)",
                 "train without --features, or --variant repaired",
             )
-        if self._dataset_digest != dataset.digest:
+        if self._digests["dataset_digest"] != dataset.digest:
             raise SwanError(
                 f"{self.path}: made from another data set, or before it was prepared again", again
             )
@@ -263,13 +349,30 @@ class Features:
                 option = "--" + name.replace("_", "-")
                 problem = f"{self.path}: made with {option} {getattr(self.settings, name)}, not {value}"
                 raise SwanError(problem, f"leave {option} out, or {again}")
-        if self._backbone_digest != model.backbone.digest():
+        if self._digests["backbone_digest"] != model.backbone.digest():
             raise SwanError(f"{self.path}: made with other weights of the backbone", again)
+        for name, (channels, height, width) in model.backbone.map_shapes(own.image_size).items():
+            if self._maps[name].shape[1:] != (height, width, channels):
+                raise StoreError(f"{self.path}: damaged (/views/{name} has another shape)", again)
+        if self.has_states:
+            self._check_text(model, again)
         for split, views in (("train", self._varied), ("val", self._plain)):
             lacking = [row for row in dataset.rows_of(split).tolist() if row not in views]
             if lacking:
                 problem = f"no view of {len(lacking)} {split} images, first {lacking[0]}"
                 raise SwanError(f"{self.path}: {problem}", again)
+
+    def _check_text(self, model: Model, again: str) -> None:
+        bert, text = model.text_tower.bert, self.settings.text
+        if not bert:
+            raise SwanError(f"{self.path}: made with --text {text}, not with the GRU", f"add --text {text}")
+        if bert.frozen < bert.shape.layers:
+            raise SwanError(
+                "--features trains the heads alone, the text transformer stays frozen",
+                f"leave --freeze-text out, or give all its layers: --freeze-text {bert.shape.layers}",
+            )
+        if self._digests["text_digest"] != bert.digest():
+            raise SwanError(f"{self.path}: made with other weights of the text transformer", again)
 
     def varied(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """A random varied view, as its row int64 (n,), of each of some images."""
@@ -279,23 +382,41 @@ class Features:
         """The plain view, as its row int64 (n,), of each of some validation images."""
         return np.array([self._plain[image][0] for image in images.tolist()])
 
-    def read(self, rows: np.ndarray) -> tuple[torch.Tensor, None, dict[str, torch.Tensor]]:
-        """`pixels`, `views` (none) and `deep` of a batch of views, as `train.batches.Batch` holds them.
+    def read(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """The maps of a batch of views, float16 (n, C, H, W) each, as `train.batches.Batch` holds them.
 
         Raises:
             StoreError: the file is damaged there, or a map contains NaN or infinity.
         """
         with damage_named(self.path, FEATURES):
-            parts = {
+            maps = {
                 name: torch.from_numpy(np.stack([array[row] for row in rows])).permute(0, 3, 1, 2)
-                for name, array in self._arrays.items()
+                for name, array in self._maps.items()
             }
-        for name, values in parts.items():
-            if name != "pixels" and not values.isfinite().all():
-                first = rows[values.isfinite().flatten(1).all(dim=1).logical_not().nonzero()[0, 0]]
-                again = f"make it again: {WRITTEN_BY[FEATURES]}"
-                raise StoreError(f"{self.path}: /views/{name}[{first}] contains NaN or infinity", again)
-        return parts.pop("pixels"), None, parts
+        for name, values in maps.items():
+            self._check_finite(values, f"/views/{name}", rows)
+        return maps
+
+    def read_states(self, captions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The states float16 (n, L, H) of captions of the data set, zero past each end, and lengths (n,).
+
+        Raises:
+            StoreError: the file is damaged there, or a state contains NaN or infinity.
+        """
+        texts = self._text[captions]
+        with damage_named(self.path, FEATURES):
+            parts = [
+                torch.from_numpy(self._states[self._start[text] : self._start[text + 1]]) for text in texts
+            ]
+        states = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        self._check_finite(states, "/captions/states of text", texts)
+        return states, torch.tensor([len(part) for part in parts])
+
+    def _check_finite(self, values: torch.Tensor, name: str, rows: np.ndarray) -> None:
+        if not values.isfinite().all():
+            first = rows[values.isfinite().flatten(1).all(dim=1).logical_not().nonzero()[0, 0]]
+            again = f"make it again: {WRITTEN_BY[FEATURES]}"
+            raise StoreError(f"{self.path}: {name}[{first}] contains NaN or infinity", again)
 
     def __enter__(self) -> Features:
         return self
@@ -320,10 +441,33 @@ def encode_features(
     """
     rows = features.plain(images)
 
-    def batches() -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
         for start in range(0, len(rows), encoder.batch_size):
-            pixels, _, deep = features.read(rows[start : start + encoder.batch_size])
-            yield pixels, deep
-            progress("images", start + len(pixels), len(rows))
+            maps = features.read(rows[start : start + encoder.batch_size])
+            yield maps
+            progress("images", min(start + encoder.batch_size, len(rows)), len(rows))
 
     return encoder.views(batches())
+
+
+def encode_feature_captions(
+    encoder: Encoder, features: Features, captions: np.ndarray, progress: Progress = quiet
+) -> np.ndarray:
+    """Embeddings of captions from the states of the frozen text transformer.
+
+    Args:
+        encoder: of the model whose heads are applied.
+        features: of the data set of the captions.
+        captions: int64 (m,), their numbers in the data set, at least one.
+        progress: called after each batch.
+
+    Returns:
+        float32 (m, D), L2-normalised.
+    """
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(captions), CAPTIONS):
+            yield features.read_states(captions[start : start + CAPTIONS])
+            progress("captions", min(start + CAPTIONS, len(captions)), len(captions))
+
+    return encoder.states(batches())

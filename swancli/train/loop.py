@@ -18,9 +18,9 @@ from swancli.errors import SwanError
 from swancli.machine.device import autocast, move, pinned
 from swancli.machine.processes import ALONE, Processes
 from swancli.machine.threads import read_ahead
-from swancli.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from swancli.model.checkpoint import Checkpoint, Model, Tokenizer, load_checkpoint, save_checkpoint
 from swancli.model.encoder import Encoder
-from swancli.model.swan import Swan
+from swancli.model.inputs import pad_tokens
 from swancli.prepare.splits import Fold
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset
@@ -42,7 +42,6 @@ from swancli.train.losses import hinge_loss
 from swancli.train.nan_guard import Step, StepWatch, gradient_norm, step_error
 from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.validation import validate
-from swancli.vocab.vocabulary import Vocabulary
 from swancli.workspace import Run
 
 
@@ -67,19 +66,21 @@ class TrainingData:
     """The training split, ready to be batched.
 
     dataset: that the split is from.
-    vocabulary: of the model.
-    features: maps of the frozen backbone, or None.
+    tokenizer: of the model.
+    features: of frozen towers, or None.
     catalogue: of the split's images and captions.
     rows: int64 (N,), the images' rows in the data set.
-    tokens: word numbers of each caption.
+    captions: int64 (M,), the captions' rows in the data set.
+    tokens: token numbers of each caption.
     wording: int64 (M,), equal for captions of the same words.
     """
 
     dataset: Dataset
-    vocabulary: Vocabulary
+    tokenizer: Tokenizer
     features: Features | None
     catalogue: Catalogue
     rows: np.ndarray
+    captions: np.ndarray
     tokens: list[list[int]]
     wording: np.ndarray
 
@@ -102,7 +103,7 @@ class Training:
     run: Run
     settings: TrainSettings
     data: TrainingData
-    model: Swan
+    model: Model
     encoders: nn.Module
     optimizer: torch.optim.Optimizer
     device: torch.device
@@ -110,25 +111,26 @@ class Training:
     processes: Processes
 
 
-def training_part(dataset: Dataset) -> Catalogue:
-    """The training split of a data set that can be trained on.
+def training_part(dataset: Dataset) -> tuple[Catalogue, np.ndarray]:
+    """The training split of a data set that can be trained on, and the rows int64 (M,) of its captions.
 
     Raises:
         SwanError: the data set has no training pairs, a single training image, or no validation split.
     """
     training_rows = dataset.rows_of("train")
     dataset.rows_of("val")
-    training, _ = dataset.catalogue.select(training_rows)
+    training, captions = dataset.catalogue.select(training_rows)
     if len(set(training.image)) < 2:
         raise SwanError(f"{dataset.path}: only one training image; training takes two", "add images")
-    return training
+    return training, captions
 
 
-def training_data(dataset: Dataset, vocabulary: Vocabulary, features: Features | None = None) -> TrainingData:
+def training_data(dataset: Dataset, tokenizer: Tokenizer, features: Features | None = None) -> TrainingData:
     """The training split of a data set; raises as `training_part` does."""
-    catalogue, rows = training_part(dataset), dataset.rows_of("train")
-    tokens = [vocabulary.encode(text) for text in catalogue.text]
-    return TrainingData(dataset, vocabulary, features, catalogue, rows, tokens, number_wordings(tokens))
+    (catalogue, captions), rows = training_part(dataset), dataset.rows_of("train")
+    tokens = tokenizer.encode_all(catalogue.text)
+    wording = number_wordings(tokens)
+    return TrainingData(dataset, tokenizer, features, catalogue, rows, captions, tokens, wording)
 
 
 def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
@@ -147,7 +149,7 @@ def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> fl
 
 def train(
     data: TrainingData,
-    model: Swan,
+    model: Model,
     settings: TrainSettings,
     run: Run,
     device: torch.device,
@@ -203,7 +205,7 @@ def train(
         started = time.perf_counter()
         loss, rate, steps = _train_epoch(training, epoch)
         try:
-            encoder = Encoder(Checkpoint.unsaved(model, data.vocabulary), device, settings.precision)
+            encoder = Encoder(Checkpoint.unsaved(model, data.tokenizer), device, settings.precision)
             scores, match = validate(encoder, dataset, data.features, watch.validation, processes)
         except FloatingPointError as error:  # the last step made the weights so
             problem = f"{run.folder}: epoch {epoch}, validation: {error}"
@@ -215,9 +217,9 @@ def train(
             reached = {"epoch": epoch, "steps": epoch * steps, "val_mR": scores.mean_recall}
             reached["match"] = asdict(match) if match else None
             if best:
-                save_checkpoint(run.best, model, data.vocabulary, origin | reached)
+                save_checkpoint(run.best, model, data.tokenizer, origin | reached)
             state = {"optimizer": optimizer.state_dict(), "history": history}
-            save_checkpoint(run.last, model, data.vocabulary, origin | reached, state)
+            save_checkpoint(run.last, model, data.tokenizer, origin | reached, state)
             write_metrics(run, history)
             add_events(events, history[-1])
         watch.epoch(report)
@@ -235,14 +237,11 @@ def _epoch_batches(training: Training, epoch: int) -> tuple[Iterator[Batch], int
     sizes = settings.batch_size, settings.captions_per_image
     groups = pair_batches(data.catalogue.image, *sizes, generator, least)
     read = _image_reader(training, generator)
-    tokens = data.tokens
-    if settings.hide_rare_words:
-        tokens = hide_rare_words(tokens, data.vocabulary, generator)
     batches = load_batches(
         groups,
         read,
+        _caption_reader(training, generator),
         data.catalogue.image,
-        tokens,
         data.wording,
         own_captions_only=settings.own_captions_only,
         processes=processes,
@@ -262,33 +261,57 @@ def _recovery_hint(run: Run) -> str:
     )
 
 
-def make_optimizer(model: Swan, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam, with the backbone in a group of its own; each group keeps its highest rate as `highest`."""
-    parts = {"heads": [], "backbone": []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parts["backbone" if name.startswith("backbone.") else "heads"].append(parameter)
-    rates = {"heads": settings.lr, "backbone": settings.lr * settings.backbone_rate}
-    groups = [{"params": part, "highest": rates[name]} for name, part in parts.items() if part]
+def make_optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Adam, with each tower in a group of its own; each group keeps its highest rate as `highest`."""
+    shares = {"heads": 1.0, "backbone": settings.backbone_rate, "text": settings.text_rate}
+    groups = [
+        {"params": part, "highest": settings.lr * shares[name]}
+        for name, part in model.parts().items()
+        if part
+    ]
+    if not groups:
+        raise SwanError("nothing is left to train: both towers are frozen", "add --fine-tune")
     return torch.optim.Adam(groups, lr=settings.lr)
 
 
 def _image_reader(training: Training, generator: np.random.Generator) -> Callable[[np.ndarray, slice], tuple]:
-    """A function from images of the training split to `pixels`, `views` and `deep` of a share of them.
+    """A function from images of the training split to `pixels`, `views` and `maps` of a share of them.
 
     Random numbers are drawn for all images, so they do not depend on the share.
     """
     data, kind = training.data, training.settings.augmentation
     if features := data.features:
-        return lambda images, share: features.read(features.varied(data.rows[images], generator)[share])
+
+        def read_maps(images: np.ndarray, share: slice) -> tuple:
+            return None, None, features.read(features.varied(data.rows[images], generator)[share])
+
+        return read_maps
     chance = torch.Generator().manual_seed(int(generator.integers(2**62)))
-    size = training.model.settings.image_size
+    preprocessing = training.model.settings.preprocessing
+    size = preprocessing.size
     source = stored_size(size, kind)
 
     def read(images: np.ndarray, share: slice) -> tuple:
         views = draw_views(len(images), source, size, kind, chance)
-        pixels = read_images(data.dataset, data.rows[images[share]], source, training.device)
+        pixels = read_images(data.dataset, data.rows[images[share]], preprocessing, source, training.device)
         return pixels, views and views.part(share), None
+
+    return read
+
+
+def _caption_reader(
+    training: Training, generator: np.random.Generator
+) -> Callable[[np.ndarray, slice], tuple[torch.Tensor, torch.Tensor]]:
+    """A function from captions of the training split to `tokens` and `lengths` of a share of them."""
+    data, tokens = training.data, training.data.tokens
+    if data.features and data.features.has_states:
+        return lambda captions, share: data.features.read_states(data.captions[captions[share]])
+    if training.settings.hide_rare_words:
+        tokens = hide_rare_words(tokens, data.tokenizer, generator)
+
+    def read(captions: np.ndarray, share: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        padded, lengths = pad_tokens([tokens[caption] for caption in captions])
+        return padded[share], lengths[share]
 
     return read
 
@@ -360,7 +383,7 @@ def train_step(training: Training, number: int, batch: Batch, sound: StepWatch) 
 
 
 def _restore(
-    run: Run, model: Swan, optimizer: torch.optim.Optimizer, dataset: Dataset
+    run: Run, model: Model, optimizer: torch.optim.Optimizer, dataset: Dataset
 ) -> list[dict[str, Any]]:
     """Restores the state in `last.pt`; returns the rows of `metrics.csv` so far."""
     last = load_checkpoint(run.last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,7 @@ from swancli.errors import SwanError
 from swancli.machine.device import autocast, image_batch, move, pinned
 from swancli.machine.progress import Progress
 from swancli.machine.threads import read_ahead
-from swancli.model.backbone import Backbone
-from swancli.model.inputs import normalise
+from swancli.model.backbone import Backbone, preprocessing_of
 from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.torch_file import write_torch_file
@@ -39,8 +38,8 @@ WARM_UP = 2  # epochs in which the learning rate rises
 class SceneSettings:
     """The recipe of scene pretraining.
 
-    backbone: a key of `CHANNELS`.
-    weights: path of the weights to start from; "" for random ones.
+    backbone: as in `ModelSettings`.
+    weights: path of the weights to start from, or imagenet; "" for random ones.
     image_size: side of the square input in pixels.
     epochs: passes over the training images.
     batch_size: images per step, at most.
@@ -78,14 +77,16 @@ class SceneAccuracy:
 class SceneClassifier(nn.Module):
     """A backbone with a linear classifier on the mean of its deepest map."""
 
-    def __init__(self, backbone: Backbone, scenes: int) -> None:
+    def __init__(self, backbone: Backbone, scenes: int, size: int) -> None:
         super().__init__()
         self.backbone = backbone
+        self.preprocessing = replace(preprocessing_of(backbone.name), size=size)
         self.classifier = nn.Linear(backbone.channels[-1], scenes)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scores (B, scenes) of uint8 or float (B, 3, S, S) pixels in 0..255."""
-        return self.classifier(self.backbone(normalise(pixels))["deep3"].mean(dim=(2, 3)))
+        maps = self.backbone(self.preprocessing.normalise(pixels))
+        return self.classifier(maps["deep3"].mean(dim=(2, 3)))
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,10 @@ def train_on_scenes(
     torch.manual_seed(settings.seed)
     backbone = Backbone(settings.backbone, frozen=False)
     if settings.weights:
-        backbone.load_weights(Path(settings.weights))
-    model = SceneClassifier(backbone, len(names)).to(device, memory_format=torch.channels_last)
+        backbone.load_weights(settings.weights)
+    backbone.map_shapes(settings.image_size)  # raises for a size that the network does not take
+    model = SceneClassifier(backbone, len(names), settings.image_size)
+    model = model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
@@ -211,7 +214,12 @@ def _varied_batches(
     size, kind = settings.image_size, "overhead"
     side = stored_size(size, kind)
     batches = np.array_split(generator.permutation(rows), steps)
-    ready = ((batch, pinned(read_images(dataset, batch, side, device), device)) for batch in batches)
+    preprocessing = training.model.preprocessing
+
+    def read(batch: np.ndarray) -> torch.Tensor:
+        return pinned(read_images(dataset, batch, preprocessing, side, device), device)
+
+    ready = ((batch, read(batch)) for batch in batches)
     for batch, pixels in read_ahead(ready):
         yield batch, augment(move(pixels, device), draw_views(len(batch), side, size, kind, chance))
 
@@ -225,7 +233,7 @@ def _accuracy(training: Pretraining, rows: np.ndarray) -> float | None:
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         with torch.inference_mode(), autocast(device, settings.precision):
-            pixels = move(read_images(training.dataset, batch, settings.image_size, device), device)
-            predicted = model(pixels).argmax(dim=1).cpu().numpy()
+            pixels = read_images(training.dataset, batch, model.preprocessing, settings.image_size, device)
+            predicted = model(move(pixels, device)).argmax(dim=1).cpu().numpy()
         right += np.count_nonzero(predicted == training.label[batch])
     return 100 * right / len(rows) if len(rows) else None

@@ -10,15 +10,14 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from swancli.errors import SwanError
 from swancli.evaluate.report import Report, evaluate_checkpoint
 from swancli.machine.device import choose_device, describe_device
 from swancli.machine.processes import ALONE, Processes
-from swancli.model.checkpoint import WORD_VECTORS, Checkpoint, load_checkpoint
+from swancli.model.checkpoint import Model, Tokenizer, load_checkpoint
 from swancli.model.encoder import Encoder
-from swancli.model.swan import Swan
+from swancli.model.settings import GRU
+from swancli.model.start import continued_model, new_model
 from swancli.prepare.splits import redrawn
 from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
@@ -62,10 +61,9 @@ def train_run(
         training_part(dataset)  # raises before a run begins that cannot be trained
         if resume and run.last.exists():
             last = load_checkpoint(run.last)
-            model, vocabulary, notes = last.model, last.vocabulary, []
+            model, tokenizer, notes = last.model, last.tokenizer, []
         else:
-            vocabulary = _vocabulary(config)
-            model, notes = _new_model(config, vocabulary)
+            model, tokenizer, notes = _new_model(config)
         features = None
         if config.features:
             features = closing_later.enter_context(Features(workspace.features(config.dataset)))
@@ -73,16 +71,20 @@ def train_run(
             if features.identity != config.features:
                 raise SwanError(f"{features.path}: made again since the run began", "start a new run")
         if config.training.compiled:
-            model.to(processor, memory_format=torch.channels_last)
             images = max(2, config.training.batch_size // config.training.captions_per_image)
-            model.backbone.compile_network(images, config.image_size)
+            model.to(processor).compile_images(images)
         if processes.first:
             write_json(run.config, {"created_by": CREATED_BY, **asdict(config)})
+        data = training_data(dataset, tokenizer, features)
+        if cut := tokenizer.count_cut(data.catalogue.text):
+            notes.append(
+                f"{cut} of {len(data.tokens)} captions are too long for the text tower; they are cut"
+            )
         hardware = processes.describe() + describe_device(processor)
         for note in (_describe(run, config, hardware), *notes):
             watch.note(note)
         train(
-            training_data(dataset, vocabulary, features),
+            data,
             model,
             config.training,
             run,
@@ -99,9 +101,11 @@ def train_run(
 
 def _describe(run: Run, config: RunConfig, hardware: str) -> str:
     start = config.init_from or config.weights or "random weights"
+    frozen = f"fine-tuned after stage {config.freeze_stages}" if config.freeze_stages else "fine-tuned"
+    text = f"text tower {config.text}, " if config.text not in ("", GRU) else ""
     return (
         f"training {run.name} on {hardware}: {config.backbone}, "
-        f"{'frozen' if config.frozen else 'fine-tuned'}, from {start}, {config.image_size} px, "
+        f"{'frozen' if config.frozen else frozen}, from {start}, {config.image_size} px, {text}"
         f"{' without '.join([config.variant, *config.without])}"
     )
 
@@ -109,6 +113,26 @@ def _describe(run: Run, config: RunConfig, hardware: str) -> str:
 def existing_run_error(run: Run) -> SwanError:
     """The error for a run, or a group of runs, whose name is taken."""
     return SwanError(f"{run.folder}: this run exists", "choose another --run, or resume it: --resume")
+
+
+def _new_model(config: RunConfig) -> tuple[Model, Tokenizer, list[str]]:
+    """The model before the first step, its tokenizer, and notes for the user."""
+    vocabulary = vectors = None
+    if config.text == GRU:
+        vocabulary, vectors = _vocabulary(config), read_vectors(Path(config.vocab))
+    settings = model_settings(config, len(vocabulary) if vocabulary else 0)
+    if vocabulary and len(vocabulary) > settings.words:
+        raise SwanError(
+            f"{config.vocab}: {len(vocabulary)} words; the published model has room for {settings.words}",
+            "leave rare words out: swan vocab --min-count 5",
+        )
+    seed = config.training.seed
+    if config.init_from:
+        vocab = Path(config.vocab) if config.vocab else None
+        source = load_checkpoint(config.init_from, vocab, spare=True)
+        model, tokenizer, notes = continued_model(settings, seed, source, vocabulary, config.freeze_text)
+        return model, tokenizer, [*source.warnings, *notes]
+    return new_model(settings, seed, config.weights, config.text, vocabulary, vectors, config.freeze_text)
 
 
 def _vocabulary(config: RunConfig) -> Vocabulary:
@@ -121,57 +145,3 @@ def _vocabulary(config: RunConfig) -> Vocabulary:
             f"count its own: swan vocab --dataset {config.dataset}",
         )
     return vocabulary
-
-
-def _new_model(config: RunConfig, vocabulary: Vocabulary) -> tuple[Swan, list[str]]:
-    """The model before the first step, and notes for the user.
-
-    Weights are random by seed, then loaded from files: the backbone, the word vectors, a whole checkpoint.
-    """
-    settings = model_settings(config, len(vocabulary))
-    if len(vocabulary) > settings.words:
-        raise SwanError(
-            f"{config.vocab}: {len(vocabulary)} words; the published model has room for {settings.words}",
-            "leave rare words out: swan vocab --min-count 5",
-        )
-    torch.manual_seed(config.training.seed)
-    model = Swan(settings)
-    notes = []
-    if config.weights:
-        model.backbone.load_weights(Path(config.weights))
-    vectors = read_vectors(Path(config.vocab))
-    if vectors:
-        rows = torch.from_numpy(vectors.has_vector).nonzero().squeeze(1)
-        with torch.no_grad():
-            model.text_tower.word_vectors.weight[rows + 1] = torch.from_numpy(vectors.vectors)[rows]
-        notes.append(f"{len(rows)} of {len(vocabulary)} words start from the vectors of {config.vocab}")
-    if config.init_from:
-        source = load_checkpoint(Path(config.init_from), Path(config.vocab), spare=True)
-        known = _start_from(model, source, vocabulary)
-        notes.append(f"{known} of {len(vocabulary)} words start from the vectors of {source.path}")
-    return model, notes
-
-
-def _start_from(model: Swan, source: Checkpoint, vocabulary: Vocabulary) -> int:
-    """Loads a checkpoint's weights, word vectors by word; returns the number of words in both vocabularies.
-
-    Raises:
-        SwanError: the checkpoint has no weights for some part of the model.
-    """
-    weights = source.model.state_dict()
-    own = model.state_dict()
-    table = own[WORD_VECTORS].clone()
-    place = {word: row for row, word in enumerate(source.vocabulary.words, start=1)}
-    shared = [(row, place[word]) for row, word in enumerate(vocabulary.words, start=1) if word in place]
-    for row, other in shared:
-        table[row] = weights[WORD_VECTORS][other]
-    weights[WORD_VECTORS] = table
-    weights = {key: value for key, value in own.items() if "unused_projection" in key} | weights  # item 3
-    lacking = [key for key in own if key not in weights or weights[key].shape != own[key].shape]
-    if lacking:
-        raise SwanError(
-            f"--init-from {source.path}: it lacks {len(lacking)} weights of this model, first {lacking[0]}",
-            "leave out what makes the models differ: --backbone, --embed-dim, --variant, --without",
-        )
-    model.load_state_dict({key: weights[key] for key in own})
-    return len(shared)

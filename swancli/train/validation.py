@@ -13,7 +13,7 @@ from swancli.machine.progress import Progress
 from swancli.model.encoder import VALIDATION_SHARD, Encoder, first_of_each
 from swancli.store.dataset import Dataset
 from swancli.train.batches import number_wordings
-from swancli.train.features import Features, encode_features
+from swancli.train.features import Features, encode_feature_captions, encode_features
 
 
 def validate(
@@ -26,7 +26,7 @@ def validate(
     Args:
         encoder: of the model in training.
         dataset: with a validation split.
-        features: maps of the frozen backbone, from which the images are encoded; None to encode their pixels.
+        features: of frozen towers, from which images and captions are encoded; None to encode them whole.
         progress: called after each batch.
         processes: that validate together.
 
@@ -34,7 +34,7 @@ def validate(
         FloatingPointError: embeddings contain NaN or infinity.
     """
     rows = dataset.rows_of("val")
-    part, _ = dataset.catalogue.select(rows)
+    part, numbers = dataset.catalogue.select(rows)
     picture = pd.factorize(dataset.digests(rows))[0]
     first = rows[first_of_each(picture)]
     checkpoint = encoder.checkpoint
@@ -44,16 +44,18 @@ def validate(
             return encode_features(encoder, features, first[share], progress)
         return encoder.rows(dataset, first[share], progress)
 
-    def encode_texts(texts: np.ndarray) -> np.ndarray:
-        return encoder.captions(texts, progress, shard=VALIDATION_SHARD)
+    def encode_texts(captions: np.ndarray) -> np.ndarray:
+        if features and features.has_states:
+            return encode_feature_captions(encoder, features, numbers[captions], progress)
+        return encoder.captions(part.text[captions], progress, shard=VALIDATION_SHARD)
 
     images = processes.together(encode_pictures, len(first))[picture]
     if checkpoint.model.settings.quirks.counted_padding:  # item 4: the captions beside a caption count
-        captions = encode_texts(part.text)
+        captions = encode_texts(np.arange(len(numbers)))
     else:
-        wording = number_wordings([checkpoint.vocabulary.encode(text) for text in part.text])
-        texts = part.text[first_of_each(wording)]
-        captions = processes.together(lambda share: encode_texts(texts[share]), len(texts))[wording]
+        wording = number_wordings(checkpoint.tokenizer.encode_all(part.text))
+        different = first_of_each(wording)
+        captions = processes.together(lambda share: encode_texts(different[share]), len(different))[wording]
     if not (np.isfinite(images).all() and np.isfinite(captions).all()):
         raise FloatingPointError("embeddings contain NaN or infinity")
     match = match_threshold(images, captions, part.image, part.scene)

@@ -1,0 +1,147 @@
+"""Backbones from timm: any network whose maps include strides 4, 8, 16 and 32."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from swancli.errors import SwanError
+from swancli.model.inputs import Preprocessing
+from swancli.model.settings import TIMM
+
+STRIDES = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the four maps of a network are read.
+
+    places: of the maps at strides 4, 8, 16 and 32 among all maps of the network.
+    head: the deepest map is what the convolution of the network's head makes of it.
+    """
+
+    places: tuple[int, int, int, int]
+    head: bool
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """The input that timm's data configuration of a network names.
+
+    Args:
+        name: with `TIMM`, perhaps with the tag of its weights, as in timm/resnet18.a1_in1k.
+
+    Raises:
+        SwanError: timm has no such network.
+    """
+    import timm
+    from timm.data import resolve_data_config
+
+    _check_name(name)
+    config = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(_own(name)).to_dict())
+    known = ("bilinear", "bicubic")
+    interpolation = config["interpolation"] if config["interpolation"] in known else "bicubic"
+    mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
+    return Preprocessing(config["input_size"][-1], mean, std, interpolation)
+
+
+def plan(name: str) -> Plan:
+    """Where the four maps of a network are read.
+
+    Raises:
+        SwanError: timm has no such network, or it has no map at one of the `STRIDES`.
+    """
+    with torch.device("meta"):
+        network = _created(name)
+    reductions = [part["reduction"] for part in getattr(network, "feature_info", [])]
+    missing = [stride for stride in STRIDES if stride not in reductions]
+    if missing or not hasattr(network, "forward_intermediates"):
+        found = ", ".join(map(str, dict.fromkeys(reductions))) or "none that can be read"
+        lacking = missing[0] if missing else STRIDES[0]
+        raise SwanError(
+            f"--backbone {name}: it has no map at stride {lacking} (its strides: {found})",
+            "SWAN reads strides 4, 8, 16 and 32: take such a network, as timm/tf_efficientnet_lite0",
+        )
+    places = tuple(max(at for at, one in enumerate(reductions) if one == stride) for stride in STRIDES)
+    head = getattr(network, "conv_head", None)
+    # In some networks the convolution of the head comes after pooling, so that it makes no map.
+    return Plan(places, getattr(head, "out_channels", None) == network.num_features)
+
+
+def built(name: str, plan: Plan) -> tuple[nn.Module, tuple[int, ...], tuple[str, ...]]:
+    """A network with random weights and without its classifier.
+
+    Returns:
+        The network, the channels of its four maps, and the names of the last module of each stage.
+    """
+    with torch.device("cpu"):  # some buffers are computed when it is made, and are in no state dict
+        network = _created(name)
+    parts = [network.feature_info[place] for place in plan.places]
+    channels = [part["num_chs"] for part in parts]
+    if plan.head:
+        channels[-1] = network.num_features
+    else:
+        network.prune_intermediate_layers(list(plan.places), prune_norm=True, prune_head=True)
+    for part in _head_names(network):
+        setattr(network, part, nn.Identity())
+    return network, tuple(channels), tuple(part["module"] for part in parts)
+
+
+def maps(network: nn.Module, plan: Plan, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """The four maps (B, C, H, W) of a network from `built`."""
+    options = {"indices": list(plan.places), "output_fmt": "NCHW"}
+    if not plan.head:
+        return network.forward_intermediates(pixels, intermediates_only=True, **options)
+    deepest, found = network.forward_intermediates(pixels, **options)
+    return [*found[:-1], deepest]
+
+
+def without_head(name: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights that a network from `built` has, where they are those of the whole network of timm.
+
+    What the whole network lacks is kept, so that the loader can report it.
+    """
+    with torch.device("meta"):
+        whole = _created(name)
+        pruned, _, _ = built(name, plan(name))
+    own, classifier = pruned.state_dict(), _head_names(whole)
+    dropped = {key for key in whole.state_dict() if key not in own}
+    return {
+        key: value
+        for key, value in weights.items()
+        if key not in dropped and key.partition(".")[0] not in classifier
+    }
+
+
+def _own(name: str) -> str:
+    return name.removeprefix(TIMM)
+
+
+def _head_names(network: nn.Module) -> set[str]:
+    """The modules that hold the classifier, as attributes of a network."""
+    named = network.pretrained_cfg.get("classifier") or ()
+    return {part.partition(".")[0] for part in ([named] if isinstance(named, str) else named)}
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    wanted, _, tag = _own(name).partition(".")
+    if not timm.is_model(wanted):
+        near = difflib.get_close_matches(wanted, timm.list_models(), n=3)
+        hint = f"near: {', '.join(TIMM + one for one in near)}" if near else "see timm.list_models()"
+        raise SwanError(f"--backbone {name}: timm has no such network", hint)
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{wanted}.*")]
+    if tag and tag not in tags:
+        hint = f"its tags: {', '.join(tags)}" if tags else "leave the tag out"
+        raise SwanError(f"--backbone {name}: timm knows no weights {tag!r} of {wanted}", hint)
+
+
+def _created(name: str) -> Any:
+    import timm
+
+    _check_name(name)
+    return timm.create_model(_own(name), pretrained=False)

@@ -1,0 +1,161 @@
+"""Word pieces of a BERT text encoder, from its `tokenizer.json`.
+
+A text encoder that comes from outside splits captions by its own table, so it needs no `vocab.h5`.
+`WordPieces.encode` turns a text into piece numbers; `unknown` lists the words that the encoder cannot know.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from swancli.errors import SwanError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MOST_PIECES = 128  # longer captions are cut, [CLS] and [SEP] included
+START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
+INSIDE = "##"  # a piece that does not begin a word starts with it
+HINT = "give the tokenizer.json of a BERT"
+
+
+class WordPieces:
+    """The tokenizer of a BERT."""
+
+    def __init__(self, layout: str, name: str = "tokenizer.json") -> None:
+        """Reads the text of a `tokenizer.json`; its stored padding and truncation are turned off.
+
+        Args:
+            layout: the text.
+            name: of the file, for errors.
+
+        Raises:
+            SwanError: it is not a BERT's tokenizer.
+        """
+        self.layout = layout
+        self._tokenizer = _read(layout, name)
+
+    def __len__(self) -> int:
+        """The rows that the encoder's table needs: one more than the highest piece number."""
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> int:
+        return max(self._tokenizer.get_vocab().values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """The piece numbers of a text, from [CLS] to [SEP], at most `MOST_PIECES` of them."""
+        return _cut(self._tokenizer.encode(text).ids)
+
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """What `encode` gives for each text."""
+        return [_cut(numbers) for numbers in self._encoded(texts)]
+
+    def count_cut(self, texts: Iterable[str]) -> int:
+        """How many of the texts have more than `MOST_PIECES` pieces: `encode` leaves out their ends."""
+        return sum(len(numbers) > MOST_PIECES for numbers in self._encoded(texts))
+
+    def _encoded(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """All piece numbers of each text; a text that repeats, as captions do, is split once.
+
+        The library's `encode_batch` would start threads, and print a warning if the process forks later.
+        """
+        seen: dict[str, list[int]] = {}
+        for text in texts:
+            if text not in seen:
+                seen[text] = self._tokenizer.encode(text).ids
+            yield list(seen[text])
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that the encoder cannot know, in order, as they are written but in lower case.
+
+        These are words with a letter of another script than Latin, words outside the table ([UNK]), and
+        words of two or more letters that break into single ones. Numbers and punctuation are never listed.
+        """
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        pieces: dict[int, list[str]] = {}
+        spans: dict[int, tuple[int, int]] = {}
+        for word, piece, (start, end) in zip(
+            encoding.word_ids, encoding.tokens, encoding.offsets, strict=True
+        ):
+            pieces.setdefault(word, []).append(piece)
+            spans[word] = (spans.get(word, (start, end))[0], end)
+        written = {word: text[start:end] for word, (start, end) in spans.items()}
+        return [written[word].lower() for word in pieces if _is_unknown(written[word], pieces[word])]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Text only, for a checkpoint."""
+        return {"pieces": self.layout}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> WordPieces:
+        """The inverse of `to_plain`.
+
+        Raises:
+            SwanError: the key is missing, or its value is not a BERT's tokenizer.
+        """
+        if "pieces" not in plain:
+            raise SwanError("word pieces: no key 'pieces'", HINT)
+        if not isinstance(plain["pieces"], str):
+            raise SwanError("word pieces: 'pieces' is not text", HINT)
+        return cls(plain["pieces"], "word pieces")
+
+
+def _read(layout: str, name: str) -> Tokenizer:
+    from tokenizers import Tokenizer  # only models with such an encoder need it
+    from tokenizers.models import WordPiece
+
+    try:
+        tokenizer = Tokenizer.from_str(layout)
+    except Exception as error:  # the library has no class of its own for it
+        reason = str(error).split("\n")[0]
+        raise SwanError(f"{name}: not a tokenizer ({reason})", HINT) from error
+    if not isinstance(tokenizer.model, WordPiece):
+        raise SwanError(f"{name}: its model is {type(tokenizer.model).__name__}, not WordPiece", HINT)
+    if (tokenizer.model.unk_token, tokenizer.model.continuing_subword_prefix) != (UNKNOWN, INSIDE):
+        raise SwanError(f"{name}: its word pieces are not written with {UNKNOWN} and {INSIDE}", HINT)
+    numbers = {piece: tokenizer.model.token_to_id(piece) for piece in (START, END, UNKNOWN)}
+    missing = next((piece for piece, number in numbers.items() if number is None), None)
+    if missing:
+        raise SwanError(f"{name}: no {missing} among its pieces", HINT)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    probe = tokenizer.encode("a").ids if _is_framed(tokenizer) else []
+    if len(probe) != 3 or (probe[0], probe[-1]) != (numbers[START], numbers[END]):
+        raise SwanError(f"{name}: it does not put a text between {START} and {END}", HINT)
+    return tokenizer
+
+
+def _is_framed(tokenizer: Tokenizer) -> bool:
+    """Whether something is put around a text, all of it known: the library crashes at an unknown piece."""
+    if not tokenizer.post_processor:
+        return False
+    processor = json.loads(tokenizer.post_processor.__getstate__())
+    pieces = [part["SpecialToken"]["id"] for part in processor.get("single", []) if "SpecialToken" in part]
+    return all(piece in processor["special_tokens"] for piece in pieces)
+
+
+def _cut(numbers: list[int]) -> list[int]:
+    """At most `MOST_PIECES` of them; the last one stays [SEP]."""
+    return numbers if len(numbers) <= MOST_PIECES else [*numbers[: MOST_PIECES - 1], numbers[-1]]
+
+
+def _is_unknown(word: str, pieces: list[str]) -> bool:
+    kinds = [unicodedata.category(letter) for letter in word]
+    if any(_is_foreign(letter, kind) for letter, kind in zip(word, kinds, strict=True)):
+        return True
+    if UNKNOWN in pieces:  # a pictogram is no punctuation
+        return any(kind[0] == "L" or kind == "So" for kind in kinds)
+    letters = sum(kind[0] == "L" for kind in kinds)
+    return letters > 1 and all(len(piece.removeprefix(INSIDE)) == 1 for piece in pieces)
+
+
+def _is_foreign(letter: str, kind: str) -> bool:
+    """Whether a character is a letter of another script than Latin; all letters of Latin-1 count as Latin."""
+    return (
+        kind in ("Lu", "Ll", "Lt", "Lo") and letter > "\xff" and "LATIN" not in unicodedata.name(letter, "")
+    )
