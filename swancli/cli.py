@@ -23,8 +23,8 @@ from swancli.commands.query import query
 from swancli.commands.serve import serve
 from swancli.commands.train import train
 from swancli.commands.vocab import vocab
-from swancli.console import Boundary
-from swancli.errors import SwanError
+from swancli.console import Boundary, warn
+from swancli.errors import SwanError, SwanWarning
 
 
 class App(Panels, Boundary):
@@ -92,6 +92,8 @@ def main() -> None:
     """The executable `swan`."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries, which would appear among our own lines
+        warnings.simplefilter("default", SwanWarning)
+        warnings.showwarning = lambda message, *_: warn(str(message))
     # Importing torch creates a million objects. Collecting garbage after every 700 of them, and once more at
     # the end, takes longer than a query does.
     gc.set_threshold(10_000)

@@ -26,6 +26,10 @@ class StoreError(SwanError):
     """An HDF5 file or a checkpoint is of another kind or version, or incomplete."""
 
 
+class SwanWarning(UserWarning):
+    """Something in the user's input is doubtful; the command line shows it as a line."""
+
+
 def extra_hint(name: str) -> str:
     """The hint for a missing package that one of swan's extras installs."""
     return f"install the extra: pip install 'swancli[{name}]'"

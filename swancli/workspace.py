@@ -4,7 +4,7 @@
 <root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  embeddings.index
 <root>/<dataset>/runs/<run>/ tiles-SCENE.h5     of a large scene; under shipped/ likewise
 <root>/<dataset>/runs/<group>/ group.json      lists its runs, which are in the same folder `runs`
-<root>/shipped/ embeddings-NAME.h5             made with the checkpoint that comes with the package
+<root>/<checkpoint>/ embeddings-NAME.h5        made with a checkpoint outside the root, such as `shipped`
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class Workspace:
         Raises:
             SwanError: there is none.
         """
-        found = _newest(self.root, "*/runs/*/embeddings*.h5", f"{SHIPPED}/embeddings*.h5")
+        found = _newest(self.root, "*/runs/*/embeddings*.h5", "*/embeddings*.h5")
         if not found:
             raise SwanError(
                 f"no embeddings under {self.root}",
@@ -230,7 +230,7 @@ class Workspace:
     def find_tiles(self, scene: Path) -> Path | None:
         """The newest file with the tiles of a large scene; None if there is none."""
         name = glob.escape(tiles_name(scene))
-        return _newest(self.root, f"*/runs/*/{name}", f"{SHIPPED}/{name}")
+        return _newest(self.root, f"*/runs/*/{name}", f"*/{name}")
 
     def _of_runs(self, file: str, name: str | None = None, dataset: str | None = None) -> list[Path]:
         """A file of each run or group of a name and data set, the newest first; None for any."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 
 from swancli.commands import options
-from swancli.commands.options import alone, exclusive, option, option_in, rare, scene_only
+from swancli.commands.options import alone, exclusive, option, option_in, prepared_dataset, rare, scene_only
 from swancli.console import Display, show_fields, show_notes, warn
 from swancli.errors import SwanError
-from swancli.workspace import SHIPPED, Workspace, is_shipped, tiles_name
+from swancli.workspace import Workspace, is_shipped, tiles_name
 
 if TYPE_CHECKING:
     from swancli.embed.archive import Outcome
@@ -39,6 +39,9 @@ def embed(
     checkpoint: Path | None = options.CHECKPOINT,
     missing: options.Missing = option("error", "error|skip", "What to do with unreadable images."),
     output: Path | None = option(None, "FILE", "Output file. Default: in the run's folder.", dir_okay=False),
+    calibrate: str | None = option(
+        None, "DATASET", "Set the score of a match, for `query --threshold auto`, on its val split."
+    ),
     index: options.IndexKind | None = searching(
         None, "KIND", "Also write a FAISS index for `query`: flat, hnsw or ivf-pq (extra `search`)."
     ),
@@ -88,6 +91,7 @@ def embed(
     for name, value in (("texts", texts), ("scene_image", scene_image)):
         alone(name, value, index=index, to=to, shard=shard, resume=resume)
     encoding = {"run": run, "checkpoint": checkpoint, "vocab": vocab, "output": output}
+    encoding["calibrate"] = calibrate
     alone("embeddings", existing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
     if missing == "skip" and not images:
         raise SwanError("--missing skip is for --images", "leave it out")
@@ -95,7 +99,7 @@ def embed(
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     own, resume = chosen_shard(shard, resume)
     launched_with_others = not (shard or own.whole)
-    if launched_with_others and (texts or scene_image or existing):
+    if launched_with_others and (texts or scene_image or existing or calibrate):
         raise SwanError(
             "torchrun: only a data set or --images has a part for each process", "run it without torchrun"
         )
@@ -108,6 +112,8 @@ def embed(
     source = open_source(images) if images else None
     named = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     encoder = Encoder(named, device, precision, batch_size, vocab)
+    if calibrate:
+        _calibrate(encoder, workspace.dataset(prepared_dataset(workspace, calibrate)), display)
     # Milvus Lite is for one program at a time: each job of an array would lock the others out.
     if address and not own.follows and not (shard and address.is_lite):
         from swancli.milvus.collection import check_target
@@ -136,6 +142,20 @@ def embed(
     where = f" --scene-image {scene_image}" if scene_image else ""
     where += "" if path.is_relative_to(root) else f" --embeddings {path}"
     display.note(f'next: swan query "what to look for"{where}')
+
+
+def _calibrate(encoder: Encoder, dataset: Path, display: Display) -> None:
+    """Sets the match threshold that is stored with the embeddings."""
+    from swancli.evaluate.match_threshold import calibrated
+    from swancli.store.dataset import Dataset
+
+    with Dataset(dataset) as stored, display.progress() as progress:
+        encoder.checkpoint = calibrated(encoder, stored, progress)
+    match = encoder.checkpoint.origin["match"]
+    display.note(
+        f"score of a match: {match['threshold']:.3f}, set on {dataset.parent.name} "
+        f"({match['miss']:.1f} % missed, {match['false_alarm']:.1f} % false alarms)"
+    )
 
 
 def _database(to: str, root: Path) -> Address:
@@ -285,11 +305,13 @@ def _output_path(
     texts: Path | None,
     scene: Path | None,
 ) -> Path:
-    """embeddings.h5 beside the checkpoint; for other things than the run's data set, its name says which.
+    """embeddings.h5 in the run's folder; for other things than the run's data set, its name says which.
 
-    Embeddings of the shipped checkpoint, which is in the package, are kept under the root instead.
+    Those of a checkpoint outside the root are kept in a folder of the root that has its name.
     """
-    folder = workspace.root / SHIPPED if is_shipped(checkpoint.path) else checkpoint.path.parent
+    folder = checkpoint.path.parent
+    if not folder.resolve().is_relative_to(workspace.root.resolve()):
+        folder = workspace.root / checkpoint.path.stem
     if scene:
         return folder / tiles_name(scene)
     if images:

@@ -72,7 +72,7 @@ def train(
         None, "N", "Freeze the first N layers of the text transformer. Default: all.", min=0
     ),
     image_size: int | None = model(
-        None, "N", "Side in pixels of the model's input. Default: the backbone's, 256 for ResNets.", min=32
+        None, "N", "Side in pixels of the input. Default: the backbone's own (ResNets: 256).", min=32
     ),
     embed_dim: int = model(512, "N", "Dimensions of an embedding, a multiple of 8.", min=16),
     variant: Variant = model(
@@ -120,7 +120,7 @@ def train(
         False, "--features", "Train only the heads, on features from `prepare --features`."
     ),
     precision: options.Precision = speed(
-        "fp32", "fp32|bf16", "bf16 is faster on GPUs and on CPUs with AVX512-BF16 or AMX."
+        "fp32", "fp32|bf16", "bf16: faster on GPUs and CPUs with AVX512-BF16 or AMX."
     ),
     compile: bool = speed(
         False, "--compile", "Compile the backbone; takes up to a minute and is only worth it on GPUs."
@@ -134,11 +134,11 @@ def train(
     backbone_rate: float | None = rare(
         None,
         "X",
-        "Learning rate of the backbone, as a fraction of --lr. Default: 1, or 0.4 if pretrained.",
+        "Rate of the backbone, a share of --lr. Default: 1, or 0.4 if pretrained.",
         min=0.0,
     ),
     text_rate: float | None = rare(
-        None, "X", "Learning rate of the text transformer, likewise. Default: 0.1.", min=0.0
+        None, "X", "Rate of the text transformer, a share of --lr. Default: 0.1.", min=0.0
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
@@ -153,7 +153,7 @@ def train(
 
     Examples:
         swan train --dataset ucm
-        swan train --dataset rsitmd --backbone resnet50 --weights resnet50-11ad3fa6.pth
+        swan train --dataset ucm --backbone timm/tf_efficientnet_lite0 --weights imagenet --text minilm
         swan train --dataset ucm --folds 5 --run cv
         torchrun --nproc-per-node 4 -m swancli train --dataset rsicd
     """

@@ -6,11 +6,16 @@ swan query "a stadium" --threshold auto
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from swancli.errors import SwanError
 from swancli.evaluate.scene_recall import caption_codes, scene_codes
+from swancli.machine.progress import Progress, quiet
+from swancli.model.checkpoint import Checkpoint
+from swancli.model.encoder import Encoder
+from swancli.store.dataset import Dataset
 
 BLOCK = 256  # captions at a time
 
@@ -45,6 +50,25 @@ class MatchThreshold:
         if not numbers:
             raise TypeError(f"{stored!r} is not a record of finite numbers")
         return cls(**stored)
+
+
+def calibrated(encoder: Encoder, dataset: Dataset, progress: Progress = quiet) -> Checkpoint:
+    """The checkpoint of an encoder with the match threshold of a data set's validation split.
+
+    Raises:
+        SwanError: there is no validation split, or it has fewer than two scenes.
+    """
+    rows = dataset.rows_of("val")
+    part, _ = dataset.catalogue.select(rows)
+    image, caption = encoder.rows(dataset, rows, progress), encoder.captions(part.text, progress)
+    match = match_threshold(image, caption, part.image, part.scene)
+    if not match:
+        raise SwanError(
+            f"--calibrate {dataset.name}: its validation split has fewer than two scenes",
+            "take a data set whose images have scenes",
+        )
+    checkpoint = encoder.checkpoint
+    return replace(checkpoint, origin=checkpoint.origin | {"match": asdict(match)})
 
 
 def match_threshold(

@@ -121,13 +121,16 @@ class CollectionSearcher(BaseSearcher):
         address: of the collection.
         size: number of images in it.
         encoder: of the checkpoint that made its vectors.
+        match: the match threshold stored with them.
 
     Attributes:
         filename: of each `row` in a hit; it grows with the answers.
     """
 
-    def __init__(self, client: MilvusClient, address: Address, size: int, encoder: Encoder) -> None:
-        super().__init__(encoder)
+    def __init__(
+        self, client: MilvusClient, address: Address, size: int, encoder: Encoder, match: str
+    ) -> None:
+        super().__init__(encoder, match)
         self.filename: list[str] = []
         self._client, self._address, self._size = client, address, size
         self._rows: dict[tuple[str, str], int] = {}
@@ -256,7 +259,7 @@ def open_collection(
             vocab=vocab,
             captions_only=texts_only,
         )
-        yield CollectionSearcher(client, address, size, Encoder(loaded, device))
+        yield CollectionSearcher(client, address, size, Encoder(loaded, device), made_by.match)
 
 
 def _maker(made_by: MadeBy, workspace: Workspace) -> Path | None:

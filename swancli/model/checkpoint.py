@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 
-from swancli.errors import StoreError, SwanError
+from swancli.errors import StoreError, SwanError, SwanWarning
 from swancli.model.open_clip import (
     PREFIX,
     ClipTokenizer,
@@ -57,7 +59,6 @@ class Checkpoint:
     training: the state from which `train --resume` resumes; empty in `best.pt`.
     sha256: of the file.
     vocab: the file that the vocabulary came from; None if the checkpoint contains it.
-    warnings: doubts about the file, for the user.
     """
 
     path: Path
@@ -67,7 +68,6 @@ class Checkpoint:
     training: dict[str, Any]
     sha256: str
     vocab: Path | None = None
-    warnings: tuple[str, ...] = ()
 
     @classmethod
     def unsaved(cls, model: Model, tokenizer: Tokenizer) -> Checkpoint:
@@ -79,8 +79,16 @@ class Checkpoint:
         """The record stored with the vectors that it makes."""
         settings = self.model.settings
         vocab = str(self.vocab or "")
-        activation = settings.activation
-        return MadeBy(str(self.path), self.sha256, settings.embed_dim, settings.name, vocab, activation)
+        match = self.origin.get("match")
+        return MadeBy(
+            str(self.path),
+            self.sha256,
+            settings.embed_dim,
+            settings.name,
+            vocab,
+            settings.activation,
+            json.dumps(match) if match else "",
+        )
 
 
 def checkpoint_file(name: str | PathLike[str] | Run) -> Path:
@@ -238,8 +246,9 @@ def _load_open_clip(name: str, captions_only: bool) -> Checkpoint:
         model = _filled(found.settings, found.weights, captions_only)
     path = found.path.parent if Path(name.removeprefix(PREFIX)).is_dir() else found.path
     origin = {"dataset": "", "run": path.name, "epoch": 0}
-    sha256 = file_sha256(found.path)
-    return Checkpoint(path, model, found.tokenizer, origin, {}, sha256, warnings=found.warnings)
+    for text in found.warnings:
+        warnings.warn(text, SwanWarning, stacklevel=3)
+    return Checkpoint(path, model, found.tokenizer, origin, {}, file_sha256(found.path))
 
 
 def _load_published(

@@ -300,11 +300,11 @@ class Encoder:
         """
         if isinstance(texts, str):
             raise SwanError("captions: this is a single text", "give a list, as in captions([text])")
-        numbers = []
+        texts = list(texts)
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 raise SwanError(f"caption {place}: {type(text).__name__} is not text", "give strings")
-            numbers.append(tuple(self.checkpoint.tokenizer.encode(text)))
+        numbers = [tuple(words) for words in self.checkpoint.tokenizer.encode_all(texts)]
         batch_size = CAPTIONS
         if self._model.settings.quirks.counted_padding:
             ordered, rows, batch_size = numbers, list(range(len(numbers))), shard

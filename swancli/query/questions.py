@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -130,9 +131,10 @@ class Answer:
 class BaseSearcher(ABC):
     """Turns questions into embeddings; subclasses know how to search with them."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, match: str = "") -> None:  # match: as in `MadeBy`
         self.encoder = encoder
         self.checkpoint = encoder.checkpoint
+        self._match = match
 
     def ask_texts(self, questions: Sequence[Question], scope: Scope) -> Iterator[Answer]:
         """What each question describes best; many questions at once take less time than one by one.
@@ -180,21 +182,24 @@ class BaseSearcher(ABC):
         return Answer(name, (), next(self._best(vector, scope)))
 
     def match_threshold(self) -> MatchThreshold:
-        """The score from which a result counts as a match: as set in training, else as measured here.
+        """The score from which a result counts as a match.
+
+        It is stored with the vectors if it was set in training or by `swan embed --calibrate`; else it is
+        measured here.
 
         Raises:
-            SwanError: it was not set in training, and cannot be measured here.
+            SwanError: it is not stored, and cannot be measured here.
         """
-        stored = self.checkpoint.origin.get("match")
         try:
+            stored = json.loads(self._match) if self._match else self.checkpoint.origin.get("match")
             found = MatchThreshold.from_plain(stored) if stored else None
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             problem = f"{self.checkpoint.path}: damaged checkpoint (its match threshold: {error})"
             raise StoreError(problem, TRAIN_AGAIN) from error
         found = found or self._measured_threshold()
         if not found:
-            problem = "has no match threshold, as its validation split had no scenes"
-            hint = "give a number, such as --threshold 0.7"
+            problem = "has no match threshold: it was not trained by swan, or on images without scenes"
+            hint = "give a number, or set it on a data set: swan embed --calibrate DATASET"
             raise SwanError(f"--threshold auto: {self.checkpoint.path} {problem}", hint)
         return found
 

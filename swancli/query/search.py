@@ -44,7 +44,7 @@ class Searcher(BaseSearcher):
     """
 
     def __init__(self, embeddings: Embeddings, encoder: Encoder, index: Ranking | None = None) -> None:
-        super().__init__(encoder)
+        super().__init__(encoder, embeddings.made_by.match)
         self.embeddings = embeddings
         self.catalogue = catalogue = embeddings.catalogue
         self._index = index

@@ -21,6 +21,7 @@ class MadeBy:
     variant: of the model, or open_clip:NAME.
     vocab: path of the vocabulary if the checkpoint carries none, else "".
     activation: of an open_clip model, "gelu" or "quick_gelu", which compute different vectors; else "".
+    match: the plain values of its match threshold, as JSON; "" if it has none.
     """
 
     checkpoint: str
@@ -29,6 +30,7 @@ class MadeBy:
     variant: str
     vocab: str = ""
     activation: str = ""
+    match: str = ""
 
     def write(self, file: h5py.File, folder: Path) -> None:
         """Writes it as attributes, paths relative to the folder of the file."""
@@ -36,6 +38,7 @@ class MadeBy:
         file.attrs["checkpoint_sha256"] = self.sha256
         file.attrs["variant"] = self.variant
         file.attrs["activation"] = self.activation
+        file.attrs["match"] = self.match
         file.attrs["vocab"] = to_relative(self.vocab, folder)
 
     @classmethod
@@ -50,10 +53,10 @@ class MadeBy:
         Raises:
             KeyError, TypeError: an attribute is absent, or is not text.
         """
-        names = ("checkpoint", "checkpoint_sha256", "variant", "vocab", "activation")
-        checkpoint, sha256, variant, vocab, activation = (text_attribute(file, name) for name in names)
+        names = ("checkpoint", "checkpoint_sha256", "variant", "vocab", "activation", "match")
+        checkpoint, sha256, variant, vocab, *rest = (text_attribute(file, name) for name in names)
         checkpoint, vocab = (from_relative(path, folder) for path in (checkpoint, vocab))
-        return cls(checkpoint, sha256, dimensions, variant, vocab, activation)
+        return cls(checkpoint, sha256, dimensions, variant, vocab, *rest)
 
     def difference(self, other: MadeBy) -> str:
         """Why these vectors cannot be compared with those of another record; "" if they can."""

@@ -76,10 +76,6 @@ def train_run(
         if processes.first:
             write_json(run.config, {"created_by": CREATED_BY, **asdict(config)})
         data = training_data(dataset, tokenizer, features)
-        if cut := tokenizer.count_cut(data.catalogue.text):
-            notes.append(
-                f"{cut} of {len(data.tokens)} captions are too long for the text tower; they are cut"
-            )
         hardware = processes.describe() + describe_device(processor)
         for note in (_describe(run, config, hardware), *notes):
             watch.note(note)
@@ -130,8 +126,7 @@ def _new_model(config: RunConfig) -> tuple[Model, Tokenizer, list[str]]:
     if config.init_from:
         vocab = Path(config.vocab) if config.vocab else None
         source = load_checkpoint(config.init_from, vocab, spare=True)
-        model, tokenizer, notes = continued_model(settings, seed, source, vocabulary, config.freeze_text)
-        return model, tokenizer, [*source.warnings, *notes]
+        return continued_model(settings, seed, source, vocabulary, config.freeze_text)
     return new_model(settings, seed, config.weights, config.text, vocabulary, vectors, config.freeze_text)
 
 

@@ -119,10 +119,6 @@ class Vocabulary:
         """What `encode` gives for each text."""
         return [self.encode(text) for text in texts]
 
-    def count_cut(self, texts: Iterable[str]) -> int:
-        """How many of the texts have more than `MAX_WORDS` words: `encode` leaves out their ends."""
-        return sum(len(tokenize(text)) > MAX_WORDS for text in texts)
-
     def unknown(self, text: str) -> list[str]:
         """The words of a text that are not in the vocabulary, in order, including dropped stop words."""
         return [word for word in tokenize(text) if word not in self._index]

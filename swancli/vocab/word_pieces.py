@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, SwanWarning
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,12 +53,14 @@ class WordPieces:
         return _cut(self._tokenizer.encode(text).ids)
 
     def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """What `encode` gives for each text."""
-        return [_cut(numbers) for numbers in self._encoded(texts)]
-
-    def count_cut(self, texts: Iterable[str]) -> int:
-        """How many of the texts have more than `MOST_PIECES` pieces: `encode` leaves out their ends."""
-        return sum(len(numbers) > MOST_PIECES for numbers in self._encoded(texts))
+        """What `encode` gives for each text; warns of those that are cut."""
+        encoded = list(self._encoded(texts))
+        if cut := sum(len(numbers) > MOST_PIECES for numbers in encoded):
+            text = (
+                f"{cut} of {len(encoded)} texts have more than {MOST_PIECES} word pieces; the rest is cut off"
+            )
+            warnings.warn(text, SwanWarning, stacklevel=2)
+        return [_cut(numbers) for numbers in encoded]
 
     def _encoded(self, texts: Iterable[str]) -> Iterator[list[int]]:
         """All piece numbers of each text; a text that repeats, as captions do, is split once.
