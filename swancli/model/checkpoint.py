@@ -31,7 +31,7 @@ from swancli.model.open_clip import (
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.model.weights import SAFETENSORS, misfit, not_finite, shapes_of
+from swancli.model.weights import SAFETENSORS, misfit, not_finite, shapes_of, without_random_start
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.made_by import MadeBy
 from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
@@ -295,14 +295,11 @@ def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_
     """The model with these weights, which must fit it exactly, in evaluation mode."""
     if not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise SwanError("not all of its weights are tensors", TRAIN_AGAIN)
-    if captions_only:
+    with without_random_start():
         model = built(settings, captions_only)
-        weights = {key: value for key, value in weights.items() if key in model.state_dict()}
-    else:
-        # Saves drawing random weights. It imports what a text query does not need.
-        with torch.device("meta"):
-            model = built(settings)
     own = model.state_dict()
+    if captions_only:
+        weights = {key: value for key, value in weights.items() if key in own}
     if problem := misfit(shapes_of(own), shapes_of(weights)):
         raise SwanError(f"its weights do not fit its settings: {problem}", TRAIN_AGAIN)
     if problem := not_finite(weights):

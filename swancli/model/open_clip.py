@@ -11,8 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -24,12 +23,11 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from swancli.errors import StoreError, SwanError, extra_hint
 from swancli.model.clip_tokenizer import ClipTokenizer, read_clip_tokenizer
 from swancli.model.settings import OPEN_CLIP, ModelSettings
-from swancli.model.weights import misfit, not_finite, read_weights, shapes_of
+from swancli.model.weights import misfit, not_finite, read_weights, shapes_of, without_random_start
 from swancli.store.text import read_json
 
 PREFIX = "open_clip:"
@@ -49,8 +47,6 @@ WEIGHTS = (
 )
 WEIGHTS_HINT = "give a state dict, as it is or under `state_dict`, or safetensors"
 FIT = {"shortest": "crop", "squash": "squash"}  # resize_mode of open_clip -> fit
-RANDOM_STARTS = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
-RANDOM_STARTS += ("xavier_normal_", "xavier_uniform_", "orthogonal_")
 # Recorded by OpenAI beside the weights; the shapes of the weights say the same.
 SIZES = ("input_resolution", "context_length", "vocab_size")
 
@@ -150,6 +146,10 @@ class OpenClip(nn.Module):
             self.clip.visual.eval()
         return self
 
+    def compile_images(self, images: int) -> None:
+        """Refuses: swan compiles its own backbones only."""
+        raise SwanError("--compile: not for models of open_clip", "leave --compile out")
+
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that are trained: of the image tower ("backbone"), the text tower, and no heads."""
         parts: dict[str, list[nn.Parameter]] = {"backbone": [], "text": [], "heads": []}
@@ -174,25 +174,6 @@ class OpenClip(nn.Module):
             lengths: int64 (B,); not used, since open_clip's towers find the end of a text themselves.
         """
         return F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
-
-
-class _Undrawn(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in RANDOM_STARTS:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-@contextmanager
-def without_random_start() -> Iterator[None]:
-    """Models built inside have arbitrary weights, which saves a second or more; buffers are as ever.
-
-    For models whose weights are all loaded afterwards. Unlike the meta device, it keeps the buffers that are
-    not in the state dict, such as the mask of a text tower.
-    """
-    with _Undrawn():
-        yield
 
 
 def _library() -> ModuleType:

@@ -98,7 +98,7 @@ class ModelSettings:
                 raise SwanError(f"{name} {value!r}: not a whole number of at least {smallest}")
         if self.backbone not in RESNETS and not self.backbone.startswith((TIMM, OPEN_CLIP)):
             raise SwanError(f"backbone {self.backbone!r}: not known", BACKBONE_HINT)
-        if self.embed_dim % VISUAL_HEADS:
+        if self.embed_dim % VISUAL_HEADS and not self.backbone.startswith(OPEN_CLIP):
             raise SwanError(f"--embed-dim {self.embed_dim}: not a multiple of {VISUAL_HEADS} attention heads")
         if self.freeze_stages > STAGES:
             raise SwanError(f"--freeze-stages {self.freeze_stages}: a backbone has {STAGES} stages")

@@ -12,6 +12,7 @@ from torch import nn
 from swancli.errors import SwanError
 from swancli.model.inputs import Preprocessing
 from swancli.model.settings import TIMM
+from swancli.model.weights import without_random_start
 
 STRIDES = (4, 8, 16, 32)
 
@@ -54,7 +55,7 @@ def plan(name: str) -> Plan:
     Raises:
         SwanError: timm has no such network, or it has no map at one of the `STRIDES`.
     """
-    with torch.device("meta"):
+    with without_random_start():
         network = _created(name)
     reductions = [part["reduction"] for part in getattr(network, "feature_info", [])]
     missing = [stride for stride in STRIDES if stride not in reductions]
@@ -77,8 +78,7 @@ def built(name: str, plan: Plan) -> tuple[nn.Module, tuple[int, ...], tuple[str,
     Returns:
         The network, the channels of its four maps, and the names of the last module of each stage.
     """
-    with torch.device("cpu"):  # some buffers are computed when it is made, and are in no state dict
-        network = _created(name)
+    network = _created(name)
     parts = [network.feature_info[place] for place in plan.places]
     channels = [part["num_chs"] for part in parts]
     if plan.head:
@@ -104,7 +104,7 @@ def without_head(name: str, weights: dict[str, torch.Tensor]) -> dict[str, torch
 
     What the whole network lacks is kept, so that the loader can report it.
     """
-    with torch.device("meta"):
+    with without_random_start():
         whole = _created(name)
         pruned, _, _ = built(name, plan(name))
     own, classifier = pruned.state_dict(), _head_names(whole)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from swancli.errors import StoreError, SwanError
 from swancli.store.torch_file import read_torch_file
@@ -14,6 +17,9 @@ from swancli.store.torch_file import read_torch_file
 STATE_DICT_HINT = "give a state dict, perhaps under a key `model` or `state_dict`, or safetensors"
 SAFETENSORS = ".safetensors"
 COUNTER = "num_batches_tracked"  # of batch norms; not used by a network, and often not stored
+
+RANDOM_STARTS = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
+RANDOM_STARTS += ("xavier_normal_", "xavier_uniform_", "orthogonal_")
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -95,3 +101,22 @@ def weights_digest(name: str, weights: Mapping[str, torch.Tensor]) -> str:
         if not key.endswith(COUNTER):
             digest.update(value.cpu().contiguous().numpy())
     return digest.hexdigest()
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in RANDOM_STARTS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_random_start() -> Iterator[None]:
+    """Models built inside have arbitrary weights, which saves a second or more; buffers are as ever.
+
+    For models whose weights are all loaded afterwards. Unlike the meta device, it keeps the buffers that are
+    not in the state dict, such as the mask of a text tower.
+    """
+    with _Undrawn():
+        yield

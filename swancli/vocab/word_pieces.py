@@ -56,9 +56,7 @@ class WordPieces:
         """What `encode` gives for each text; warns of those that are cut."""
         encoded = list(self._encoded(texts))
         if cut := sum(len(numbers) > MOST_PIECES for numbers in encoded):
-            text = (
-                f"{cut} of {len(encoded)} texts have more than {MOST_PIECES} word pieces; the rest is cut off"
-            )
+            text = f"{cut} of {len(encoded)} texts are cut: they have more than {MOST_PIECES} word pieces"
             warnings.warn(text, SwanWarning, stacklevel=2)
         return [_cut(numbers) for numbers in encoded]
 

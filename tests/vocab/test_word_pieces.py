@@ -8,7 +8,7 @@ import sys
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, SwanWarning
 from swancli.vocab.word_pieces import MOST_PIECES, WordPieces
 
 PIECES = (
