@@ -67,8 +67,8 @@ def from_8_bits(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     Returns:
         float32 (N, D).
     """
-    groups = values.float().reshape(*scales.shape, -1)
-    return (groups * scales.float().unsqueeze(-1)).reshape(values.shape)
+    groups = values.to(torch.float32, copy=True).reshape(*scales.shape, -1)
+    return groups.mul_(scales.float().unsqueeze(-1)).reshape(values.shape)
 
 
 def _read(part: str) -> dict[str, Any]:
