@@ -54,7 +54,7 @@ def prepare(
     features: bool = caching(
         False, "--features", "Also write features.h5. Without --source, use the existing data set."
     ),
-    backbone: str = caching("resnet18", "NAME", "resnet18, 34, 50 (paper) or timm/NAME."),
+    backbone: str = caching("resnet18", "NAME", "resnet18, 34, 50 or timm/NAME (paper: resnet50)."),
     weights: str = caching("", "FILE", "Backbone weights, as for train. Default: random."),
     text: str = caching("gru", "NAME", "Also features of a frozen text tower: minilm, or a folder."),
     image_size: int | None = caching(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def pretrain(
     context: typer.Context,
     dataset: str | None = options.DATASET,
-    backbone: str = option("resnet18", "NAME", "resnet18, 34, 50 (paper) or timm/NAME."),
+    backbone: str = option("resnet18", "NAME", "resnet18, 34, 50 or timm/NAME (paper: resnet50)."),
     weights: str = option("", "FILE", "Weights to start from, as for train. Default: random."),
     image_size: int | None = option(
         None, "N", "Side in pixels of the input. Default: the network's, 256 for ResNets.", min=32

@@ -58,7 +58,7 @@ def train(
     vocab: Path | None = model(
         None, "FILE", "vocab.h5, or JSON of the published code. Default: the data set's."
     ),
-    backbone: str = model("resnet18", "NAME", "resnet18, 34, 50 (paper) or timm/NAME."),
+    backbone: str = model("resnet18", "NAME", "resnet18, 34, 50 or timm/NAME (paper: resnet50)."),
     weights: str = model("", "FILE", "Backbone weights; `imagenet` for timm/tf_efficientnet_lite0."),
     text: str = model("gru", "NAME", "Text tower: gru (paper), minilm, or a folder with a BERT."),
     init_from: str = model("", "RUN", "Start from a run, `shipped`, a checkpoint or open_clip:NAME:FILE."),
