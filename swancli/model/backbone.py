@@ -57,8 +57,7 @@ class Backbone(nn.Module):
             self.network, self.channels, stages = _resnet(name)
             self._plan = None
         else:
-            self._plan = timm_network.plan(name)
-            self.network, self.channels, stages = timm_network.built(name, self._plan)
+            self.network, self._plan, self.channels, stages = timm_network.built(name)
         self.network.requires_grad_(not frozen)
         last = stages[freeze_stages - 1] if freeze_stages else None
         self._fixed = _modules_up_to(self.network, last)

@@ -49,14 +49,29 @@ def preprocessing_of(name: str) -> Preprocessing:
     return Preprocessing(config["input_size"][-1], mean, std, interpolation)
 
 
-def plan(name: str) -> Plan:
-    """Where the four maps of a network are read.
+def built(name: str) -> tuple[nn.Module, Plan, tuple[int, ...], tuple[str, ...]]:
+    """A network with random weights and without its classifier.
+
+    Returns:
+        The network, where its maps are read, their channels, and the last module of each stage.
 
     Raises:
         SwanError: timm has no such network, or it has no map at one of the `STRIDES`.
     """
-    with without_random_start():
-        network = _created(name)
+    network = _created(name)
+    plan = _plan(name, network)
+    parts = [network.feature_info[place] for place in plan.places]
+    channels = [part["num_chs"] for part in parts]
+    if plan.head:
+        channels[-1] = network.num_features
+    else:
+        network.prune_intermediate_layers(list(plan.places), prune_norm=True, prune_head=True)
+    for part in _head_names(network):
+        setattr(network, part, nn.Identity())
+    return network, plan, tuple(channels), tuple(part["module"] for part in parts)
+
+
+def _plan(name: str, network: Any) -> Plan:
     reductions = [part["reduction"] for part in getattr(network, "feature_info", [])]
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing or not hasattr(network, "forward_intermediates"):
@@ -70,24 +85,6 @@ def plan(name: str) -> Plan:
     head = getattr(network, "conv_head", None)
     # In some networks the convolution of the head comes after pooling, so that it makes no map.
     return Plan(places, getattr(head, "out_channels", None) == network.num_features)
-
-
-def built(name: str, plan: Plan) -> tuple[nn.Module, tuple[int, ...], tuple[str, ...]]:
-    """A network with random weights and without its classifier.
-
-    Returns:
-        The network, the channels of its four maps, and the names of the last module of each stage.
-    """
-    network = _created(name)
-    parts = [network.feature_info[place] for place in plan.places]
-    channels = [part["num_chs"] for part in parts]
-    if plan.head:
-        channels[-1] = network.num_features
-    else:
-        network.prune_intermediate_layers(list(plan.places), prune_norm=True, prune_head=True)
-    for part in _head_names(network):
-        setattr(network, part, nn.Identity())
-    return network, tuple(channels), tuple(part["module"] for part in parts)
 
 
 def maps(network: nn.Module, plan: Plan, pixels: torch.Tensor) -> list[torch.Tensor]:
@@ -105,8 +102,7 @@ def without_head(name: str, weights: dict[str, torch.Tensor]) -> dict[str, torch
     What the whole network lacks is kept, so that the loader can report it.
     """
     with without_random_start():
-        whole = _created(name)
-        pruned, _, _ = built(name, plan(name))
+        whole, (pruned, *_) = _created(name), built(name)
     own, classifier = pruned.state_dict(), _head_names(whole)
     dropped = {key for key in whole.state_dict() if key not in own}
     return {
