@@ -215,8 +215,8 @@ def test_paths_may_be_text_everywhere(photos, embedded, tiny_model, tmp_path):
     prepare_dataset(settings, f"{out}/d/dataset.h5")
     with Dataset(f"{out}/d/dataset.h5") as dataset:
         assert len(dataset.catalogue.filename) == 4
-    write_vocabulary(f"{out}/vocab.h5", checkpoint.vocabulary)
-    export_json(f"{out}/vocab.json", checkpoint.vocabulary)
+    write_vocabulary(f"{out}/vocab.h5", checkpoint.tokenizer)
+    export_json(f"{out}/vocab.json", checkpoint.tokenizer)
     assert read_vocabulary(f"{out}/vocab.h5").words == read_vocabulary(f"{out}/vocab.json").words
     assert read_vectors(f"{out}/vocab.h5") is None
     write_embeddings(f"{out}/embeddings.h5", read_embeddings(str(embedded)), "abcd")

@@ -179,7 +179,10 @@ def test_batch_takes_any_line_ends_and_answers_the_lines_before_one_that_is_no_t
 
 
 def test_text_query_needs_neither_torchvision_nor_pandas(finished):
-    code = "import sys; from swancli.cli import app; app(sys.argv[1:], standalone_mode=False); " + (
+    # NLTK imports scikit-learn, and that pandas, where it happens to be installed.
+    code = (
+        "import sys; sys.modules['sklearn'] = None; from swancli.cli import app; "
+        "app(sys.argv[1:], standalone_mode=False); "
         "print(sorted({'torchvision', 'pandas'} & set(sys.modules)))"
     )
     arguments = [sys.executable, "-c", code, "query", "a red plane", "--root", str(finished.root)]

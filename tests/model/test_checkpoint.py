@@ -49,7 +49,7 @@ def published(tmp_path_factory):
 def test_bytes_do_not_depend_on_the_name(published, tmp_path):
     again = load_checkpoint(published / "best.pt")
     for name in ("one.pt", "another.pt"):
-        save_checkpoint(tmp_path / name, again.model, again.vocabulary, again.origin)
+        save_checkpoint(tmp_path / name, again.model, again.tokenizer, again.origin)
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
 
 
@@ -67,7 +67,7 @@ def test_published_checkpoint_gives_back_the_model(published, vocab):
     ours = load_checkpoint(published / "best.pt").model.state_dict()
     loaded = load_checkpoint(published / "SWAN_best.pth.tar", vocab)
     assert loaded.model.settings.variant == "published"
-    assert loaded.vocabulary.words == WORDS.words
+    assert loaded.tokenizer.words == WORDS.words
     assert loaded.origin["epoch"] == 4
     again = loaded.model.state_dict()
     assert ours.keys() == again.keys()
@@ -87,7 +87,7 @@ def test_published_checkpoint_needs_its_vocabulary_and_ours_takes_none(published
     assert "--vocab" in error.value.hint
     with pytest.raises(SwanError, match="contains its own vocabulary"):
         load_checkpoint(published / "best.pt", vocab)
-    assert load_checkpoint(published / "best.pt", vocab, spare=True).vocabulary == WORDS
+    assert load_checkpoint(published / "best.pt", vocab, spare=True).tokenizer == WORDS
 
 
 def test_vocabulary_larger_than_the_table_is_refused(published, tmp_path):

@@ -28,7 +28,7 @@ def batch_sizes(encoder, monkeypatch):
     """How many pictures the model sees, batch by batch."""
     model, sizes = encoder.checkpoint.model, []
     encode = model.encode_images
-    monkeypatch.setattr(model, "encode_images", lambda pixels, _: sizes.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(model, "encode_images", lambda pixels: sizes.append(len(pixels)) or encode(pixels))
     return sizes
 
 

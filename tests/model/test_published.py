@@ -15,6 +15,9 @@ from swancli.model.swan import Swan
 from swancli.model.textual import TCGE, GatedAttention, TextTower
 
 PUBLISHED = QUIRKS["published"]
+# Of a small caption side in both variants.
+REPAIRED_SHAPE = ModelSettings(words=20, embed_dim=32)
+PUBLISHED_SHAPE = replace(REPAIRED_SHAPE, variant="published")
 ARRAYS = {
     "shallow_mean",
     "visual_global",
@@ -113,7 +116,7 @@ def test_published_variant_has_every_quirk_and_the_repaired_none():
 def tower():
     """The published caption side, small, after one backward pass in training."""
     torch.manual_seed(0)
-    tower = TextTower(20, 32, PUBLISHED).train()
+    tower = TextTower(PUBLISHED_SHAPE).train()
     tokens = torch.randint(1, 21, (4, 9), generator=torch.Generator().manual_seed(1))
     # Weighted, because the sum over a batch says nothing after a batch norm.
     weight = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
@@ -165,12 +168,12 @@ def test_item_2_scores_are_whole_numbers():
 def test_item_3_projection_is_carried_and_never_used(tower):
     assert tower.unused_projection.weight.shape == (32, 32)
     assert tower.unused_projection.weight.grad is None
-    assert not hasattr(TextTower(20, 32), "unused_projection")
+    assert not hasattr(TextTower(REPAIRED_SHAPE), "unused_projection")
 
 
 def test_item_4_embedding_depends_on_the_longest_caption_beside_it():
     torch.manual_seed(0)
-    tower = TextTower(20, 32, PUBLISHED).eval()
+    tower = TextTower(PUBLISHED_SHAPE).eval()
     alone = tower(torch.tensor([[3, 5, 7]]), torch.tensor([3]))
     padded = tower(torch.tensor([[3, 5, 7, 0, 0, 0]]), torch.tensor([3]))
     assert (alone - padded).abs().max() > 1e-3
@@ -192,14 +195,14 @@ def test_item_4_batch_norms_count_padding():
 
 @pytest.mark.parametrize("words", [1, 2])
 def test_item_5_one_or_two_words_alone_are_refused_in_a_line(words):
-    tower = TextTower(20, 32, PUBLISHED).eval()
+    tower = TextTower(PUBLISHED_SHAPE).eval()
     tokens = torch.arange(1, words + 1)[None]
     with pytest.raises(SwanError, match=r"item 5") as error:
         tower(tokens, torch.tensor([words]))
     assert "at least three words" in error.value.hint
     beside_longer = torch.tensor([[4, 5, 0], [1, 2, 3]])
     assert tower(beside_longer, torch.tensor([2, 3])).isfinite().all()
-    repaired = TextTower(20, 32).eval()
+    repaired = TextTower(REPAIRED_SHAPE).eval()
     assert repaired(tokens, torch.tensor([words])).isfinite().all()
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from swancli.model.settings import ModelSettings
 from swancli.model.textual import TCGE, GatedAttention, JointWords, MaskedBatchNorm, TextTower, position_mask
 
 LENGTHS = torch.tensor([1, 2, 5, 9])
@@ -11,7 +12,7 @@ LENGTHS = torch.tensor([1, 2, 5, 9])
 @pytest.fixture
 def tower():
     torch.manual_seed(0)
-    tower = TextTower(words=20, width=32)
+    tower = TextTower(ModelSettings(words=20, embed_dim=32))
     for module in tower.modules():  # batch norms as after some training, not the identity
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_(0, 0.3)

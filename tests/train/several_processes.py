@@ -22,6 +22,7 @@ import torchvision  # noqa: F401
 from swancli.machine.device import choose_device
 from swancli.machine.processes import Processes
 from swancli.model.dropout import Dropout
+from swancli.model.inputs import pad_tokens
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store.dataset import Dataset
@@ -64,9 +65,13 @@ def batch_of(processes: Processes, size: int, settings: TrainSettings) -> Batch:
         views = draw_views(len(rows), source, size, settings.augmentation, drawn)
         return torch.from_numpy(pixels[rows[share]]), views.part(share), None
 
+    def read_words(captions: np.ndarray, share: slice) -> tuple:
+        padded, lengths = pad_tokens([tokens[caption] for caption in captions])
+        return padded[share], lengths[share]
+
     groups = pair_batches(image, BATCH, CAPTIONS, chance, least=4)
     own = {"own_captions_only": settings.own_captions_only, "processes": processes}
-    return next(load_batches(groups, read, image, tokens, number_wordings(tokens), **own))
+    return next(load_batches(groups, read, read_words, image, number_wordings(tokens), **own))
 
 
 def take_steps(rank: int, count: int, folder: Path, models: dict[str, Swan]) -> None:

@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
 from swancli.machine.processes import ALONE, Processes
-from swancli.model.inputs import normalise, pad_tokens, stack_images
+from swancli.model.inputs import Preprocessing, pad_tokens, stack_images
 from swancli.train.batches import (
     augment,
     draw_views,
@@ -59,9 +59,25 @@ def test_captions_of_an_image_share_its_pass():
     assert sorted(np.concatenate([np.concatenate(batch) for batch in batches])) == list(range(40))
 
 
-def reader(images: list[np.ndarray]):
+def read_from(images: list[np.ndarray]):
     """Reads images of 8 px as they are."""
-    return lambda rows, share: (stack_images([images[row] for row in rows[share]], 8), None, None)
+    return lambda rows, share: (stack_images([images[row] for row in rows[share]]), None, None)
+
+
+def read_words(tokens: list[list[int]]):
+    """Reads captions padded to the longest of their batch."""
+
+    def read(captions: np.ndarray, share: slice):
+        padded, lengths = pad_tokens([tokens[caption] for caption in captions])
+        return padded[share], lengths[share]
+
+    return read
+
+
+def batches_of(groups, images, caption_image, tokens, **options):
+    """The batches of some groups, of images of 8 px and captions of these words."""
+    readers = read_from(images), read_words(tokens)
+    return load_batches(groups, *readers, caption_image, number_wordings(tokens), **options)
 
 
 def test_batch_says_which_caption_describes_which_image():
@@ -69,12 +85,12 @@ def test_batch_says_which_caption_describes_which_image():
     images = [np.full((8, 8, 3), 10 * row, np.uint8) for row in range(3)]
     tokens = [[10 + caption] for caption in range(5)]
     groups = [[np.array([3, 0]), np.array([2])]]
-    (batch,) = load_batches(groups, reader(images), caption_image, tokens, number_wordings(tokens))
+    (batch,) = batches_of(groups, images, caption_image, tokens)
     assert batch.images.tolist() == [2, 1]
     assert batch.tokens.tolist() == [[13], [10], [12]]
     assert batch.positive.tolist() == [[True, True, False], [False, False, True]]
     assert batch.negative.tolist() == [[False, False, True], [True, True, False]]
-    torch.testing.assert_close(batch.pixels, stack_images([images[2], images[1]], 8))
+    torch.testing.assert_close(batch.pixels, stack_images([images[2], images[1]]))
 
 
 def test_processes_share_a_batch_and_each_knows_all_of_its_pairs():
@@ -83,11 +99,7 @@ def test_processes_share_a_batch_and_each_knows_all_of_its_pairs():
     tokens = [[10, 11, 12], [11], [12], [13], [14, 15]]
     groups = [[np.array([3, 0]), np.array([2]), np.array([4, 1])]]
     whole, *parts = (
-        next(
-            load_batches(
-                groups, reader(images), caption_image, tokens, number_wordings(tokens), processes=processes
-            )
-        )
+        next(batches_of(groups, images, caption_image, tokens, processes=processes))
         for processes in (ALONE, Processes(0, 2), Processes(1, 2))
     )
     assert (parts[0].images_each, parts[0].captions_each) == ([1, 2], [2, 3])
@@ -105,7 +117,7 @@ def test_caption_in_the_words_of_an_images_own_is_no_negative_of_it():
     tokens = [[5, 6], [7], [5, 6], [5]]
     images = [np.zeros((8, 8, 3), np.uint8)] * 3
     groups = [[np.array([0]), np.array([1]), np.array([3])]]
-    (batch,) = load_batches(groups, reader(images), caption_image, tokens, number_wordings(tokens))
+    (batch,) = batches_of(groups, images, caption_image, tokens)
     # Image 0 has the words of caption 0 in its caption 2, though that one is not in the batch.
     assert batch.positive.tolist() == [[True, False, False], [False, True, False], [False, False, True]]
     assert batch.negative.tolist() == [[False, True, True], [False, False, True], [True, True, False]]
@@ -117,16 +129,7 @@ def test_published_batches_take_other_captions_of_the_same_image_as_negatives():
     groups = [[np.array([0]), np.array([2]), np.array([1])]]
     tokens = [[1], [2], [3]]
     shared, own = (
-        next(
-            load_batches(
-                groups,
-                reader(images),
-                caption_image,
-                tokens,
-                number_wordings(tokens),
-                own_captions_only=published,
-            )
-        )
+        next(batches_of(groups, images, caption_image, tokens, own_captions_only=published))
         for published in (False, True)
     )
     assert shared.positive.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
@@ -145,16 +148,17 @@ def test_rare_words_are_hidden_at_a_rate_that_falls_with_their_count():
     assert tokens[0] == [1, 2]
 
 
-def test_tokens_are_padded_with_zero_and_cut_at_47():
+def test_tokens_are_padded_with_zero():
     tokens, lengths = pad_tokens([[4, 5, 6], [7], list(range(1, 60))])
-    assert lengths.tolist() == [3, 1, 47]
-    assert tokens.shape == (3, 47)
+    assert lengths.tolist() == [3, 1, 59]
+    assert tokens.shape == (3, 59)
+    assert tokens[2].tolist() == list(range(1, 60))
     assert tokens[0, :4].tolist() == [4, 5, 6, 0]
     assert tokens[1, 1:].sum() == 0
 
 
 def test_normalised_white_is_imagenets():
-    white = normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
+    white = Preprocessing().normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
     expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert white[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
 

@@ -9,17 +9,26 @@ from swancli.errors import StoreError, SwanError
 from swancli.machine.processes import ALONE
 from swancli.model.checkpoint import Checkpoint
 from swancli.model.encoder import Encoder
-from swancli.model.inputs import normalise
+from swancli.model.inputs import Preprocessing, stack_images
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.train import validation
-from swancli.train.features import Features, FeatureSettings, encode_features, features_cost, write_features
+from swancli.train.batches import augment, draw_views
+from swancli.train.features import (
+    Features,
+    FeatureSettings,
+    Towers,
+    encode_features,
+    features_cost,
+    write_features,
+)
 from swancli.vocab.vocabulary import count_words
 
 CPU = torch.device("cpu")
 SETTINGS = FeatureSettings("resnet18", "", image_size=32, augmentation="overhead", views=3)
+INPUT = Preprocessing(32)
 
 
 @pytest.fixture
@@ -36,9 +45,14 @@ def dataset(tmp_path):
         yield stored
 
 
+@pytest.fixture(scope="module")
+def towers():
+    return Towers(SETTINGS)
+
+
 @pytest.fixture
-def features(dataset, tmp_path):
-    write_features(dataset, SETTINGS, tmp_path / "features.h5", CPU, lambda *_: None)
+def features(dataset, towers, tmp_path):
+    write_features(dataset, towers, tmp_path / "features.h5", CPU, lambda *_: None)
     with Features(tmp_path / "features.h5") as stored:
         yield stored
 
@@ -55,24 +69,24 @@ def encoder_of(model):
 
 
 def test_a_view_of_resnet50_at_256_px_is_counted_as_it_is_stored():
-    """2 bytes of 16 x 16 x 512, 16 x 16 x 1024 and 8 x 8 x 2048, 1 byte of 256 x 256 x 3."""
-    size = FeatureSettings("resnet50", "", 256, "paper").view_bytes()
-    assert size == 2 * (16 * 16 * (512 + 1024) + 8 * 8 * 2048) + 256 * 256 * 3 == 1_245_184
+    """2 bytes of 64 x 64 x 64, 16 x 16 x 512, 16 x 16 x 1024 and 8 x 8 x 2048."""
+    size = Towers(FeatureSettings("resnet50", "", 256, "paper")).view_bytes()
+    assert size == 2 * (64 * 64 * 64 + 16 * 16 * (512 + 1024) + 8 * 8 * 2048) == 1_572_864
 
 
-def test_announced_size_is_that_of_the_file(dataset, features):
-    cost = features_cost(dataset, SETTINGS, features.path, most=1)
-    assert (cost.training, cost.validation, cost.size) == (5, 2, 17 * SETTINGS.view_bytes())
+def test_announced_size_is_that_of_the_file(dataset, features, towers):
+    cost = features_cost(dataset, towers, features.path, most=1)
+    assert (cost.training, cost.validation, cost.size) == (5, 2, 17 * towers.view_bytes())
     assert cost.size < features.path.stat().st_size < cost.size + 100_000
 
 
-def test_features_past_the_cap_are_refused_with_the_views_that_fit(dataset, tmp_path):
-    most = 13 * SETTINGS.view_bytes() / 1e9  # two views of five images, and two plain ones: 12
+def test_features_past_the_cap_are_refused_with_the_views_that_fit(dataset, towers, tmp_path):
+    most = 13 * towers.view_bytes() / 1e9  # two views of five images, and two plain ones: 12
     with pytest.raises(SwanError, match="3 views of 5 images") as refused:
-        features_cost(dataset, SETTINGS, tmp_path / "features.h5", most)
+        features_cost(dataset, towers, tmp_path / "features.h5", most)
     assert "--views 2" in refused.value.hint
     with pytest.raises(SwanError) as refused:
-        features_cost(dataset, SETTINGS, tmp_path / "features.h5", most / 3)
+        features_cost(dataset, towers, tmp_path / "features.h5", most / 3)
     assert "--max-gb" in refused.value.hint
 
 
@@ -85,28 +99,32 @@ def test_every_training_image_has_its_views_and_every_validation_image_one(featu
 
 
 def test_views_differ_and_plain_ones_are_the_image(dataset, features):
-    pixels, _, _ = features.read(np.arange(3))
-    assert not torch.equal(pixels[0], pixels[1])
+    maps = features.read(np.arange(3))
+    assert all(not torch.equal(values[0], values[1]) for values in maps.values())
     model = model_of()
     plain = encode_features(encoder_of(model), features, np.array([5]))
-    resized, _, _ = features.read(features.plain(np.array([5])))
     with torch.no_grad():
-        expected = model.encode_images(normalise(resized)).numpy()
+        resized = stack_images([INPUT.resized(dataset.image(5))])
+        expected = model.encode_images(INPUT.normalise(resized)).numpy()
     np.testing.assert_allclose(plain, expected, atol=2e-3)  # the maps are in half precision
 
 
-def test_stored_maps_are_those_of_the_backbone(features):
-    model = model_of()
-    pixels, _, deep = features.read(np.array([4, 11]))
+def test_stored_maps_are_those_of_the_backbone(dataset, features):
+    """Of views that the seed draws from images of 35 px, 278/256 of the input's side."""
+    images = stack_images(INPUT.resized(dataset.image(row), 35) for row in np.repeat(range(5), 3))
+    drawn = draw_views(15, 35, 32, "overhead", torch.Generator().manual_seed(0))
+    pixels = augment(images, drawn).round().to(torch.uint8)[[4, 11]]
     with torch.no_grad():
-        maps = model.backbone(normalise(pixels))
-    for depth, values in deep.items():
+        maps = model_of().backbone(INPUT.normalise(pixels))
+    stored = features.read(np.array([4, 11]))
+    assert stored.keys() == maps.keys() == {"shallow", "deep1", "deep2", "deep3"}
+    for depth, values in stored.items():
         assert values.dtype == torch.float16
         torch.testing.assert_close(values.float(), maps[depth], rtol=2e-3, atol=1e-4)
 
 
 def test_same_seed_gives_the_same_features(dataset, features, tmp_path):
-    write_features(dataset, SETTINGS, tmp_path / "again.h5", CPU, lambda *_: None)
+    write_features(dataset, Towers(SETTINGS), tmp_path / "again.h5", CPU, lambda *_: None)
     with h5py.File(features.path) as one, h5py.File(tmp_path / "again.h5") as other:
         for name, values in one["views"].items():
             np.testing.assert_array_equal(values[:], other["views"][name][:])
@@ -156,7 +174,7 @@ def test_maps_beyond_half_precision_are_refused_and_nothing_is_written(dataset, 
     torch.save(weights, tmp_path / "large.pt")
     settings = FeatureSettings("resnet18", str(tmp_path / "large.pt"), 32, "none", views=1)
     with pytest.raises(SwanError, match="half precision"):
-        write_features(dataset, settings, tmp_path / "features.h5", CPU, lambda *_: None)
+        write_features(dataset, Towers(settings), tmp_path / "features.h5", CPU, lambda *_: None)
     assert not list(tmp_path.glob("*features*"))
 
 

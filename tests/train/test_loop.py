@@ -192,7 +192,7 @@ def test_checkpoint_gives_the_same_embeddings_after_reading(run_training):
     with torch.no_grad():
         first, second = (c.model.encode_images(pixels) for c in (checkpoint, again))
     assert torch.equal(first, second)
-    assert checkpoint.vocabulary.words[:3] == ("a", "red", "field")
+    assert checkpoint.tokenizer.words[:3] == ("a", "red", "field")
 
 
 def test_damaged_checkpoint_is_refused(tmp_path, run_training):

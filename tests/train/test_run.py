@@ -27,10 +27,13 @@ def options(workspace):
         "features": "",
         "freeze": None,
         "backbone": "resnet18",
-        "image_size": 256,
+        "image_size": None,
         "embed_dim": 512,
         "variant": "repaired",
         "without": (),
+        "freeze_stages": 0,
+        "text": "gru",
+        "freeze_text": None,
         **dataclasses.asdict(TrainSettings()),
     }
 
@@ -69,7 +72,7 @@ def test_recipe_depends_on_whether_the_backbone_has_learnt_something(options, gi
 
 def test_rate_for_a_frozen_backbone_is_refused(options):
     given = {"weights": "resnet18.pth", "backbone_rate": 0.5}
-    with pytest.raises(SwanError, match="the backbone is frozen"):
+    with pytest.raises(SwanError, match="the whole backbone is frozen"):
         new_config(options | given, set(given))
 
 
@@ -103,7 +106,7 @@ def test_published_run_carries_the_published_table_of_word_vectors(run_training)
     checkpoint = load_checkpoint(run_training("one", epochs=1, variant="published").best)
     assert checkpoint.model.settings.words == 8589
     assert checkpoint.model.state_dict()[WORDS].shape == (8590, 300)
-    assert len(checkpoint.vocabulary) < 20
+    assert len(checkpoint.tokenizer) < 20
 
 
 def test_statistics_of_a_frozen_published_backbone_move_in_training(run_training):
@@ -142,7 +145,7 @@ def test_run_starts_from_another_ones_weights_word_by_word(workspace, run_traini
     still = TrainSettings(epochs=1, batch_size=4, lr=0.0)
     run = run_training("next", training=still, init_from=str(source.path))
     weights, before = load_checkpoint(run.last).model.state_dict(), source.model.state_dict()
-    place = {word: row for row, word in enumerate(source.vocabulary.words, start=1)}
+    place = {word: row for row, word in enumerate(source.tokenizer.words, start=1)}
     assert torch.equal(weights[WORDS][2], before[WORDS][place["roof"]])
     assert torch.equal(weights[WORDS][3], before[WORDS][place["a"]])
     assert not (weights[WORDS][1] == before[WORDS]).all(dim=1).any()
@@ -195,6 +198,6 @@ def test_published_vocabulary_may_start_a_run_on_any_data_set(run_training, opti
     best = run_training("source", epochs=1).best
     write_vocabulary(tmp_path / "v.h5", Vocabulary(("red", UNKNOWN), (1, 0), 1, "keep", "rsitmd"))
     run = run_training("next", epochs=1, init_from=str(best), vocab=str(tmp_path / "v.h5"))
-    assert load_checkpoint(run.best).vocabulary.words == ("red", UNKNOWN)
+    assert load_checkpoint(run.best).tokenizer.words == ("red", UNKNOWN)
     export_json(tmp_path / "v.json", Vocabulary(("red", UNKNOWN), (0, 0), 0, "keep", ""))
     run_training("json", epochs=1, vocab=str(tmp_path / "v.json"))
