@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from swancli.train.group import Runs
     from swancli.train.loop import Epoch
 
-Loss = Literal["sum", "hardest"]
+Loss = Literal["sum", "hardest", "contrastive"]
 Schedule = Literal["step", "cosine"]
 Variant = Literal["repaired", "published"]
 FoldRule = Literal["random", "stratified"]
@@ -99,14 +99,14 @@ def train(
         "overhead: flips, turns, crops, colour. paper: rotation, crop. none: for captions with "
         "words such as left.",
     ),
-    loss: Loss = recipe("sum", "sum|hardest", "Hinge loss over all negatives (sum) or only the hardest."),
+    loss: Loss = recipe("sum", "NAME", "Hinge over all negatives (sum), hardest, or contrastive."),
     margin: float = recipe(0.2, "X", "Margin of the hinge loss, in cosine similarity.", min=0.0),
+    temperature: float = recipe(0.07, "X", "Temperature of the contrastive loss.", min=0.001),
     seed: int = recipe(0, "N", "Seed for weights, batches, views and dropout."),
     compare: str = several(
         "",
         "LIST",
-        "Train one run per entry and print one table. Entries: full, repaired, published, or parts "
-        "to leave out, as in vmsf,sfgs+wsa.",
+        "One run per entry: full, repaired, published, or parts to leave out.",
     ),
     folds: int = several(
         0,

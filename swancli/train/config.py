@@ -36,8 +36,10 @@ class TrainSettings:
     backbone_rate: factor on the learning rate for a backbone that is not frozen.
     text_rate: factor on the learning rate for a text transformer that is not frozen.
     schedule: "step", the paper's, or "cosine", whose first epoch is a warm-up (see `schedule`).
-    loss: "sum" over all negatives, or "hardest" for the hardest negatives only.
-    margin: of the loss, on cosine similarity.
+    loss: of the hinge, "sum" over all negatives, or "hardest" for the hardest negatives only; or
+        "contrastive".
+    margin: of the hinge, on cosine similarity.
+    temperature: of the contrastive loss.
     clip_norm: largest norm of all gradients together; larger ones are scaled down to it. 0 turns this off.
     own_captions_only: other captions of the same image count as negatives, as in the published code.
     hide_rare_words: rare words are replaced by the unknown word at random; the published code never does so.
@@ -56,6 +58,7 @@ class TrainSettings:
     schedule: str = "cosine"
     loss: str = "sum"
     margin: float = MARGIN
+    temperature: float = 0.07
     clip_norm: float = 0.0
     own_captions_only: bool = False
     hide_rare_words: bool = True
@@ -68,7 +71,7 @@ class TrainSettings:
 # The allowed values of the settings that are words.
 CHOICES = {
     "schedule": ("step", "cosine"),
-    "loss": ("sum", "hardest"),
+    "loss": ("sum", "hardest", "contrastive"),
     "augmentation": ("paper", "overhead", "none"),
     "precision": ("fp32", "bf16"),
 }

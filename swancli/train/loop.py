@@ -38,7 +38,7 @@ from swancli.train.config import TrainSettings
 from swancli.train.distributed import pair_encoder
 from swancli.train.features import Features
 from swancli.train.history import Epoch, add_events, metrics_row, tensorboard_writer, write_metrics
-from swancli.train.losses import hinge_loss
+from swancli.train.losses import contrastive_loss, hinge_loss
 from swancli.train.nan_guard import Step, StepWatch, gradient_norm, step_error
 from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.validation import validate
@@ -365,13 +365,7 @@ def train_step(training: Training, number: int, batch: Batch, sound: StepWatch) 
         images, captions = encoders(batch)
     images = processes.gathered(images, batch.images_each)
     captions = processes.gathered(captions, batch.captions_each)
-    loss = hinge_loss(
-        images @ captions.T,
-        batch.positive,
-        batch.negative,
-        margin=settings.margin,
-        hardest=settings.loss == "hardest",
-    )
+    loss = _loss(settings, images @ captions.T, batch.positive, batch.negative)
     training.optimizer.zero_grad(set_to_none=True)
     (loss * processes.count).backward()
     step = Step(number, batch.images, loss.detach(), gradient_norm(encoders))
@@ -380,6 +374,16 @@ def train_step(training: Training, number: int, batch: Batch, sound: StepWatch) 
         torch.nn.utils.clip_grads_with_norm_(encoders.parameters(), settings.clip_norm, step.norm)
     training.optimizer.step()
     return step.loss
+
+
+def _loss(
+    settings: TrainSettings, similarity: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor
+) -> torch.Tensor:
+    """The summed loss of a recipe; arguments as in `hinge_loss`."""
+    if settings.loss == "contrastive":
+        return contrastive_loss(similarity, positive, negative, temperature=settings.temperature)
+    hardest = settings.loss == "hardest"
+    return hinge_loss(similarity, positive, negative, margin=settings.margin, hardest=hardest)
 
 
 def _restore(

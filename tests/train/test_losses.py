@@ -1,9 +1,11 @@
 """The hinge loss, against numbers worked out by hand and against the published code's."""
 
+import math
+
 import pytest
 import torch
 
-from swancli.train.losses import hinge_loss
+from swancli.train.losses import contrastive_loss, hinge_loss
 
 SCORES = torch.tensor([[0.5, 0.4], [0.6, 0.3]])
 # image 0: 0.2 + 0.4 - 0.5 = 0.1; image 1: 0.2 + 0.6 - 0.3 = 0.5
@@ -49,3 +51,31 @@ def test_hinge_loss_equals_the_published_values(parity):
         assert hinge_loss(scores, positive, ~positive, hardest=hardest).item() == pytest.approx(
             float(parity[name]), rel=1e-6
         )
+
+
+def test_contrastive_loss_is_a_softmax_over_the_positive_and_its_negatives():
+    # temperature 0.1: scores 5, 4 / 6, 3. Image 0: log(1 + e^-1), image 1: log(1 + e^3),
+    # caption 0: log(1 + e^1), caption 1: log(1 + e^1).
+    expected = sum(math.log1p(math.exp(power)) for power in (-1, 3, 1, 1))
+    positive = torch.eye(2).bool()
+    loss = contrastive_loss(SCORES, positive, ~positive, temperature=0.1)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_contrastive_loss_leaves_out_pairs_that_are_neither_positive_nor_negative():
+    # Caption 1 could describe image 0 too: image 0 has no negative left, caption 1 neither.
+    negative = torch.tensor([[False, False], [True, False]])
+    scores = SCORES.clone().requires_grad_()
+    loss = contrastive_loss(scores, torch.eye(2).bool(), negative, temperature=0.1)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(3)) + math.log1p(math.exp(1)))
+    loss.backward()
+    assert scores.grad.isfinite().all()
+    assert scores.grad[0, 1] == 0
+
+
+def test_contrastive_loss_is_that_of_cross_entropy_with_one_caption_an_image():
+    scores = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
+    positive = torch.eye(7).bool()
+    target = torch.arange(7)
+    both = [torch.nn.functional.cross_entropy(s / 0.07, target, reduction="sum") for s in (scores, scores.T)]
+    assert contrastive_loss(scores, positive, ~positive).item() == pytest.approx(sum(both).item(), rel=1e-5)
