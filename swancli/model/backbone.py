@@ -65,6 +65,11 @@ class Backbone(nn.Module):
             self._fixed = [self.network]  # with the head's convolution, where that makes the deepest map
         elif freeze_stages:
             self._fixed = _modules_up_to(self.network, stages[freeze_stages - 1])
+            if not self._fixed:
+                raise SwanError(
+                    f"--freeze-stages {freeze_stages}: {name} does not say where its stages end",
+                    "leave it out, or freeze the whole backbone: --freeze",
+                )
             for parameter in self.network.parameters(recurse=False):  # a table of positions, read first
                 parameter.requires_grad_(False)
         for module in self._fixed:
@@ -203,11 +208,12 @@ def _modules_up_to(network: nn.Module, last: str) -> list[nn.Module]:
     """The modules of a network, in order, up to and with the module `last`, without those that enclose it.
 
     Not only the innermost ones: timm's norms contain their activation, and some blocks have weights of
-    their own.
+    their own. Empty if there is no such module.
     """
     names = [name for name, _ in network.named_modules()]
-    end = max(place for place, name in enumerate(names) if f"{name}.".startswith(f"{last}."))
-    before = (name for name in names[: end + 1] if name and not last.startswith(f"{name}."))
+    inside = [place for place, name in enumerate(names) if f"{name}.".startswith(f"{last}.")]
+    until = names[: max(inside, default=-1) + 1]
+    before = (name for name in until if name and not last.startswith(f"{name}."))
     return [network.get_submodule(name) for name in before]
 
 
