@@ -16,7 +16,7 @@ from swancli.errors import SwanError
 from swancli.model import timm_network, towers
 from swancli.model.inputs import Preprocessing
 from swancli.model.published import from_published, is_published
-from swancli.model.settings import BACKBONE_HINT, RESNETS, TIMM
+from swancli.model.settings import BACKBONE_HINT, RESNETS, STAGES, TIMM
 from swancli.model.weights import COUNTER, misfit, not_finite, read_weights, shapes_of, weights_digest
 
 DEPTHS = ("shallow", "deep1", "deep2", "deep3")
@@ -59,8 +59,18 @@ class Backbone(nn.Module):
         else:
             self.network, self._plan, self.channels, stages = timm_network.built(name)
         self.network.requires_grad_(not frozen)
-        last = stages[freeze_stages - 1] if freeze_stages else None
-        self._fixed = _modules_up_to(self.network, last)
+        self._fixed: list[nn.Module] = []
+        if freeze_stages == STAGES:
+            self._fixed = [self.network]  # with the head's convolution, where that makes the deepest map
+        elif freeze_stages:
+            self._fixed = _modules_up_to(self.network, stages[freeze_stages - 1])
+            if not self._fixed:
+                raise SwanError(
+                    f"--freeze-stages {freeze_stages}: {name} does not say where its stages end",
+                    "leave it out, or freeze the whole backbone: --freeze",
+                )
+            for parameter in self.network.parameters(recurse=False):  # a table of positions, read first
+                parameter.requires_grad_(False)
         for module in self._fixed:
             module.requires_grad_(False)
 
@@ -193,11 +203,17 @@ def _resnet(name: str) -> tuple[fx.GraphModule, tuple[int, int, int, int], tuple
     return network, channels, RESNET_STAGES
 
 
-def _modules_up_to(network: nn.Module, last: str | None) -> list[nn.Module]:
-    """The innermost modules of a network, in order, up to the last one inside the module `last`."""
-    names = [name for name, module in network.named_modules() if not any(True for _ in module.children())]
-    inside = [place for place, name in enumerate(names) if last and f"{name}.".startswith(f"{last}.")]
-    return [network.get_submodule(name) for name in names[: max(inside, default=-1) + 1]]
+def _modules_up_to(network: nn.Module, last: str) -> list[nn.Module]:
+    """The modules of a network, in order, up to and with the module `last`, without those that enclose it.
+
+    Not only the innermost ones: timm's norms contain their activation, and some blocks have weights of
+    their own. Empty if there is no such module.
+    """
+    names = [name for name, _ in network.named_modules()]
+    inside = [place for place, name in enumerate(names) if f"{name}.".startswith(f"{last}.")]
+    until = names[: max(inside, default=-1) + 1]
+    before = (name for name in until if name and not last.startswith(f"{name}."))
+    return [network.get_submodule(name) for name in before]
 
 
 def _parts(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
