@@ -97,8 +97,11 @@ def prepare(
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
         made_of = chosen(context, "backbone", "text", "image_size", "augmentation", "views", "seed")
-        there = Path(weights).exists()
-        made_of["weights"] = str(Path(weights).resolve()) if weights and there else weights
+        # Absolute, since a run may be started from elsewhere; a name of what comes with swan is no path.
+        made_of |= {
+            name: str(Path(path).resolve()) if path and Path(path).exists() else path
+            for name, path in (("weights", weights), ("text", text))
+        }
         _prepare_features(workspace, dataset, made_of, max_gb, device, display)
 
 
