@@ -96,9 +96,9 @@ def prepare(
         show_prepared(dataset, summary)
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
-        made_of = chosen(context, "backbone", "text", "image_size", "augmentation", "views", "seed")
-        there = Path(weights).exists()
-        made_of["weights"] = str(Path(weights).resolve()) if weights and there else weights
+        made_of = chosen(
+            context, "backbone", "weights", "text", "image_size", "augmentation", "views", "seed"
+        )
         _prepare_features(workspace, dataset, made_of, max_gb, device, display)
 
 
@@ -121,9 +121,14 @@ def _prepare_features(
 ) -> None:
     from swancli.machine.device import choose_device
     from swancli.model.backbone import preprocessing_of
+    from swancli.model.settings import GRU
     from swancli.store.dataset import Dataset
     from swancli.train.features import FeatureSettings, Towers, features_cost, write_features
 
+    # Absolute, since a run may be started from elsewhere. Names of what comes with swan are no paths.
+    for name in ("weights", "text"):
+        if made_of[name] not in ("", GRU) and Path(made_of[name]).exists():
+            made_of[name] = str(Path(made_of[name]).resolve())
     made_of["image_size"] = made_of["image_size"] or preprocessing_of(made_of["backbone"]).size
     path, towers = workspace.features(dataset), Towers(FeatureSettings(**made_of))
     with Dataset(workspace.dataset(dataset)) as stored:

@@ -239,6 +239,11 @@ def _of_text_tower(options: dict[str, Any], given: set[str]) -> dict[str, Any]:
         raise SwanError("--variant published: its text tower is the GRU", "leave --text out")
     if "vocab" in given:
         raise SwanError("--vocab: this text tower has its own words", "leave --vocab out")
+    if "text_rate" in given and options["freeze_text"] is None and not options["init_from"]:
+        raise SwanError(
+            "--text-rate has no effect: the text transformer is frozen",
+            "say how many layers are: --freeze-text N",
+        )
     return {"vocab": "", "hide_rare_words": False}
 
 

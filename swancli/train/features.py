@@ -331,9 +331,8 @@ class Features:
         own = model.settings
         again = f"make them again, also with --weights: swan prepare --dataset {dataset.name} --features"
         if not own.frozen:
-            raise SwanError(
-                "--features trains the heads alone, the backbone stays frozen", "drop --fine-tune"
-            )
+            trained = "--freeze-stages" if own.freeze_stages else "--fine-tune"
+            raise SwanError("--features trains the heads alone, the backbone stays frozen", f"drop {trained}")
         if own.quirks.drifting_statistics:
             raise SwanError(
                 "--features: the published backbone's maps depend on the batch they are in (its item 6)",
