@@ -153,6 +153,9 @@ def load_checkpoint(
         if vocab and not spare:
             raise SwanError(f"{path}: open_clip's models have their own tokenizer", "leave --vocab out")
         return _load_open_clip(str(path), captions_only)
+    if path.is_dir():
+        problem = f"{path}: a folder, not a checkpoint (it has no open_clip_config.json)"
+        raise StoreError(problem, "give the file in it, as best.pt, or the run: --run NAME")
     content = read_torch_file(path, TRAIN_AGAIN, in_part=captions_only)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if vocab and not spare:
