@@ -42,6 +42,7 @@ from swancli.workspace import Run, named_checkpoint, relocated_checkpoint
 FORMAT, VERSION = "swan-checkpoint", 1
 WORD_VECTORS = "text_tower.word_vectors.weight"
 WORD_PIECES = "text_tower.bert.words.weight"
+IMAGE_SIDE = ("backbone.", "image_tower.", "clip.visual.")  # prefixes of its weights
 
 Model = Swan | OpenClip
 Tokenizer = Vocabulary | WordPieces | ClipTokenizer
@@ -218,8 +219,9 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
         settings = ModelSettings.from_plain(content["settings"])
         if not settings.open_clip:  # before a model of that size is made
             rows = content["model"][WORD_PIECES if settings.bert else WORD_VECTORS].shape[0]
-            if rows != (settings.bert.pieces if settings.bert else settings.words + 1):
-                raise ValueError(f"it has {rows} word vectors, and its settings say otherwise")
+            wanted = settings.bert.pieces if settings.bert else settings.words + 1  # row 0 is the padding
+            if rows != wanted:
+                raise ValueError(f"its table of words has {rows} rows, and its settings say {wanted}")
         tokenizer = _tokenizer_from(content["vocabulary"])
         origin, training = content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
@@ -299,7 +301,7 @@ def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_
         model = built(settings, captions_only)
     own = model.state_dict()
     if captions_only:
-        weights = {key: value for key, value in weights.items() if key in own}
+        weights = {key: value for key, value in weights.items() if not key.startswith(IMAGE_SIDE)}
     if problem := misfit(shapes_of(own), shapes_of(weights)):
         raise SwanError(f"its weights do not fit its settings: {problem}", TRAIN_AGAIN)
     if problem := not_finite(weights):

@@ -22,7 +22,7 @@ from swancli.embed.embed import embed_texts
 from swancli.embed.shards import Shard, ShardFolder
 from swancli.evaluate.report import evaluate_file
 from swancli.images import decode_image, image_size, read_bytes
-from swancli.model.backbone import _read_weights
+from swancli.model.weights import read_weights
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.encoder import Encoder
 from swancli.model.settings import ModelSettings
@@ -383,7 +383,7 @@ READERS = {
     "tiles": Reader("tiles-scene.png.h5", write_small_tiles, search_tiles, spoil_hdf5),
     "index": Reader("embeddings.index", write_index, ask_index, spoil_hdf5),
     "checkpoint": Reader("best.pt", write_checkpoint, encode_with, spoil_torch),
-    "weights": Reader("weights.pth", write_weights, _read_weights, spoil_torch),
+    "weights": Reader("weights.pth", write_weights, read_weights, spoil_torch),
     "config.json": Reader(
         "config.json",
         lambda path: write_json(path, CONFIG),
