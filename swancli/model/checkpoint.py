@@ -42,6 +42,7 @@ from swancli.workspace import Run, named_checkpoint, relocated_checkpoint
 FORMAT, VERSION = "swan-checkpoint", 1
 WORD_VECTORS = "text_tower.word_vectors.weight"
 WORD_PIECES = "text_tower.bert.words.weight"
+POSITIONS = "text_tower.bert.positions.weight"
 IMAGE_SIDE = ("backbone.", "image_tower.", "clip.visual.")  # prefixes of its weights
 
 Model = Swan | OpenClip
@@ -213,15 +214,11 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     foreign = foreign_names(path)
     if foreign:
         raise StoreError(f"{path}: cannot be loaded safely (it asks for {foreign[0]})", TRAIN_AGAIN)
-    if content.get("version") != VERSION:
-        raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
+    if not isinstance(content.get("version"), int) or content["version"] != VERSION:
+        raise StoreError(f"{path}: version {content.get('version')!s:.9}; this swan reads version {VERSION}")
     with _damage_named(path):
         settings = ModelSettings.from_plain(content["settings"])
-        if not settings.open_clip:  # before a model of that size is made
-            rows = content["model"][WORD_PIECES if settings.bert else WORD_VECTORS].shape[0]
-            wanted = settings.bert.pieces if settings.bert else settings.words + 1  # row 0 is the padding
-            if rows != wanted:
-                raise ValueError(f"its table of words has {rows} rows, and its settings say {wanted}")
+        _check_sizes(settings, content["model"])
         tokenizer = _tokenizer_from(content["vocabulary"])
         origin, training = content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
@@ -232,6 +229,23 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
             raise ValueError(f"{len(tokenizer)} words, and word vectors for {settings.words}")
         model = _filled(settings, content["model"], captions_only)
     return Checkpoint(path, model, tokenizer, origin, training, file_sha256(path))
+
+
+def _check_sizes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> None:
+    """Raises an error, before a model is made that would fill the memory, if the text tower differs."""
+    if settings.open_clip:
+        return
+    width, bert = settings.embed_dim, settings.bert
+    if bert:
+        last = f"text_tower.bert.encoder.layers.{bert.layers - 1}.linear1.weight"
+        sizes = {WORD_PIECES: (bert.pieces, bert.width), last: (bert.inner, bert.width)}
+        sizes |= {POSITIONS: (bert.positions, bert.width), "text_tower.project.weight": (width, bert.width)}
+    else:
+        sizes = {WORD_VECTORS: (settings.words + 1, settings.word_dim)}  # row 0 is the padding
+        sizes["text_tower.gru.weight_hh_l0"] = (3 * width, width)
+    for key, size in sizes.items():
+        if isinstance(weights[key], torch.Tensor) and weights[key].shape != size:
+            raise ValueError(f"its weight {key} is {tuple(weights[key].shape)}, its settings say {size}")
 
 
 def _tokenizer_from(plain: dict[str, Any]) -> Tokenizer:

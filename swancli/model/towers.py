@@ -77,8 +77,9 @@ def _read(part: str) -> dict[str, Any]:
     content = read_torch_file(path, HINT, in_part=True)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise StoreError(f"{path}: not the towers of swan", HINT)
-    if content.get("version") != VERSION:
-        raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}", HINT)
+    if not isinstance(content.get("version"), int) or content["version"] != VERSION:
+        found = f"version {content.get('version')!s:.9}"
+        raise StoreError(f"{path}: {found}; this swan reads version {VERSION}", HINT)
     if not isinstance(content.get(part), dict):
         raise _damaged(part)
     return content[part]
