@@ -27,6 +27,7 @@ SIDES = ("left", "right")
 TOKENIZER, SPECIAL = "tokenizer.json", ("tokenizer_config.json", "special_tokens_map.json")
 LEFT = ("Llama", "Gemma")  # kinds of tokenizers that pad on the left unless their files say otherwise
 CONTEXT_LENGTH, WORDS = 77, 49408  # open_clip's, where a configuration has none
+LONGEST = 10_000  # numbers per text; far beyond any model, since a damaged length would fill the memory
 DAMAGED = "take another checkpoint"
 
 
@@ -63,6 +64,8 @@ class ClipTokenizer:
                 raise SwanError(f"tokenizer: {name} is {value!r}, not a whole number", DAMAGED)
             if value is not None and value < smallest:
                 raise SwanError(f"tokenizer: {name} is {value}, less than {smallest}", DAMAGED)
+        if self.context_length > LONGEST:
+            raise SwanError(f"tokenizer: context_length is {self.context_length}, over {LONGEST}", DAMAGED)
         for name, known in {"clean": CLEAN, "pad_side": SIDES, "cut_side": SIDES}.items():
             if getattr(self, name) not in known:
                 problem = f"tokenizer: {name} is {getattr(self, name)!r}, not {' or '.join(known)}"
