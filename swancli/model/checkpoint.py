@@ -219,7 +219,7 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     with _damage_named(path):
         settings = ModelSettings.from_plain(content["settings"])
         _check_sizes(settings, content["model"])
-        tokenizer = _tokenizer_from(content["vocabulary"])
+        tokenizer = _tokenizer_of(settings).from_plain(content["vocabulary"])
         origin, training = content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
             raise TypeError("its origin names no data set and no run")
@@ -248,11 +248,11 @@ def _check_sizes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> N
             raise ValueError(f"its weight {key} is {tuple(weights[key].shape)}, its settings say {size}")
 
 
-def _tokenizer_from(plain: dict[str, Any]) -> Tokenizer:
-    """The inverse of `to_plain` of each kind of tokenizer."""
-    if "clip" in plain:
-        return ClipTokenizer.from_plain(plain)
-    return WordPieces.from_plain(plain) if "pieces" in plain else Vocabulary.from_plain(plain)
+def _tokenizer_of(settings: ModelSettings) -> type[Vocabulary] | type[WordPieces] | type[ClipTokenizer]:
+    """The kind of tokenizer that a model has."""
+    if settings.open_clip:
+        return ClipTokenizer
+    return WordPieces if settings.bert else Vocabulary
 
 
 def _load_open_clip(name: str, captions_only: bool) -> Checkpoint:
@@ -296,7 +296,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.hint) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = repr(error).partition("\\n")[0]
         raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
 
