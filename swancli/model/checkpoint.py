@@ -42,6 +42,8 @@ from swancli.workspace import Run, named_checkpoint, relocated_checkpoint
 FORMAT, VERSION = "swan-checkpoint", 1
 WORD_VECTORS = "text_tower.word_vectors.weight"
 WORD_PIECES = "text_tower.bert.words.weight"
+POSITIONS = "text_tower.bert.positions.weight"
+IMAGE_SIDE = ("backbone.", "image_tower.", "clip.visual.")  # prefixes of its weights
 
 Model = Swan | OpenClip
 Tokenizer = Vocabulary | WordPieces | ClipTokenizer
@@ -215,15 +217,12 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     foreign = foreign_names(path)
     if foreign:
         raise StoreError(f"{path}: cannot be loaded safely (it asks for {foreign[0]})", TRAIN_AGAIN)
-    if content.get("version") != VERSION:
-        raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}")
+    if not isinstance(content.get("version"), int) or content["version"] != VERSION:
+        raise StoreError(f"{path}: version {content.get('version')!s:.9}; this swan reads version {VERSION}")
     with _damage_named(path):
         settings = ModelSettings.from_plain(content["settings"])
-        if not settings.open_clip:  # before a model of that size is made
-            rows = content["model"][WORD_PIECES if settings.bert else WORD_VECTORS].shape[0]
-            if rows != (settings.bert.pieces if settings.bert else settings.words + 1):
-                raise ValueError(f"it has {rows} word vectors, and its settings say otherwise")
-        tokenizer = _tokenizer_from(content["vocabulary"])
+        _check_sizes(settings, content["model"])
+        tokenizer = _tokenizer_of(settings).from_plain(content["vocabulary"])
         origin, training = content["origin"], content["training"]
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
             raise TypeError("its origin names no data set and no run")
@@ -235,11 +234,28 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     return Checkpoint(path, model, tokenizer, origin, training, file_sha256(path))
 
 
-def _tokenizer_from(plain: dict[str, Any]) -> Tokenizer:
-    """The inverse of `to_plain` of each kind of tokenizer."""
-    if "clip" in plain:
-        return ClipTokenizer.from_plain(plain)
-    return WordPieces.from_plain(plain) if "pieces" in plain else Vocabulary.from_plain(plain)
+def _check_sizes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> None:
+    """Raises an error, before a model is made that would fill the memory, if the text tower differs."""
+    if settings.open_clip:
+        return
+    width, bert = settings.embed_dim, settings.bert
+    if bert:
+        last = f"text_tower.bert.encoder.layers.{bert.layers - 1}.linear1.weight"
+        sizes = {WORD_PIECES: (bert.pieces, bert.width), last: (bert.inner, bert.width)}
+        sizes |= {POSITIONS: (bert.positions, bert.width), "text_tower.project.weight": (width, bert.width)}
+    else:
+        sizes = {WORD_VECTORS: (settings.words + 1, settings.word_dim)}  # row 0 is the padding
+        sizes["text_tower.gru.weight_hh_l0"] = (3 * width, width)
+    for key, size in sizes.items():
+        if isinstance(weights[key], torch.Tensor) and weights[key].shape != size:
+            raise ValueError(f"its weight {key} is {tuple(weights[key].shape)}, its settings say {size}")
+
+
+def _tokenizer_of(settings: ModelSettings) -> type[Vocabulary] | type[WordPieces] | type[ClipTokenizer]:
+    """The kind of tokenizer that a model has."""
+    if settings.open_clip:
+        return ClipTokenizer
+    return WordPieces if settings.bert else Vocabulary
 
 
 def _load_open_clip(name: str, captions_only: bool) -> Checkpoint:
@@ -283,7 +299,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except SwanError as error:
         raise StoreError(f"{path}: {error.problem}", error.hint) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = repr(error).partition("\\n")[0]
         raise StoreError(f"{path}: damaged checkpoint ({reason})", TRAIN_AGAIN) from error
 
@@ -302,7 +318,7 @@ def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_
         model = built(settings, captions_only)
     own = model.state_dict()
     if captions_only:
-        weights = {key: value for key, value in weights.items() if key in own}
+        weights = {key: value for key, value in weights.items() if not key.startswith(IMAGE_SIDE)}
     if problem := misfit(shapes_of(own), shapes_of(weights)):
         raise SwanError(f"its weights do not fit its settings: {problem}", TRAIN_AGAIN)
     if problem := not_finite(weights):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swancli.errors import SwanError
-from swancli.store.text import read_json, read_text
+from swancli.store.text import is_text, read_json, read_text
+from swancli.vocab.word_pieces import undefined_pieces
 
 if TYPE_CHECKING:
     from open_clip import SimpleTokenizer
@@ -27,6 +28,7 @@ SIDES = ("left", "right")
 TOKENIZER, SPECIAL = "tokenizer.json", ("tokenizer_config.json", "special_tokens_map.json")
 LEFT = ("Llama", "Gemma")  # kinds of tokenizers that pad on the left unless their files say otherwise
 CONTEXT_LENGTH, WORDS = 77, 49408  # open_clip's, where a configuration has none
+LONGEST = 10_000  # numbers per text; far beyond any model, since a damaged length would fill the memory
 DAMAGED = "take another checkpoint"
 
 
@@ -63,6 +65,8 @@ class ClipTokenizer:
                 raise SwanError(f"tokenizer: {name} is {value!r}, not a whole number", DAMAGED)
             if value is not None and value < smallest:
                 raise SwanError(f"tokenizer: {name} is {value}, less than {smallest}", DAMAGED)
+        if self.context_length > LONGEST:
+            raise SwanError(f"tokenizer: context_length is {self.context_length}, over {LONGEST}", DAMAGED)
         for name, known in {"clean": CLEAN, "pad_side": SIDES, "cut_side": SIDES}.items():
             if getattr(self, name) not in known:
                 problem = f"tokenizer: {name} is {getattr(self, name)!r}, not {' or '.join(known)}"
@@ -195,6 +199,8 @@ def _tokenizer_of(text: str) -> Tokenizer:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing more exact
         raise SwanError(f"{TOKENIZER}: not a tokenizer ({error})", DAMAGED) from error
+    if pieces := undefined_pieces(tokenizer):
+        raise SwanError(f"{TOKENIZER}: does not define {pieces[0]}, which it adds to a text", DAMAGED)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -270,7 +276,7 @@ def _own_from(text: str, said: Mapping[str, Any], strip: bool, values: dict[str,
     def number(role: str) -> int | None:
         token = said.get(role)
         token = token.get("content") if isinstance(token, dict) else token
-        return tokenizer.token_to_id(token) if isinstance(token, str) else None
+        return tokenizer.token_to_id(token) if isinstance(token, str) and is_text(token) else None
 
     pad, zeroed = number("pad_token"), number("sep_token") if strip else None
     if pad is None:

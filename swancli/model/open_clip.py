@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from swancli.errors import StoreError, SwanError, extra_hint
-from swancli.model.clip_tokenizer import ClipTokenizer, read_clip_tokenizer
+from swancli.model.clip_tokenizer import LONGEST, ClipTokenizer, read_clip_tokenizer
 from swancli.model.settings import OPEN_CLIP, ModelSettings
 from swancli.model.weights import misfit, not_finite, read_weights, shapes_of, without_random_start
 from swancli.store.text import read_json
@@ -47,6 +47,8 @@ WEIGHTS = (
 )
 WEIGHTS_HINT = "give a state dict, as it is or under `state_dict`, or safetensors"
 FIT = {"shortest": "crop", "squash": "squash"}  # resize_mode of open_clip -> fit
+# Far beyond any model: a damaged number would run for ever, or fill the memory.
+MOST = {"layers": 1000, "heads": 1000, "context_length": LONGEST}
 # Recorded by OpenAI beside the weights; the shapes of the weights say the same.
 SIZES = ("input_resolution", "context_length", "vocab_size")
 
@@ -223,6 +225,10 @@ def _config_problem(config: object) -> str:
         if not isinstance(config.get(key), kind):
             return f"no key {key}" if key not in config else f"{key} is {type(config[key]).__name__}"
     vision, text = config["vision_cfg"], config["text_cfg"]
+    for key, tower in ((key, tower) for key in MOST for tower in (vision, text) if key in tower):
+        values = tower[key] if isinstance(tower[key], (list, tuple)) else [tower[key]]
+        if not all(type(value) is int and value <= MOST[key] for value in values):
+            return f"{key} {tower[key]!r}: not a whole number up to {MOST[key]}"
     if "multimodal_cfg" in config:
         return "multimodal_cfg is for a model that writes captions (CoCa), which swan does not read"
     if text.get("hf_model_name"):

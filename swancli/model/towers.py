@@ -52,7 +52,7 @@ def text_tower() -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
         config, tokenizer, table = minilm["config"], minilm["tokenizer"], minilm["word_pieces"]
         weights = _single_precision(minilm["weights"])
         weights[WORD_PIECES] = from_8_bits(table["values"], table["scales"])
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(f"minilm: {error}") from error
     return config, weights, tokenizer
 
@@ -66,7 +66,12 @@ def from_8_bits(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
     Returns:
         float32 (N, D).
+
+    Raises:
+        ValueError: there are scales of more or fewer rows.
     """
+    if len(scales) != len(values):
+        raise ValueError(f"scales of {len(scales)} rows for {len(values)}")
     groups = values.to(torch.float32, copy=True).reshape(*scales.shape, -1)
     return groups.mul_(scales.float().unsqueeze(-1)).reshape(values.shape)
 
@@ -77,8 +82,9 @@ def _read(part: str) -> dict[str, Any]:
     content = read_torch_file(path, HINT, in_part=True)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise StoreError(f"{path}: not the towers of swan", HINT)
-    if content.get("version") != VERSION:
-        raise StoreError(f"{path}: version {content.get('version')}; this swan reads version {VERSION}", HINT)
+    if not isinstance(content.get("version"), int) or content["version"] != VERSION:
+        found = f"version {content.get('version')!s:.9}"
+        raise StoreError(f"{path}: {found}; this swan reads version {VERSION}", HINT)
     if not isinstance(content.get(part), dict):
         raise _damaged(part)
     return content[part]

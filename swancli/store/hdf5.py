@@ -23,7 +23,6 @@ from swancli.errors import StoreError, SwanError
 from swancli.store.atomic import atomic_path
 from swancli.store.unfailing_file import StoreFile, writing
 
-VERSION = 1
 CREATED_BY = f"swancli {version('swancli')}"
 DATASET, VOCABULARY, EMBEDDINGS = "swan-dataset", "swan-vocab", "swan-embeddings"
 FEATURES = "swan-features"  # see `train.features`
@@ -39,6 +38,8 @@ WRITTEN_BY = {
     TILES: "swan embed --scene-image",
     PART: "swan embed",
 }
+# Of each layout; raised when a swan can no longer read the files of earlier ones.
+VERSIONS = {DATASET: 1, VOCABULARY: 1, EMBEDDINGS: 2, FEATURES: 2, INDEX: 1, TILES: 2, PART: 1}
 TEXT = h5py.string_dtype(encoding="utf-8")
 # What h5py and numpy raise if the content of a file is not what it should be, or if its bytes are damaged.
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, RuntimeError, MemoryError)
@@ -57,7 +58,7 @@ def create_store(path: str | PathLike[str], kind: str) -> Iterator[StoreFile]:
     """
     refuse_other_kind(Path(path), kind)
     with atomic_path(path) as temporary, writing(temporary) as file:
-        file.attrs.update(format=kind, version=VERSION, created_by=CREATED_BY)
+        file.attrs.update(format=kind, version=VERSIONS[kind], created_by=CREATED_BY)
         yield file
         file.attrs["complete"] = True
 
@@ -95,8 +96,11 @@ def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
             raise StoreError(
                 f"{path}: a {kind} file is needed, its format attribute says {found or 'nothing'}", again
             )
-        if stored != VERSION:
-            raise StoreError(f"{path}: version {stored} of {kind}; this swan reads version {VERSION}", again)
+        if stored != VERSIONS[kind]:
+            raise StoreError(
+                f"{path}: version {stored} of {kind}; this swan reads version {VERSIONS[kind]}",
+                f"make it again: {WRITTEN_BY[kind]}",
+            )
         if not complete:
             raise StoreError(f"{path}: not complete, the command that wrote it was interrupted", again)
         if elsewhere:

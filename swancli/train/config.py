@@ -298,7 +298,9 @@ def _check_types(settings: Any) -> None:
     kinds = {"int": int, "float": (int, float), "str": str, "bool": bool}
     for field in fields(settings):
         value = getattr(settings, field.name)
-        kind = kinds.get(field.type)
+        if value is None and field.type.endswith(" | None"):
+            continue
+        kind = kinds.get(field.type.removesuffix(" | None"))
         if kind and (not isinstance(value, kind) or (isinstance(value, bool) and field.type != "bool")):
             raise TypeError(f"{field.name} is {value!r}, not {field.type}")
         if field.type == "float" and not math.isfinite(value):

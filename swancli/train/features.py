@@ -27,7 +27,7 @@ from swancli.model.backbone import DEPTHS, Backbone, preprocessing_of
 from swancli.model.checkpoint import Model
 from swancli.model.encoder import CAPTIONS, Encoder
 from swancli.model.inputs import Preprocessing, pad_tokens, stack_images
-from swancli.model.settings import GRU
+from swancli.model.settings import GRU, ModelSettings
 from swancli.model.start import frozen_bert
 from swancli.store.dataset import Dataset
 from swancli.store.digest import content_digest
@@ -287,10 +287,17 @@ class Features:
 
     def _read_layout(self) -> None:
         attributes = self._file.attrs
-        plain = {field.name: attributes[field.name] for field in fields(FeatureSettings)}
-        self.settings = FeatureSettings(
-            **{name: value if isinstance(value, str) else int(value) for name, value in plain.items()}
-        )
+        plain = {
+            field.name: text_attribute(self._file, field.name)
+            if field.type == "str"
+            else int(attributes[field.name])
+            for field in fields(FeatureSettings)
+        }
+        self.settings = FeatureSettings(**plain)
+        try:
+            ModelSettings(0, self.settings.backbone, self.settings.image_size)
+        except SwanError as error:
+            raise ValueError(error.problem) from error
         digests = ("dataset_digest", "backbone_digest", "text_digest")
         self._digests = {name: text_attribute(self._file, name) for name in digests}
         self.identity = content_digest([asdict(self.settings), *self._digests.values()])

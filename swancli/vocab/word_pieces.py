@@ -125,19 +125,24 @@ def _read(layout: str, name: str) -> Tokenizer:
         raise SwanError(f"{name}: no {missing} among its pieces", HINT)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    probe = tokenizer.encode("a").ids if _is_framed(tokenizer) else []
+    probe = [] if undefined_pieces(tokenizer) else tokenizer.encode("a").ids
     if len(probe) != 3 or (probe[0], probe[-1]) != (numbers[START], numbers[END]):
         raise SwanError(f"{name}: it does not put a text between {START} and {END}", HINT)
     return tokenizer
 
 
-def _is_framed(tokenizer: Tokenizer) -> bool:
-    """Whether something is put around a text, all of it known: the library crashes at an unknown piece."""
+def undefined_pieces(tokenizer: Tokenizer) -> list[str]:
+    """The pieces that a tokenizer puts around a text and does not define: the library crashes at them."""
     if not tokenizer.post_processor:
-        return False
-    processor = json.loads(tokenizer.post_processor.__getstate__())
+        return []
+    return _undefined(json.loads(tokenizer.post_processor.__getstate__()))
+
+
+def _undefined(processor: dict[str, Any]) -> list[str]:
+    if "processors" in processor:
+        return [piece for part in processor["processors"] for piece in _undefined(part)]
     pieces = [part["SpecialToken"]["id"] for part in processor.get("single", []) if "SpecialToken" in part]
-    return all(piece in processor["special_tokens"] for piece in pieces)
+    return [piece for piece in pieces if piece not in processor["special_tokens"]]
 
 
 def _cut(numbers: list[int]) -> list[int]:

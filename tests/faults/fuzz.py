@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parents[1] / "model"))  # for small models of open_clip
 
 import atheris
 

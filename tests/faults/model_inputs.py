@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from argparse import Namespace
 from collections.abc import Callable
 from functools import cache
@@ -11,18 +12,19 @@ from typing import Any
 
 import torch
 from cases import Case, Make, content, refuses
-from readers import CONFIG, GROUP, READERS, write_checkpoint
+from readers import CONFIG, GROUP, READERS, word_pieces, write_checkpoint
+from safetensors.torch import save_file
 
 from swancli.model.backbone import Backbone
 from swancli.model.checkpoint import load_checkpoint
 
 
-def spoiled(change: Callable[[dict[str, Any]], Any]) -> Make:
-    """A sound checkpoint of the text side, changed."""
+def spoiled(change: Callable[[dict[str, Any]], Any], reader: str = "checkpoint") -> Make:
+    """A sound torch file of a reader, changed; by default a checkpoint of the text side."""
 
     def make(folder: Path) -> Path:
-        path = folder / "best.pt"
-        write_checkpoint(path)
+        path = folder / READERS[reader].file
+        READERS[reader].write(path)
         whole = torch.load(path, weights_only=True)
         torch.save(change(whole) or whole, path)
         return path
@@ -91,7 +93,10 @@ BY_COMMAND = {
     "a negative width": (spoiled(put("settings", "embed_dim", value=-16)), ("embed_dim",)),
     "a width in words": (spoiled(put("settings", "embed_dim", value="wide")), ("embed_dim",)),
     "a size of zero": (spoiled(put("settings", "image_size", value=0)), ("image_size",)),
-    "words that would take terabytes": (spoiled(put("settings", "words", value=10**12)), ("words",)),
+    "words that would take terabytes": (
+        spoiled(put("settings", "words", value=10**12)),
+        ("word_vectors", "1000000000001"),
+    ),
     "a negative number of words": (spoiled(put("settings", "words", value=-1)), ("words",)),
 }
 TEXT_ONLY = {
@@ -150,6 +155,55 @@ CHECKPOINT_CASES += [
         check=refuses(lambda path: load_checkpoint(path, captions_only=True), "best.pt", *named),
     )
     for defect, (change, named) in TEXT_ONLY.items()
+]
+
+
+def pieces_with(*more: str) -> str:
+    """A `tokenizer.json` with more pieces."""
+    layout = json.loads(word_pieces())
+    layout["model"]["vocab"] |= {piece: 9 + place for place, piece in enumerate(more)}
+    return json.dumps(layout)
+
+
+NORM, PLACES = "text_tower.bert.norm.weight", "text_tower.bert.positions.weight"
+CHECKPOINT_CASES += [
+    Case(
+        "checkpoint, text transformer",
+        defect,
+        spoiled(change, "checkpoint, text transformer"),
+        check=refuses(lambda path: load_checkpoint(path, captions_only=True), "best.pt", *named),
+    )
+    for defect, change, *named in (
+        ("a shape that is text", put("settings", "bert", value="base"), "damaged"),
+        ("a shape without a width", put("settings", "bert", "width", value=...), "width"),
+        ("a size that nobody knows", put("settings", "bert", "depth", value=3), "depth"),
+        ("layers in words", put("settings", "bert", "layers", value="two"), "layers"),
+        ("layers without end", put("settings", "bert", "layers", value=10**30), "layers.9999"),
+        ("positions that would take terabytes", put("settings", "bert", "positions", value=10**12), PLACES),
+        ("inner sizes that would take terabytes", put("settings", "bert", "inner", value=10**12), "linear1"),
+        ("a width that is no multiple of its heads", put("settings", "bert", "heads", value=3), "3 heads"),
+        ("more frozen layers than layers", put("settings", "freeze_text", value=3), "2 layers"),
+        ("no shape, and weights of a transformer", put("settings", "bert", value=None), "word_vectors"),
+        ("a weight that is missing", put("model", NORM, value=...), NORM),
+        ("a weight that nobody knows", put("model", NORM + "s", value=torch.ones(1)), NORM + "s"),
+        ("a weight of another shape", put("model", NORM, value=torch.ones(15)), NORM, "15"),
+        ("a weight that is NaN", put("model", NORM, value=torch.full((16,), torch.nan)), NORM, "NaN"),
+        ("no word pieces", put("vocabulary", value={}), "pieces"),
+        ("word pieces that are a number", put("vocabulary", "pieces", value=3), "not text"),
+        ("word pieces that are no tokenizer", put("vocabulary", "pieces", value="{}"), "not a tokenizer"),
+        (
+            "more pieces than rows for them",
+            put("vocabulary", "pieces", value=pieces_with("sea", "sand")),
+            "11 words",
+        ),
+        (
+            "words of a GRU",
+            put(
+                "vocabulary", value={"words": ["<unk>"], "counts": [1], "min_count": 1, "stop_words": "keep"}
+            ),
+            "pieces",
+        ),
+    )
 ]
 
 
@@ -235,7 +289,7 @@ WEIGHTS_CASES = [
         ("text", content("weights.pth", b"hello"), ("safely",)),
         ("a list", weights_file([1]), ("state dict",)),
         ("numbers in place of tensors", weights_file({"conv1.weight": 3}), ("state dict",)),
-        ("an empty state dict", weights_file({}), ("resnet18",)),
+        ("an empty state dict", weights_file({}), ("state dict",)),
         (
             "of another network",
             weights_file({"features.0.weight": torch.zeros(1)}),
@@ -243,6 +297,60 @@ WEIGHTS_CASES = [
         ),
         ("a model, pickled whole", weights_file(torch.nn.Linear(1, 1)), ("weights.pth",)),
         ("a weight that is NaN", nan_weights, ("bn1.weight", "NaN or infinity")),
+    )
+]
+
+
+def tensors_file(change: Callable[[dict[str, torch.Tensor]], Any]) -> Make:
+    """The weights of a ResNet-18 as safetensors, changed."""
+
+    def make(folder: Path) -> Path:
+        weights = {key: value.contiguous() for key, value in resnet().network.state_dict().items()}
+        save_file(change(weights) or weights, folder / "weights.safetensors")
+        return folder / "weights.safetensors"
+
+    return make
+
+
+class Call:
+    """Prints when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("called",)
+
+
+HEAD = (10**12).to_bytes(8, "little")
+WEIGHTS_CASES += [
+    Case("weights, safetensors", defect, make, check=refuses(load_weights, "weights.safetensors", *named))
+    for defect, make, *named in (
+        ("not there", lambda folder: folder / "weights.safetensors", "no such file"),
+        ("no bytes", content("weights.safetensors", b""), "damaged"),
+        ("text", content("weights.safetensors", b"hello, world"), "damaged"),
+        ("a head that claims a terabyte", content("weights.safetensors", HEAD + b"{}"), "damaged"),
+        ("a pickle that calls", content("weights.safetensors", pickle.dumps(Call())), "damaged"),
+        ("no weights", tensors_file(lambda weights: {"x": torch.ones(1)}), "resnet18", "conv1.weight"),
+        (
+            "a weight that is missing",
+            tensors_file(put("layer1.0.bn1.weight", value=...)),
+            "layer1.0.bn1.weight",
+        ),
+        (
+            "a weight that nobody knows",
+            tensors_file(put("layer9.weight", value=torch.ones(1))),
+            "layer9.weight",
+        ),
+        (
+            "a weight of another shape",
+            tensors_file(put("bn1.weight", value=torch.ones(32))),
+            "bn1.weight",
+            "(32,) instead of (64,)",
+        ),
+        (
+            "a weight that is infinite",
+            tensors_file(put("bn1.weight", value=torch.full((64,), torch.inf))),
+            "bn1.weight",
+            "NaN or infinity",
+        ),
     )
 ]
 
@@ -296,6 +404,10 @@ CONFIGS = {
     "an unknown augmentation": (config("training", "augmentation", value="all"), "all"),
     "an unknown precision": (config("training", "precision", value="fp8"), "fp8"),
     "an unknown backbone": (config("backbone", value="vgg"), "vgg"),
+    "a text tower that is a number": (config("text", value=3), "text"),
+    "five frozen stages": (config("freeze_stages", value=5), "freeze-stages 5"),
+    "frozen layers in words": (config("freeze_text", value="all"), "freeze_text"),
+    "a rate of the text tower in words": (config("training", "text_rate", value="slow"), "text_rate"),
     "an unknown variant": (config("variant", value="other"), "other"),
     "an unknown part left out": (config("without", value=["x"]), "x"),
     "a width that is no multiple of its heads": (config("embed_dim", value=30), "30"),
@@ -345,4 +457,10 @@ GROUP_CASES = [
     )
 ]
 
-CASES = [*CHECKPOINT_CASES, *PUBLISHED_CASES, *WEIGHTS_CASES, *CONFIG_CASES, *GROUP_CASES]
+CASES = [
+    *CHECKPOINT_CASES,
+    *PUBLISHED_CASES,
+    *WEIGHTS_CASES,
+    *CONFIG_CASES,
+    *GROUP_CASES,
+]

@@ -10,23 +10,31 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import h5py
 import numpy as np
 import torch
 from PIL import Image
-from spoiling import Choose, spoil_hdf5, spoil_json, spoil_torch
+from safetensors.torch import save_file
+from spoiling import Choose, spoil_hdf5, spoil_json, spoil_safetensors, spoil_torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from swancli.embed.embed import embed_texts
 from swancli.embed.shards import Shard, ShardFolder
 from swancli.evaluate.report import evaluate_file
 from swancli.images import decode_image, image_size, read_bytes
-from swancli.model.backbone import _read_weights
+from swancli.model import towers
+from swancli.model.bert import Bert, BertShape, _sizes, read_bert_folder
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.encoder import Encoder
-from swancli.model.settings import ModelSettings
+from swancli.model.settings import MINILM, ModelSettings
+from swancli.model.start import text_transformer
 from swancli.model.swan import Swan
+from swancli.model.weights import read_weights
 from swancli.prepare.sources import read_source
 from swancli.query.index import build_index, open_index
 from swancli.query.ranking import exact_ranking
@@ -50,6 +58,7 @@ from swancli.vocab.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
+from swancli.vocab.word_pieces import WordPieces
 from swancli.vocab.word_vectors import WordVectors, read_word_vectors
 from swancli.workspace import Group, Run
 
@@ -193,16 +202,26 @@ def write_small_part(path: Path) -> None:
 def write_features(path: Path) -> None:
     with create_store(path, FEATURES) as file:
         file.attrs.update(
-            backbone="resnet18", weights="", image_size=32, augmentation="none", views=1, seed=0
+            backbone="resnet18", weights="", image_size=32, augmentation="none", text="gru", views=1, seed=0
         )
-        file.attrs.update(dataset="small", dataset_digest="0", backbone_digest="0")
+        file.attrs.update(dataset="small", dataset_digest="0", backbone_digest="0", text_digest="")
         file["views/image"], file["views/varied"] = (
             np.array([0, 3, 1, 4]),
             np.array([True, True, False, False]),
         )
-        file["views/pixels"] = np.zeros((4, 32, 32, 3), np.uint8)
-        for name, side, channels in (("deep1", 2, 128), ("deep2", 2, 256), ("deep3", 1, 512)):
+        maps = {"shallow": (8, 64), "deep1": (2, 128), "deep2": (2, 256), "deep3": (1, 512)}
+        for name, (side, channels) in maps.items():
             file[f"views/{name}"] = np.zeros((4, side, side, channels), np.float16)
+
+
+def write_features_with_states(path: Path) -> None:
+    """Two captions of the small data set have the same text; those of its test images have no states."""
+    write_features(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs.update(text="minilm", text_digest="0")
+        file["captions/text"] = np.array([0, 1, 2, 3, -1, -1, 4, 5, 6, 6, -1, -1])
+        file["captions/start"] = np.array([0, 3, 6, 10, 12, 15, 17, 20])
+        file["captions/states"] = np.ones((20, 8), np.float16)
 
 
 def write_small_tiles(path: Path) -> None:
@@ -213,6 +232,7 @@ def write_small_tiles(path: Path) -> None:
         file.attrs.update(scene="scene.png", scene_name="scene.png", scene_size=1, scene_changed=1)
         file.attrs.update(height=20, width=30, crs="", transform=(1.0, 0, 0, 0, 1.0, 0), tile_sizes=[20])
         file.attrs.update(checkpoint="best.pt", checkpoint_sha256="0" * 64, variant="repaired", vocab="")
+        file.attrs.update(activation="", match="")
 
 
 def write_index(path: Path) -> None:
@@ -227,6 +247,79 @@ def write_checkpoint(path: Path) -> None:
     save_checkpoint(path, model, WORDS, {"dataset": "small", "run": "first", "epoch": 1})
 
 
+SHAPE = BertShape(pieces=9, positions=128, width=16, layers=2, heads=2, inner=24, eps=1e-12)
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "river", "road", "##s", "roof")
+BERT_CONFIG = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "vocab_size": SHAPE.pieces,
+    "max_position_embeddings": SHAPE.positions,
+    "hidden_size": SHAPE.width,
+    "num_hidden_layers": SHAPE.layers,
+    "num_attention_heads": SHAPE.heads,
+    "intermediate_size": SHAPE.inner,
+    "layer_norm_eps": SHAPE.eps,
+}
+
+
+def bert_named() -> dict[str, torch.Tensor]:
+    """Weights of a small BERT under the names of Hugging Face."""
+    generator = torch.Generator().manual_seed(0)
+    return {key: torch.randn(size, generator=generator) for key, size in _sizes(SHAPE).items()}
+
+
+def word_pieces() -> str:
+    """The text of a small `tokenizer.json`."""
+    number = {piece: place for place, piece in enumerate(PIECES)}
+    tokenizer = Tokenizer(models.WordPiece(number, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    framed = [(piece, number[piece]) for piece in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=framed)
+    return tokenizer.to_str()
+
+
+def write_bert(path: Path) -> None:
+    """The Hugging Face folder of a small BERT, around a path."""
+    write_json(path.with_name("config.json"), BERT_CONFIG)
+    write_text(path.with_name("tokenizer.json"), word_pieces())
+    save_file(bert_named(), path.with_name("model.safetensors"))
+
+
+def write_towers(path: Path) -> None:
+    """What comes with swan, with small towers."""
+    weights = {key: value.half() for key, value in bert_named().items()}
+    table = weights.pop(towers.WORD_PIECES)
+    word_pieces_of = {"values": table.to(torch.int8), "scales": torch.ones(len(table), 2).half()}
+    minilm = {"config": BERT_CONFIG, "tokenizer": word_pieces(), "weights": weights}
+    content = {
+        "format": towers.FORMAT,
+        "version": towers.VERSION,
+        "efficientnet_lite0": {"bn1.weight": torch.ones(2).half()},
+        "minilm": minilm | {"word_pieces": word_pieces_of},
+    }
+    torch.save(content, path)
+
+
+def write_text_transformer(path: Path) -> None:
+    """A checkpoint of the text side alone, with a text transformer."""
+    torch.manual_seed(0)
+    settings = ModelSettings(SHAPE.pieces, image_size=32, embed_dim=WIDTH, bert=SHAPE, freeze_text=1)
+    model = Swan(settings, captions_only=True)
+    origin = {"dataset": "small", "run": "first", "epoch": 1}
+    save_checkpoint(path, model, WordPieces(word_pieces()), origin)
+
+
+def write_open_clip(path: Path) -> None:
+    """The folder of a small open_clip model with its own tokenizer, around a path."""
+    from made_clip import make_model, model_cfg, save_folder, save_tokenizer
+
+    torch.manual_seed(0)
+    config = model_cfg(text={"vocab_size": 11, "hf_tokenizer_name": "made/tokenizer"})
+    save_folder(path.parent, make_model(config), config)
+    save_tokenizer(path.parent)
+
+
 CONFIG = {
     "created_by": "swancli 0.1.0",
     "dataset": "small",
@@ -239,6 +332,9 @@ CONFIG = {
     "training": {"epochs": 2, "batch_size": 4, "schedule": "step"},
     "variant": "repaired",
     "without": ["vmsf"],
+    "freeze_stages": 0,
+    "text": "gru",
+    "freeze_text": None,
     "fold": {"number": 1, "of": 2, "rule": "random", "seed": 0},
     "group": "",
 }
@@ -262,8 +358,11 @@ MANIFEST = {
 }
 
 
+BACKBONE = {"conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}
+
+
 def write_weights(path: Path) -> None:
-    torch.save({"state_dict": {"conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}}, path)
+    torch.save({"state_dict": BACKBONE}, path)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -320,6 +419,8 @@ def read_all_of_features(path: Path) -> None:
         features.varied(np.array([0, 3]), np.random.default_rng(0))
         features.plain(np.array([1, 4]))
         features.read(np.array([0, 3]))
+        if features.has_states:
+            features.read_states(np.array([0, 2, 9]))
 
 
 def search_tiles(path: Path) -> None:
@@ -340,6 +441,25 @@ def ask_index(path: Path) -> None:
 def encode_with(path: Path) -> None:
     checkpoint = load_checkpoint(path, captions_only=True)
     embed_texts(Encoder(checkpoint, "cpu"), ["a river"], "text")
+
+
+def read_bert(path: Path) -> None:
+    shape, weights, pieces = read_bert_folder(path.parent)
+    bert = Bert(shape)
+    bert.load_state_dict(weights)
+    numbers = torch.tensor([pieces.encode("a river of roads")])
+    bert.eval()(numbers, torch.tensor([numbers.shape[1]]))
+    pieces.unknown("a river of roads")
+
+
+def read_towers(path: Path) -> None:
+    with patch.object(towers, "towers_file", lambda: path):
+        towers.image_tower()
+        text_transformer(MINILM)
+
+
+def encode_with_folder(path: Path) -> None:
+    encode_with(path.parent)
 
 
 def read_scene(path: Path) -> None:
@@ -380,10 +500,21 @@ READERS = {
     "piece": Reader("piece-000000.h5", write_small_part, read_all_of_part, spoil_hdf5),
     "manifest.json": Reader("manifest.json", lambda path: write_json(path, MANIFEST), agree_with, spoil_json),
     "features.h5": Reader("features.h5", write_features, read_all_of_features, spoil_hdf5),
+    "features.h5, captions": Reader(
+        "features.h5", write_features_with_states, read_all_of_features, spoil_hdf5
+    ),
     "tiles": Reader("tiles-scene.png.h5", write_small_tiles, search_tiles, spoil_hdf5),
     "index": Reader("embeddings.index", write_index, ask_index, spoil_hdf5),
     "checkpoint": Reader("best.pt", write_checkpoint, encode_with, spoil_torch),
-    "weights": Reader("weights.pth", write_weights, _read_weights, spoil_torch),
+    "checkpoint, text transformer": Reader("best.pt", write_text_transformer, encode_with, spoil_torch),
+    "weights": Reader("weights.pth", write_weights, read_weights, spoil_torch),
+    "weights, safetensors": Reader(
+        "weights.safetensors", lambda path: save_file(BACKBONE, path), read_weights, spoil_safetensors
+    ),
+    "towers.pt": Reader("towers.pt", write_towers, read_towers, spoil_torch),
+    "BERT, config.json": Reader("config.json", write_bert, read_bert, spoil_json),
+    "BERT, tokenizer.json": Reader("tokenizer.json", write_bert, read_bert, spoil_json),
+    "BERT, model.safetensors": Reader("model.safetensors", write_bert, read_bert, spoil_safetensors),
     "config.json": Reader(
         "config.json",
         lambda path: write_json(path, CONFIG),
@@ -399,3 +530,13 @@ READERS = {
     "annotations": Reader("places.json", write_annotations, read_annotations, spoil_json),
     "scene": Reader("scene.tif", write_scene, read_scene),
 }
+if find_spec("open_clip"):  # the extra `clip`
+    READERS |= {
+        f"open_clip, {file}": Reader(file, write_open_clip, encode_with_folder, spoil)
+        for file, spoil in (
+            ("open_clip_config.json", spoil_json),
+            ("tokenizer.json", spoil_json),
+            ("tokenizer_config.json", spoil_json),
+            ("open_clip_model.safetensors", spoil_safetensors),
+        )
+    }

@@ -73,7 +73,6 @@ OPTIONS = [
     options("train", "no caption an image", "--captions-per-image 0", "--captions-per-image"),
     options("train", "images that are too small", "--image-size 16", "--image-size"),
     options("train", "too few dimensions", "--embed-dim 8", "--embed-dim"),
-    options("train", "an unknown backbone", "--backbone vgg", "--backbone"),
     options("train", "an unknown variant", "--variant best", "--variant"),
     options("train", "weights and a start", "--weights a --init-from b", "--weights and --init-from"),
     options(
@@ -273,6 +272,37 @@ TRAINING += [
 ]
 
 
+TOWERS = [
+    Case("towers to train", defect, small_root(ALL, [0, 1, 2]), train(*given.split()), named)
+    for defect, given, named in (
+        ("an unknown backbone", "--backbone vgg", ("vgg", "resnet18")),
+        ("a network that timm does not have", "--backbone timm/resnet19", ("timm/resnet19", "timm/resnet18")),
+        ("weights that timm does not know", "--backbone timm/resnet18.none", ("none", "a1_in1k")),
+        ("a network without maps", "--backbone timm/vit_tiny_patch16_224", ("stride 4", "16")),
+        ("weights that come for another", "--weights imagenet", ("imagenet", "timm/tf_efficientnet_lite0")),
+        ("a fifth stage to freeze", "--freeze-stages 5", ("--freeze-stages 5",)),
+        ("stages of a frozen backbone", "--freeze --freeze-stages 1", ("--freeze-stages",)),
+        ("no folder of that name", "--text none", ("none", "no such folder")),
+        ("a text tower of the published code", "--text minilm --variant published", ("--variant published",)),
+        ("a vocabulary for word pieces", "--text minilm --vocab vocab.h5", ("--vocab",)),
+        ("a seventh layer to freeze", "--text minilm --freeze-text 7", ("--freeze-text 7", "6 layers")),
+        ("layers of the GRU to freeze", "--freeze-text 1", ("--freeze-text",)),
+        ("a rate for the GRU", "--text-rate 0.1", ("--text-rate",)),
+    )
+]
+TOWERS += [
+    Case("towers of features", defect, small_root(ALL, [0, 1, 2]), make, named)
+    for defect, make, named in (
+        ("an unknown backbone", lambda path: [*features(path), "--backbone", "vgg"], ("vgg",)),
+        (
+            "no folder of that name",
+            lambda path: [*features(path), "--text", "none"],
+            ("none", "no such folder"),
+        ),
+    )
+]
+
+
 def drawn(count: int, rule: str, split: str = "") -> tuple[Make, Callable[[Path], list[object]]]:
     """A table of n images, and the command that draws their splits."""
 
@@ -295,4 +325,4 @@ DRAWING = [
     )
 ]
 
-CASES = [*OPTIONS, *TRAINING, *DRAWING]
+CASES = [*OPTIONS, *TRAINING, *TOWERS, *DRAWING]

@@ -99,6 +99,17 @@ def spoil_json(path: Path, choose: Choose) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def spoil_safetensors(path: Path, choose: Choose) -> None:
+    """Spoils the header of a safetensors file, which says where its tensors lie, once or several times."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    for _ in range(1 + choose(3)):
+        header = spoil_plain(header, choose)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+
+
 def spoil_torch(path: Path, choose: Choose) -> None:
     """Spoils a file of `torch.save`, once or several times."""
     content = torch.load(path, weights_only=True)

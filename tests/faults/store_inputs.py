@@ -6,14 +6,18 @@ import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
 from cases import Case, Make, content, refuses
-from readers import READERS, WORDS, read_all_of_dataset, write_checkpoint
+from model_inputs import resnet
+from readers import READERS, WORDS, read_all_of_dataset, read_all_of_features, write_checkpoint
 
 from swancli.model.checkpoint import file_sha256
+from swancli.model.settings import ModelSettings
+from swancli.train.features import Features
 from swancli.vocab.vocabulary import UNKNOWN, read_vocabulary
 from swancli.vocab.word_vectors import read_word_vectors
 
@@ -113,7 +117,8 @@ def of_any_store(reader: str) -> dict[str, tuple[Make, tuple[str, ...]]]:
         "cut within its header": (rewritten(reader, lambda data: data[:40]), ("HDF5",)),
         "no format": (spoiled(reader, attribute("format", ...)), ("format",)),
         "of another format": (spoiled(reader, attribute("format", "swan-other")), ("swan-other",)),
-        "of a later version": (spoiled(reader, attribute("version", 2)), ("version 2", "version 1")),
+        "of a later version": (spoiled(reader, attribute("version", 9)), ("version 9", "reads version")),
+        "of an earlier version": (spoiled(reader, attribute("version", 0)), ("version 0", "reads version")),
         "not complete": (spoiled(reader, attribute("complete", ...)), ("not complete",)),
     }
 
@@ -636,22 +641,91 @@ FEATURES_CASES = [
                 "images that are fractions": (replaced("views/image", np.zeros(4)), "views/image"),
                 "fewer images than views": (replaced("views/image", np.zeros(3, np.int64)), "views/"),
                 "varied in whole numbers": (replaced("views/varied", np.arange(4)), "views/varied"),
-                "no pixels": (without("views/pixels"), "views/pixels"),
-                "pixels of another size": (
-                    replaced("views/pixels", np.zeros((4, 16, 16, 3), np.uint8)),
-                    "views/pixels",
-                    "16",
+                "no shallow maps": (without("views/shallow"), "views/shallow"),
+                "shallow maps in whole numbers": (
+                    replaced("views/shallow", np.zeros((4, 8, 8, 64), np.uint8)),
+                    "views/shallow",
+                    "uint8",
                 ),
-                "maps of another network": (
-                    replaced("views/deep2", np.zeros((4, 2, 2, 9), np.float16)),
-                    "views/deep2",
+                "shallow maps of three views": (
+                    replaced("views/shallow", np.zeros((3, 8, 8, 64), np.float16)),
+                    "views/shallow",
+                    "3",
                 ),
                 "maps in words": (replaced("views/deep3", np.array([["a"]], dtype="S1")), "views/deep3"),
                 "maps in a group": (in_group("views/deep1"), "views/deep1"),
                 "no digest of the weights": (attribute("backbone_digest", ...), "backbone_digest"),
+                "no text tower": (attribute("text", ...), "text"),
+                "no digest of the text tower": (attribute("text_digest", ...), "text_digest"),
             },
         ),
     }.items()
+]
+CAPTIONS = changed(
+    "features.h5, captions",
+    **{
+        "no texts": (without("captions/text"), "captions/text"),
+        "texts in fractions": (replaced("captions/text", np.zeros(12)), "captions/text", "float64"),
+        "a text that is not there": (written("captions/text", 3, 7), "captions and their states"),
+        "a text of -2": (written("captions/text", 3, -2), "captions and their states"),
+        "no starts": (without("captions/start"), "captions/start"),
+        "no start at all": (replaced("captions/start", np.zeros(0, np.int64)), "features.h5"),
+        "starts in a table": (replaced("captions/start", np.zeros((2, 2), np.int64)), "captions/start"),
+        "starts that do not begin at 0": (written("captions/start", 0, 1), "captions and their states"),
+        "a text without states": (written("captions/start", 2, 3), "captions and their states"),
+        "starts that fall": (written("captions/start", 2, 1), "captions and their states"),
+        "starts beyond the states": (written("captions/start", 7, 21), "captions/states", "20"),
+        "no states": (without("captions/states"), "captions/states"),
+        "states in a group": (in_group("captions/states"), "captions/states"),
+        "states in whole numbers": (
+            replaced("captions/states", np.zeros((20, 8), np.int8)),
+            "captions/states",
+            "int8",
+        ),
+        "states in one row": (replaced("captions/states", np.zeros(20, np.float16)), "captions/states"),
+    },
+)
+FEATURES_CASES += [
+    Case("captions in features.h5", defect, in_root(make), train_on_features, ("features.h5", *named))
+    for defect, (make, named) in CAPTIONS.items()
+]
+
+
+def check_maps(path: Path) -> None:
+    """What a run asks of its features; the run is made up."""
+    model = SimpleNamespace(settings=ModelSettings(4, image_size=32, frozen=True), backbone=resnet())
+    with h5py.File(path, "r+") as file:
+        file.attrs["backbone_digest"] = model.backbone.digest()
+    with Features(path) as features:
+        features.check(SimpleNamespace(name="small", digest="0"), model, "none")
+
+
+FEATURES_CASES += [
+    Case(
+        "maps in features.h5",
+        defect,
+        spoiled("features.h5", replaced(f"views/{depth}", np.zeros((4, *shape), np.float16))),
+        check=refuses(check_maps, "features.h5", f"/views/{depth}"),
+    )
+    for defect, depth, shape in (
+        ("of another network", "deep2", (2, 2, 9)),
+        ("of another size", "shallow", (16, 16, 64)),
+        ("turned to channels first", "deep3", (512, 1, 1)),
+    )
+]
+# The values are read when a batch is made of them.
+FEATURES_CASES += [
+    Case(
+        "values in features.h5",
+        defect,
+        spoiled("features.h5, captions", change),
+        check=refuses(read_all_of_features, "features.h5", *named),
+    )
+    for defect, change, *named in (
+        ("a shallow map that is NaN", written("views/shallow", (3, 0, 0, 0), np.nan), "/views/shallow[3]"),
+        ("a deep map that is infinite", written("views/deep2", (0, 0, 0, 0), np.inf), "/views/deep2[0]"),
+        ("a state that is NaN", written("captions/states", (7, 0), np.nan), "/captions/states", "[2]"),
+    )
 ]
 
 # ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""Whatever a file holds, its reader refuses it with a SwanError or reads it: a few examples, always the same.
+"""A sound file is read; whatever else a file holds, its reader refuses it with a SwanError or reads it.
 
-For more of them set SWAN_FUZZ to a number of examples for each reader; `fuzz.py` is guided by coverage.
+These are a few examples, always the same. For more of them set SWAN_FUZZ to a number of examples for each
+reader; `fuzz.py` is guided by coverage.
 """
 
 import os
@@ -46,6 +47,12 @@ def read(name, path):
         warnings.simplefilter("ignore")
         with suppress(SwanError):
             READERS[name].read(path)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_sound_file_is_read(tmp_path, name):
+    READERS[name].write(tmp_path / READERS[name].file)
+    READERS[name].read(tmp_path / READERS[name].file)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -14,9 +14,10 @@ import place_inputs
 import pytest
 import settings_inputs
 import store_inputs
+import tower_inputs
 from conftest import invoke
 
-MODULES = [image_inputs, list_inputs, model_inputs, place_inputs, settings_inputs, store_inputs]
+MODULES = [image_inputs, list_inputs, model_inputs, place_inputs, settings_inputs, store_inputs, tower_inputs]
 CASES = [case for module in MODULES for case in module.CASES]
 REFUSED = [case for case in CASES if case.arguments]
 READ = [case for case in CASES if case.check]

@@ -12,7 +12,15 @@ from swancli.store import vectors as vectors_module
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
-from swancli.store.hdf5 import DATASET, EMBEDDINGS, VOCABULARY, create_store, open_store
+from swancli.store.hdf5 import (
+    DATASET,
+    EMBEDDINGS,
+    FEATURES,
+    TILES,
+    VOCABULARY,
+    create_store,
+    open_store,
+)
 from swancli.store.made_by import MadeBy
 from swancli.store.parts import GatheredRows, Part, read_part, read_part_vectors, write_part
 from swancli.store.vectors import mapped
@@ -130,6 +138,23 @@ def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, valu
         if value is not None:
             file.attrs[attribute] = value
     assert said in open_problem(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("kind", "again"),
+    [
+        (EMBEDDINGS, "swan embed"),
+        (FEATURES, "swan prepare --features"),
+        (TILES, "swan embed --scene-image"),
+    ],
+)
+def test_files_of_before_the_towers_from_outside_are_of_an_older_version(tmp_path, kind, again):
+    with create_store(tmp_path / "a.h5", kind) as file:
+        assert file.attrs["version"] == 2
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["version"] = 1
+    problem = open_problem(tmp_path / "a.h5", kind)
+    assert f"a.h5: version 1 of {kind}; this swan reads version 2\nmake it again: {again}" in problem
 
 
 @pytest.mark.parametrize(
