@@ -242,7 +242,7 @@ def test_model_of_open_clip_learns_and_resumes_exactly(made, clip):
     options = [*LEARNING, "--init-from", clip.name]
     ran("train", *options, "--epochs", "3", "--run", "clip", root=made.root)
     first, _, last = losses(made, "clip")
-    assert last < 0.9 * first
+    assert last < 0.95 * first
     ran("train", *options, "--epochs", "1", "--run", "clip-halted", root=made.root)
     ran("train", "--resume", "--run", "clip-halted", "--epochs", "3", root=made.root)
     assert equal_weights(made.runs / "clip/last.pt", made.runs / "clip-halted/last.pt")
