@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from cases import Case, Make, content, refuses
-from model_inputs import Call, no_embeddings, pieces_with, put, spoiled
+from model_inputs import SPARSE, Call, no_embeddings, pieces_with, put, spoiled
 from readers import BERT_CONFIG, bert_named, read_towers, word_pieces, write_bert, write_open_clip
 from safetensors.torch import load_file, save_file
 from settings_inputs import ALL, small_root, train
@@ -187,6 +187,7 @@ TOWERS_CASES = [
         ("a function in it", spoiled(put("minilm", value=print), "towers.pt"), "minilm"),
         ("no image tower", spoiled(put("efficientnet_lite0", value=...), "towers.pt"), "efficientnet_lite0"),
         ("numbers for weights", spoiled(put("efficientnet_lite0", "x", value=3), "towers.pt"), "x"),
+        ("a sparse weight", spoiled(put("minilm", "weights", LAYER, value=SPARSE), "towers.pt"), LAYER),
         ("no text tower", spoiled(put("minilm", value=...), "towers.pt"), "minilm"),
         ("no word pieces", spoiled(put("minilm", "word_pieces", value=...), "towers.pt"), "word_pieces"),
         (
