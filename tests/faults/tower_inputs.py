@@ -340,13 +340,21 @@ CLIP_CASES = [
             CLIP_LAYER,
             "NaN",
         ),
-        (
-            "a name that it does not know",
-            lambda folder: Path("open_clip:ViT-B-99:x.pt"),
-            "ViT-B-99",
-            "ViT-B-32",
-        ),
-        ("no such file", lambda folder: Path("open_clip:ViT-B-32:none.pt"), "none.pt", "no such file"),
+    )
+]
+
+
+def ask_named(name: str) -> Callable[[Path], list[object]]:
+    return lambda path: ["query", "a", "--checkpoint", name, *no_embeddings(path / "best.pt")]
+
+
+CLIP_CASES += [
+    Case("open_clip by name", defect, lambda folder: folder, ask_named(name), named)
+    for defect, name, named in (
+        ("a name that it does not know", "open_clip:ViT-B-99:none.pt", ("ViT-B-99", "ViT-B-32")),
+        ("no such file", "open_clip:ViT-B-32:none.pt", ("none.pt", "no such file")),
+        ("no file named", "open_clip:ViT-B-32:", ("open_clip:NAME:FILE",)),
+        ("no such folder", "open_clip:none", ("none", "no such folder")),
     )
 ]
 CLIP_CASES += [
