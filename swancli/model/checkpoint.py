@@ -31,7 +31,14 @@ from swancli.model.open_clip import (
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.model.weights import SAFETENSORS, misfit, not_finite, shapes_of, without_random_start
+from swancli.model.weights import (
+    SAFETENSORS,
+    is_plain_tensor,
+    misfit,
+    not_finite,
+    shapes_of,
+    without_random_start,
+)
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.made_by import MadeBy
 from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
@@ -312,8 +319,8 @@ def built(settings: ModelSettings, captions_only: bool = False) -> Model:
 
 def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_only: bool) -> Model:
     """The model with these weights, which must fit it exactly, in evaluation mode."""
-    if not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise SwanError("not all of its weights are tensors", TRAIN_AGAIN)
+    if not all(map(is_plain_tensor, weights.values())):
+        raise SwanError("not all of its weights are plain tensors", TRAIN_AGAIN)
     with without_random_start():
         model = built(settings, captions_only)
     own = model.state_dict()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from swancli.errors import StoreError
+from swancli.model.weights import is_plain_tensor
 from swancli.store.torch_file import read_torch_file
 
 FORMAT, VERSION = "swan-towers", 1
@@ -92,7 +93,7 @@ def _read(part: str) -> dict[str, Any]:
 
 def _single_precision(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copies in float32 and in memory: the file may be replaced afterwards."""
-    odd = [name for name, value in weights.items() if not isinstance(value, torch.Tensor)]
+    odd = [name for name, value in weights.items() if not is_plain_tensor(value)]
     if odd:
         raise _damaged(odd[0])
     return {name: value.to(torch.float32, copy=True) for name, value in weights.items()}

@@ -42,7 +42,7 @@ def read_weights(path: Path, hint: str = STATE_DICT_HINT) -> dict[str, torch.Ten
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = isinstance(content, dict) and all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+        isinstance(key, str) and is_plain_tensor(value) for key, value in content.items()
     )
     if not (tensors and content):
         raise SwanError(f"{path}: contains no state dict", hint)
@@ -61,6 +61,15 @@ def _read_safetensors(path: Path, hint: str) -> dict[str, torch.Tensor]:
     except Exception as error:  # damage shows as errors of several kinds
         reason = str(error).split("\n")[0]
         raise StoreError(f"{path}: damaged safetensors file ({reason})", "fetch it again") from error
+
+
+def is_plain_tensor(value: object) -> bool:
+    """Whether a value is a tensor with all its numbers: not sparse, quantised, nested, or without content."""
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.layout, value.device.type) == (torch.strided, "cpu")
+        and not (value.is_quantized or value.is_nested)
+    )
 
 
 def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

@@ -20,7 +20,7 @@ from sections import image_operations, row, step_operations
 from swancli.machine.device import autocast, image_batch, pinned
 from swancli.machine.threads import read_ahead
 from swancli.model.checkpoint import save_checkpoint
-from swancli.model.inputs import normalise, stack_images
+from swancli.model.inputs import stack_images
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.store.catalogue import Catalogue
@@ -104,7 +104,7 @@ def _encoding(model: Swan, device: torch.device) -> list[float]:
     def encode() -> None:
         with torch.inference_mode(), autocast(device, "bf16"):
             for _ in range(10):
-                model.encode_images(normalise(pixels))
+                model.encode_images(model.settings.preprocessing.normalise(pixels))
         torch.cuda.synchronize()
 
     encode()
@@ -122,7 +122,7 @@ def _loading(root: Path, device: torch.device) -> list[float]:
         def batches() -> Iterator[torch.Tensor]:
             for start in range(0, len(rows), size):
                 read = (dataset.image(row) for row in rows[start : start + size])
-                yield pinned(stack_images(read, 256), device)
+                yield pinned(stack_images(read), device)
 
         def load() -> None:
             for _ in read_ahead(batches()):

@@ -18,7 +18,7 @@ from measure import Child, swan
 from torchvision.models import get_model
 
 from swancli.images import decode_image
-from swancli.model.inputs import normalise, stack_images
+from swancli.model.inputs import Preprocessing, stack_images
 
 VIEWS = 4
 
@@ -144,10 +144,11 @@ class Material:
             torch.manual_seed(0)
             network = get_model(self.sizes.backbone, weights=None)
             files = [self._ucm_images / image["filename"] for image in self._ucm[::33]]
-            pictures = [decode_image(file.read_bytes(), str(file)) for file in files]
+            input_of = Preprocessing(self.sizes.image_size)
+            pictures = [input_of.resized(decode_image(file.read_bytes(), str(file))) for file in files]
             with torch.no_grad():
                 for start in range(0, len(pictures), 16):
-                    network(normalise(stack_images(pictures[start : start + 16], self.sizes.image_size)))
+                    network(input_of.normalise(stack_images(pictures[start : start + 16])))
             torch.save(network.state_dict(), path)
         return path
 

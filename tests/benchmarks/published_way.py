@@ -88,7 +88,7 @@ def evaluate(source: Path, checkpoint: Path, passes: int, hear: Hear) -> dict[st
         How many passes there are; and, where all were taken, the path of the similarities (N, M), float32.
     """
     loaded = load_checkpoint(checkpoint)
-    model, vocabulary = loaded.model, loaded.vocabulary
+    model, vocabulary = loaded.model, loaded.tokenizer
     size = model.settings.image_size
     prepare = transforms.Compose(
         [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(PIXEL_MEAN, PIXEL_STD)]
@@ -125,7 +125,7 @@ def evaluate(source: Path, checkpoint: Path, passes: int, hear: Hear) -> dict[st
 def train(source: Path, checkpoint: Path, batch: int, steps: int, hear: Hear) -> dict[str, object]:
     """n steps of the published training; each pair is one image and one caption."""
     loaded = load_checkpoint(checkpoint)
-    model, vocabulary = loaded.model, loaded.vocabulary
+    model, vocabulary = loaded.model, loaded.tokenizer
     size = model.settings.image_size
     vary = transforms.Compose(
         [

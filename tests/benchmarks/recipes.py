@@ -199,7 +199,7 @@ def ship(data: Path, root: Path, size: Size) -> None:
         "match": best.origin["match"],
         "trained_on": "training splits of RSICD and UCM-Captions",
     }
-    save_checkpoint(SHIPPED, best.model.half(), best.vocabulary, origin)
+    save_checkpoint(SHIPPED, best.model.half(), best.tokenizer, origin)
     print(f"wrote {SHIPPED}: {SHIPPED.stat().st_size / 1e6:.1f} MB")
 
 

@@ -41,7 +41,6 @@ from swancli.model.checkpoint import load_checkpoint
 from swancli.model.swan import Swan
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, read_embeddings, write_embeddings
-from swancli.train.features import DEEP
 from swancli.train.losses import hinge_loss
 
 Row = dict[str, Any]
@@ -255,16 +254,13 @@ def _counted_step(model: Swan, batch: int, captions: int, features: bool) -> int
     pixels = torch.randn(images, 3, model.settings.image_size, model.settings.image_size)
     tokens = torch.randint(1, model.settings.words, (batch, WORDS))
     positive = torch.eye(images, dtype=torch.bool).repeat_interleave(captions, dim=1)[:, :batch]
-    deep = None
+    encode = partial(model.encode_images, pixels)
     if features:
         with torch.no_grad():
-            maps = model.backbone(pixels)
-        deep = {depth: maps[depth] for depth in DEEP}
+            encode = partial(model.encode_maps, model.backbone(pixels))
 
     def step() -> None:
-        scores = (
-            model.encode_images(pixels, deep) @ model.encode_captions(tokens, torch.full((batch,), WORDS)).T
-        )
+        scores = encode() @ model.encode_captions(tokens, torch.full((batch,), WORDS)).T
         hinge_loss(scores, positive, ~positive).backward()
 
     counted = operations(step)

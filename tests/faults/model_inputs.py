@@ -187,6 +187,7 @@ CHECKPOINT_CASES += [
         ("a weight that is missing", put("model", NORM, value=...), NORM),
         ("a weight that nobody knows", put("model", NORM + "s", value=torch.ones(1)), NORM + "s"),
         ("a weight of another shape", put("model", NORM, value=torch.ones(15)), NORM, "15"),
+        ("a sparse weight", put("model", NORM, value=torch.ones(16).to_sparse()), "tensors"),
         ("a weight that is NaN", put("model", NORM, value=torch.full((16,), torch.nan)), NORM, "NaN"),
         ("no word pieces", put("vocabulary", value={}), "pieces"),
         ("word pieces that are a number", put("vocabulary", "pieces", value=3), "not text"),
@@ -267,6 +268,9 @@ def weights_file(whole: Any) -> Make:
     return make
 
 
+SPARSE = torch.zeros(2, 2).to_sparse()
+
+
 @cache
 def resnet() -> Backbone:
     """One for all, since none of the files may change it."""
@@ -289,6 +293,7 @@ WEIGHTS_CASES = [
         ("text", content("weights.pth", b"hello"), ("safely",)),
         ("a list", weights_file([1]), ("state dict",)),
         ("numbers in place of tensors", weights_file({"conv1.weight": 3}), ("state dict",)),
+        ("a sparse tensor", weights_file({"conv1.weight": SPARSE}), ("state dict",)),
         ("an empty state dict", weights_file({}), ("state dict",)),
         (
             "of another network",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from cases import Case, Make, content, refuses
-from model_inputs import Call, no_embeddings, pieces_with, put, spoiled
+from model_inputs import SPARSE, Call, no_embeddings, pieces_with, put, spoiled
 from readers import BERT_CONFIG, bert_named, read_towers, word_pieces, write_bert, write_open_clip
 from safetensors.torch import load_file, save_file
 from settings_inputs import ALL, small_root, train
@@ -187,6 +187,7 @@ TOWERS_CASES = [
         ("a function in it", spoiled(put("minilm", value=print), "towers.pt"), "minilm"),
         ("no image tower", spoiled(put("efficientnet_lite0", value=...), "towers.pt"), "efficientnet_lite0"),
         ("numbers for weights", spoiled(put("efficientnet_lite0", "x", value=3), "towers.pt"), "x"),
+        ("a sparse weight", spoiled(put("minilm", "weights", LAYER, value=SPARSE), "towers.pt"), LAYER),
         ("no text tower", spoiled(put("minilm", value=...), "towers.pt"), "minilm"),
         ("no word pieces", spoiled(put("minilm", "word_pieces", value=...), "towers.pt"), "word_pieces"),
         (
@@ -339,13 +340,21 @@ CLIP_CASES = [
             CLIP_LAYER,
             "NaN",
         ),
-        (
-            "a name that it does not know",
-            lambda folder: Path("open_clip:ViT-B-99:x.pt"),
-            "ViT-B-99",
-            "ViT-B-32",
-        ),
-        ("no such file", lambda folder: Path("open_clip:ViT-B-32:none.pt"), "none.pt", "no such file"),
+    )
+]
+
+
+def ask_named(name: str) -> Callable[[Path], list[object]]:
+    return lambda path: ["query", "a", "--checkpoint", name, *no_embeddings(path / "best.pt")]
+
+
+CLIP_CASES += [
+    Case("open_clip by name", defect, lambda folder: folder, ask_named(name), named)
+    for defect, name, named in (
+        ("a name that it does not know", "open_clip:ViT-B-99:none.pt", ("ViT-B-99", "ViT-B-32")),
+        ("no such file", "open_clip:ViT-B-32:none.pt", ("none.pt", "no such file")),
+        ("no file named", "open_clip:ViT-B-32:", ("open_clip:NAME:FILE",)),
+        ("no such folder", "open_clip:none", ("none", "no such folder")),
     )
 ]
 CLIP_CASES += [
