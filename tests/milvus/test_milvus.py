@@ -405,9 +405,10 @@ def test_threshold_is_that_of_training_or_has_to_be_given(searcher, tiny_model):
         searcher.match_threshold()
     stored = {"threshold": 0.5, "images": 9, "captions": 9, "miss": 10.0, "false_alarm": 10.0}
     checkpoint = load_checkpoint(tiny_model, captions_only=True)
-    checkpoint = replace(checkpoint, origin={**checkpoint.origin, "match": stored})
-    asking = CollectionSearcher(None, Address("a.db"), 1, Encoder(checkpoint, "cpu"))
-    assert asking.match_threshold().threshold == 0.5
+    encoder = Encoder(replace(checkpoint, origin={**checkpoint.origin, "match": stored}), "cpu")
+    for match, threshold in (("", 0.5), (json.dumps(stored | {"threshold": 0.25}), 0.25)):
+        asking = CollectionSearcher(None, Address("a.db"), 1, encoder, match)
+        assert asking.match_threshold().threshold == threshold
 
 
 def test_collection_says_what_it_holds(address, tmp_path):
@@ -422,4 +423,6 @@ def test_collection_says_what_it_holds(address, tmp_path):
         "checkpoint": str(tmp_path / "best.pt"),
         "vocab": "",
         "variant": "repaired",
+        "activation": "",
+        "match": "",
     }
