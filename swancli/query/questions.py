@@ -190,11 +190,16 @@ class BaseSearcher(ABC):
         Raises:
             SwanError: it is not stored, and cannot be measured here.
         """
+        own = self.checkpoint.origin.get("match")
         try:
-            stored = json.loads(self._match) if self._match else self.checkpoint.origin.get("match")
+            stored = json.loads(self._match) if self._match else own
             found = MatchThreshold.from_plain(stored) if stored else None
-        except (TypeError, ValueError) as error:
-            problem = f"{self.checkpoint.path}: damaged checkpoint (its match threshold: {error})"
+        except (TypeError, ValueError, RecursionError) as error:
+            path = self.checkpoint.path
+            if self._match and self._match != json.dumps(own):
+                problem = f"vectors of {path}: damaged (the match threshold stored with them: {error})"
+                raise StoreError(problem, "make them again: swan embed") from error
+            problem = f"{path}: damaged checkpoint (its match threshold: {error})"
             raise StoreError(problem, TRAIN_AGAIN) from error
         found = found or self._measured_threshold()
         if not found:

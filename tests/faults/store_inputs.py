@@ -433,6 +433,22 @@ EMBEDDINGS_CASES += [
         lambda path: [*search_embeddings(path), "--threshold", "auto"],
         ("embeddings.h5", "/captions/embedding[2]"),
     ),
+    *(
+        Case(
+            "embeddings.h5, for a threshold",
+            defect,
+            searchable(attribute("match", stored)),
+            lambda path: [*search_embeddings(path), "--threshold", "auto"],
+            ("vectors of", "best.pt", "match threshold", "swan embed"),
+        )
+        for defect, stored in (
+            ("a stored threshold that is text", "half"),
+            ("a stored threshold in a list", "[0.5]"),
+            ("a stored threshold that is NaN", '{"threshold": NaN}'),
+            ("a stored threshold alone", '{"threshold": 0.5}'),
+            ("a stored threshold nested too deeply", "[" * 50_000),
+        )
+    ),
     Case(
         "embeddings.h5, indexed",
         "an image that is NaN",
