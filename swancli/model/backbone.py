@@ -178,7 +178,7 @@ class Backbone(nn.Module):
         else:
             weights = _read_backbone(Path(path))
         if self._plan:
-            weights = timm_network.without_head(self.name, weights)
+            weights = timm_network.without_head(self._plan, weights)
         own = self.network.state_dict()
         counters = {key: value for key, value in own.items() if key.endswith(COUNTER)}  # often not stored
         weights = counters | {key: value for key, value in weights.items() if not key.startswith("fc.")}

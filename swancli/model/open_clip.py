@@ -77,7 +77,6 @@ class OpenClipFile:
     settings: of the model.
     weights: by their names in `OpenClip.state_dict`, on the CPU, of the types there.
     tokenizer: of the model.
-    activation: "quick_gelu" or "gelu".
     warnings: what the user should know, a sentence each.
     """
 
@@ -85,7 +84,6 @@ class OpenClipFile:
     settings: ModelSettings
     weights: dict[str, torch.Tensor]
     tokenizer: ClipTokenizer
-    activation: str
     warnings: tuple[str, ...]
 
 
@@ -105,7 +103,6 @@ class OpenClip(nn.Module):
 
     Attributes:
         settings: as given.
-        preprocessing: from images to the input of the model.
 
     Raises:
         SwanError: open_clip is not installed, cannot build the model, or cannot freeze what is asked.
@@ -114,7 +111,6 @@ class OpenClip(nn.Module):
     def __init__(self, settings: ModelSettings, captions_only: bool = False) -> None:
         super().__init__()
         self.settings = settings
-        self.preprocessing = settings.preprocessing
         self.clip = _network(settings.open_clip, captions_only)
         if settings.freeze_stages:
             raise SwanError(
@@ -164,7 +160,7 @@ class OpenClip(nn.Module):
         """L2-normalised image embeddings, float (B, D).
 
         Args:
-            pixels: float (B, 3, S, S), normalised as `preprocessing` says.
+            pixels: float (B, 3, S, S), normalised as `settings.preprocessing` says.
         """
         return F.normalize(self.clip.encode_image(pixels).float(), dim=-1)
 
@@ -372,9 +368,8 @@ def _read(
     problem = not_finite(weights)
     if problem:
         raise SwanError(f"{path}: {problem}", "fetch it again, or take another file")
-    activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
     ours = {f"clip.{key}": weights[key].to(value.dtype) for key, value in own.items()}
-    return OpenClipFile(path, settings, ours, tokenizer, activation, tuple(note for note in notes if note))
+    return OpenClipFile(path, settings, ours, tokenizer, tuple(note for note in notes if note))
 
 
 def _preprocessing(given: dict[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from torch import nn
 from swancli.errors import SwanError
 from swancli.model.inputs import Preprocessing
 from swancli.model.settings import TIMM
-from swancli.model.weights import without_random_start
 
 STRIDES = (4, 8, 16, 32)
 
@@ -23,10 +22,14 @@ class Plan:
 
     places: of the maps at strides 4, 8, 16 and 32 among all maps of the network.
     head: the deepest map is what the convolution of the network's head makes of it.
+    classifier: names of the modules that hold the classifier, which are left out.
+    dropped: names of the other weights that are left out.
     """
 
     places: tuple[int, int, int, int]
     head: bool
+    classifier: frozenset[str]
+    dropped: frozenset[str] = frozenset()
 
 
 def preprocessing_of(name: str) -> Preprocessing:
@@ -59,15 +62,16 @@ def built(name: str) -> tuple[nn.Module, Plan, tuple[int, ...], tuple[str, ...]]
         SwanError: timm has no such network, or it has no map at one of the `STRIDES`.
     """
     network = _created(name)
-    plan = _plan(name, network)
+    plan, whole = _plan(name, network), network.state_dict().keys()
     parts = [network.feature_info[place] for place in plan.places]
     channels = [part["num_chs"] for part in parts]
     if plan.head:
         channels[-1] = network.num_features
     else:
         network.prune_intermediate_layers(list(plan.places), prune_norm=True, prune_head=True)
-    for part in _head_names(network):
+    for part in plan.classifier:
         setattr(network, part, nn.Identity())
+    plan = replace(plan, dropped=frozenset(whole - network.state_dict().keys()))
     return network, plan, tuple(channels), tuple(part["module"] for part in parts)
 
 
@@ -84,7 +88,8 @@ def _plan(name: str, network: Any) -> Plan:
     places = tuple(max(at for at, one in enumerate(reductions) if one == stride) for stride in STRIDES)
     head = getattr(network, "conv_head", None)
     # In some networks the convolution of the head comes after pooling, so that it makes no map.
-    return Plan(places, getattr(head, "out_channels", None) == network.num_features)
+    makes_a_map = getattr(head, "out_channels", None) == network.num_features
+    return Plan(places, makes_a_map, frozenset(_head_names(network)))
 
 
 def maps(network: nn.Module, plan: Plan, pixels: torch.Tensor) -> list[torch.Tensor]:
@@ -96,19 +101,15 @@ def maps(network: nn.Module, plan: Plan, pixels: torch.Tensor) -> list[torch.Ten
     return [*found[:-1], deepest]
 
 
-def without_head(name: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_head(plan: Plan, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights that a network from `built` has, where they are those of the whole network of timm.
 
     What the whole network lacks is kept, so that the loader can report it.
     """
-    with without_random_start():
-        whole, (pruned, *_) = _created(name), built(name)
-    own, classifier = pruned.state_dict(), _head_names(whole)
-    dropped = {key for key in whole.state_dict() if key not in own}
     return {
         key: value
         for key, value in weights.items()
-        if key not in dropped and key.partition(".")[0] not in classifier
+        if key not in plan.dropped and key.partition(".")[0] not in plan.classifier
     }
 
 

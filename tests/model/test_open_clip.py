@@ -67,7 +67,7 @@ def loaded(file, settings=None, *, captions_only=False):
 
 def embeddings(model, tokenizer, pictures):
     """Embeddings of pictures and of TEXTS, as `Encoder` computes them."""
-    prepare = model.preprocessing
+    prepare = model.settings.preprocessing
     batch = prepare.normalise(stack_images([prepare.resized(pixels) for pixels in pictures]))
     with torch.inference_mode():
         return model.encode_images(batch), model.encode_captions(*pad_tokens(tokenizer.encode_all(TEXTS)))
@@ -108,7 +108,7 @@ def test_embeddings_equal_those_of_open_clip_in_each_form_of_file(made, pictures
     assert read.path == made / file
     assert (read.settings.name, read.settings.fit) == (f"open_clip:{NAME}", "crop")
     assert (read.settings.words, read.settings.embed_dim, read.settings.image_size) == (49408, 16, 32)
-    assert (read.activation, read.warnings) == ("gelu", ())
+    assert (read.settings.activation, read.warnings) == ("gelu", ())
 
 
 def test_embeddings_with_quick_gelu_are_others(made, pictures):
@@ -116,7 +116,7 @@ def test_embeddings_with_quick_gelu_are_others(made, pictures):
     read = read_open_clip(f"open_clip:{NAME}-quickgelu:{file}")
     ours = embeddings(loaded(read), read.tokenizer, pictures)
     agree(ours, reference(f"{NAME}-quickgelu", pictures, file))
-    assert read.activation == "quick_gelu"
+    assert read.settings.activation == "quick_gelu"
     assert (ours[0] - reference(NAME, pictures, file)[0]).abs().max() > 1e-3
 
 
@@ -432,7 +432,7 @@ def test_a_file_that_needs_quick_gelu_is_reported_and_its_name_decides(made, tmp
     path.parent.mkdir(exist_ok=True)
     path.write_bytes((made / "plain.pt").read_bytes())
     read = read_open_clip(f"open_clip:{NAME}:{path}")
-    assert read.activation == "gelu"
+    assert read.settings.activation == "gelu"
     assert len(read.warnings) == warns
     if warns:
         assert f"give open_clip:{NAME}-quickgelu:{path}" in read.warnings[0]
