@@ -21,13 +21,8 @@ from typing import Any
 import torch
 
 from swancli.errors import StoreError, SwanError, SwanWarning
-from swancli.model.open_clip import (
-    PREFIX,
-    ClipTokenizer,
-    OpenClip,
-    is_open_clip,
-    read_open_clip,
-)
+from swancli.model.clip_tokenizer import ClipTokenizer
+from swancli.model.open_clip import PREFIX, OpenClip, is_open_clip, read_open_clip
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
