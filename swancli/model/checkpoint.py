@@ -28,6 +28,7 @@ from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.model.weights import (
     SAFETENSORS,
+    Shapes,
     is_plain_tensor,
     misfit,
     not_finite,
@@ -248,9 +249,10 @@ def _check_sizes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> N
     else:
         sizes = {WORD_VECTORS: (settings.words + 1, settings.word_dim)}  # row 0 is the padding
         sizes["text_tower.gru.weight_hh_l0"] = (3 * width, width)
-    for key, size in sizes.items():
-        if isinstance(weights[key], torch.Tensor) and weights[key].shape != size:
-            raise ValueError(f"its weight {key} is {tuple(weights[key].shape)}, its settings say {size}")
+    given = {key: weights[key] for key in sizes}
+    # What is no plain tensor is refused later, with all others.
+    if all(map(is_plain_tensor, given.values())):
+        _check_fit(sizes, shapes_of(given))
 
 
 def _tokenizer_of(settings: ModelSettings) -> type[Vocabulary] | type[WordPieces] | type[ClipTokenizer]:
@@ -321,12 +323,17 @@ def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_
     own = model.state_dict()
     if captions_only:
         weights = {key: value for key, value in weights.items() if not key.startswith(IMAGE_SIDE)}
-    if problem := misfit(shapes_of(own), shapes_of(weights)):
-        raise SwanError(f"its weights do not fit its settings: {problem}", TRAIN_AGAIN)
+    _check_fit(shapes_of(own), shapes_of(weights))
     if problem := not_finite(weights):
         raise SwanError(problem, TRAIN_AGAIN)
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in weights.items()}, assign=True)
     return model.eval()
+
+
+def _check_fit(own: Shapes, given: Shapes) -> None:
+    """Raises an error if weights are not those of a model with these settings; see `misfit`."""
+    if problem := misfit(own, given):
+        raise SwanError(f"its weights do not fit its settings: {problem}", TRAIN_AGAIN)
 
 
 def export_published(checkpoint: Checkpoint, path: str | PathLike[str]) -> None:

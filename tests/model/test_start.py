@@ -180,7 +180,8 @@ def test_checkpoint_whose_tables_disagree_is_damaged(checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content["settings"]["bert"]["pieces"] = 62
     torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(StoreError, match=r"odd\.pt: damaged checkpoint .*words\.weight is \(61, 16\)"):
+    wrong = r"first text_tower\.bert\.words\.weight: \(61, 16\) instead of \(62, 16\)"
+    with pytest.raises(StoreError, match=rf"odd\.pt: its weights do not fit its settings: .*{wrong}"):
         load_checkpoint(tmp_path / "odd.pt")
     content["settings"]["bert"]["pieces"] = 61
     content["vocabulary"] = {"pieces": json.dumps({"model": 1})}
