@@ -92,7 +92,7 @@ def main() -> None:
     """The executable `swan`."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries, which would appear among our own lines
-        warnings.simplefilter("default", SwanWarning)
+        warnings.simplefilter("once", SwanWarning)
         warnings.showwarning = lambda message, *_: warn(str(message))
     # Importing torch creates a million objects. Collecting garbage after every 700 of them, and once more at
     # the end, takes longer than a query does.

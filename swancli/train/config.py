@@ -215,7 +215,8 @@ def _as_checkpoint(
     if "text" in given:
         raise SwanError("--text: the checkpoint to start from has its text tower", "leave --text out")
     vocab = Path(options["vocab"]) if "vocab" in given else None
-    shape = load_checkpoint(options["init_from"], vocab, spare=True).model.settings
+    start = load_checkpoint(options["init_from"], vocab, spare=True, captions_only=True)
+    shape = start.model.settings
     options |= {name: getattr(shape, name) for name in SHAPE if name not in given}
     if options["freeze"] is None:
         options["freeze"] = shape.frozen

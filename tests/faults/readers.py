@@ -232,7 +232,7 @@ def write_small_tiles(path: Path) -> None:
         file.attrs.update(scene="scene.png", scene_name="scene.png", scene_size=1, scene_changed=1)
         file.attrs.update(height=20, width=30, crs="", transform=(1.0, 0, 0, 0, 1.0, 0), tile_sizes=[20])
         file.attrs.update(checkpoint="best.pt", checkpoint_sha256="0" * 64, variant="repaired", vocab="")
-        file.attrs.update(activation="", match="")
+        file.attrs.update(configuration="", activation="", match="")
 
 
 def write_index(path: Path) -> None:
@@ -351,6 +351,7 @@ MANIFEST = {
     "source": "images",
     "images": "0" * 32,
     "checkpoint_sha256": "0" * 64,
+    "configuration": "",
     "precision": "fp32",
     "batch_size": 32,
     "shards": 2,
