@@ -358,6 +358,10 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
         (["--init-from", "CLIP", "--without", "tcge"], "--without: "),
         (["--init-from", "CLIP", "--freeze-stages", "1"], "the image tower of open_clip is not in stages"),
         (["--init-from", "CLIP", "--freeze-text", "4"], "--freeze-text 4: the text transformer has 3 layers"),
+        (
+            ["--init-from", "CLIP", "--features"],
+            "--features: not for models of open_clip\n  leave --features out",
+        ),
         (["--init-from", "CLIP", "--compile"], "--compile: not for models of open_clip"),
     ],
 )
