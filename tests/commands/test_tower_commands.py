@@ -18,6 +18,8 @@ from made_bert import write_bert
 from swancli.cli import main
 from swancli.model.checkpoint import load_checkpoint
 
+# The small model of open_clip reads 12 tokens.
+pytestmark = pytest.mark.filterwarnings("ignore:.* texts are cut")
 BACKBONE = "timm/test_efficientnet"
 TOWERS = ["--dataset", "small", "--backbone", BACKBONE, "--embed-dim", "16"]
 SMALL = ["--image-size", "64", "--schedule", "step"]
@@ -310,6 +312,23 @@ def test_file_that_needs_quick_gelu_is_reported_on_standard_error(clip, tmp_path
     (line,) = printed.stderr.splitlines()
     assert line.startswith("warning: ")
     assert "needs QuickGELU (RemoteCLIP starts from OpenAI's weights)" in line
+
+
+def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
+    from open_clip import SimpleTokenizer
+
+    options = ["--dataset", "small", "--init-from", clip.name, "--epochs", "1", "--run", "cut"]
+    printed = run_main("train", *options, "--root", made.root)
+    assert printed.returncode == 0, printed.stderr
+    images, encode = (
+        json.loads((made.source / "dataset.json").read_text())["images"],
+        SimpleTokenizer().encode,
+    )
+    for split, line in zip(("train", "val"), printed.stderr.splitlines(), strict=True):
+        texts = [one["raw"] for image in images if image["split"] == split for one in image["sentences"]]
+        cut = sum(len(encode(text)) + 2 > 12 for text in texts)  # with start and end
+        said = f"{cut} of {len(texts)} texts are cut: they have more than 12 tokens"
+        assert line == f"warning: {said}"
 
 
 # ---------------------------------------------------------------------------------------------------------
