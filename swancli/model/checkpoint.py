@@ -57,12 +57,12 @@ TRAIN_AGAIN = "train again, or take another checkpoint"
 class Checkpoint:
     """A loaded checkpoint.
 
-    path: of the file.
+    path: of the file; of a model of open_clip in a folder, the folder.
     model: in evaluation mode, on the CPU.
     tokenizer: from captions to the numbers that the model reads; of the GRU, its vocabulary.
     origin: plain values, at least `dataset` ("" if unknown), `run` and `epoch`.
     training: the state from which `train --resume` resumes; empty in `best.pt`.
-    sha256: of the file.
+    sha256: of the file; of a folder, of the file with the weights in it.
     vocab: the file that the vocabulary came from; None if the checkpoint contains it.
     """
 
