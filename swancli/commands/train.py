@@ -69,7 +69,7 @@ def train(
         0, "N", "Freeze the first N of the backbone's 4 stages.", min=0, show_default=False
     ),
     freeze_text: int | None = model(
-        None, "N", "Freeze the first N layers of the text transformer. Default: all.", min=0
+        None, "N", "Freeze the first N text layers. Default: all, or as in --init-from.", min=0
     ),
     image_size: int | None = model(
         None, "N", "Side in pixels of the input. Default: the backbone's own (ResNets: 256).", min=32
@@ -86,7 +86,10 @@ def train(
     epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
     batch_size: int = recipe(100, "N", "Captions per step, over all processes.", min=2),
     lr: float | None = recipe(
-        None, "X", "Learning rate (paper: 2e-4). Default: 1e-3, or 5e-4 if pretrained.", min=0.0
+        None,
+        "X",
+        "Learning rate (paper: 2e-4). Default: 1e-3; 5e-4 if pretrained; 1e-5 for a model of open_clip.",
+        min=0.0,
     ),
     schedule: Schedule = recipe(
         "cosine",
@@ -128,17 +131,14 @@ def train(
     captions_per_image: int | None = rare(
         None,
         "N",
-        "Captions per pass of an image through the backbone (paper: 1). Default: 5, or 1 if pretrained.",
+        "Captions per pass of an image (paper: 1). Default: 5, or 1 if pretrained.",
         min=1,
     ),
     backbone_rate: float | None = rare(
-        None,
-        "X",
-        "Rate of the backbone, a share of --lr. Default: 1, or 0.4 if pretrained.",
-        min=0.0,
+        None, "X", "Backbone's share of --lr. Default: 1, 0.4 if pretrained (open_clip: 1).", min=0.0
     ),
     text_rate: float | None = rare(
-        None, "X", "Rate of the text transformer, a share of --lr. Default: 0.1.", min=0.0
+        None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(

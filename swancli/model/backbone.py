@@ -25,6 +25,7 @@ RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 PART = 32  # images that a CPU computes at a time
 OWN = "backbone.network."  # prefix of the backbone's weights in our checkpoints
 WITH_SWAN = "imagenet"  # in place of a file: the weights that come with swan
+WEIGHTS_HINT = "check the path; imagenet and shipped come with swan"
 
 
 def preprocessing_of(name: str) -> Preprocessing:
@@ -175,6 +176,8 @@ class Backbone(nn.Module):
                     f"add --backbone {towers.IMAGE_TOWER}, or give a file: --weights FILE",
                 )
             weights = towers.image_tower()
+        elif not Path(path).is_file():
+            raise SwanError(f"--weights {path}: no such file", WEIGHTS_HINT)
         else:
             weights = _read_backbone(Path(path))
         if self._plan:

@@ -73,7 +73,7 @@ class Encoder:
 
     Args:
         checkpoint: "shipped", the path of a checkpoint (ours or the published code's), a run, or a loaded
-            checkpoint.
+            checkpoint; a model of open_clip by open_clip:NAME:FILE, or by a folder with its files.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes a GPU if there is one.
         precision: "fp32" or "bf16", which is faster on GPUs and changes embeddings slightly.
         batch_size: images encoded at a time; None for 32, on a GPU 256.

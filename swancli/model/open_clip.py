@@ -271,7 +271,7 @@ def read_open_clip(name: str | os.PathLike[str]) -> OpenClipFile:
     if rest and (Path(rest).is_dir() or not colon):
         return _read_folder(Path(rest))
     if not (model and file):
-        raise SwanError(f"{name}: names no model or no file", FORMS)
+        raise SwanError(f"{os.fspath(name)!r}: names no model or no file", FORMS)
     return _read_file(model.replace("/", "-"), Path(file))  # ViT-B/32 is ViT-B-32, as in open_clip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +30,13 @@ def text_transformer(name: str) -> tuple[BertShape, dict[str, torch.Tensor], Wor
     Raises:
         SwanError: there is no such folder, or it contains something else; names the file.
     """
-    if name != MINILM or Path(name).is_dir():
+    if Path(name).is_dir():
         return read_bert_folder(name)
+    if name != MINILM:
+        near = difflib.get_close_matches(name.lower(), (GRU, MINILM), 1)
+        meant = f"do you mean {near[0]}? " if near else ""
+        choices = f"give {GRU}, {MINILM}, or a folder with a BERT"
+        raise SwanError(f"--text {name}: no such folder", meant + choices)
     config, weights, layout = towers.text_tower()
     source = str(towers.towers_file())
     shape = bert_shape(config, source)

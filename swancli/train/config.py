@@ -172,6 +172,9 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     shape = None
     if options["init_from"]:
         options, given, shape = _as_checkpoint(options, given)
+        if shape.open_clip and options["features"]:
+            hint = "leave --features out; --freeze keeps its image tower as it is"
+            raise SwanError("--features: not for models of open_clip", hint)
     if options["variant"] == "published":
         options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
     if options["features"]:

@@ -132,6 +132,10 @@ def _new_model(config: RunConfig) -> tuple[Model, Tokenizer, list[str]]:
 
 def _vocabulary(config: RunConfig) -> Vocabulary:
     path = Path(config.vocab)
+    if not path.is_file():
+        needless = config.variant == "repaired" and not config.init_from
+        instead = "; or take --text minilm, which needs none" if needless else ""
+        raise SwanError(f"{path}: no such file", f"make it: swan vocab --dataset {config.dataset}{instead}")
     vocabulary = read_vocabulary(path)
     # A checkpoint to start from may come with the vocabulary of another data set.
     if vocabulary.dataset not in ("", config.dataset) and not config.init_from:

@@ -19,6 +19,8 @@ from made_bert import write_bert
 from swancli.cli import main
 from swancli.model.checkpoint import load_checkpoint
 
+# The small model of open_clip reads 12 tokens.
+pytestmark = pytest.mark.filterwarnings("ignore:.* texts are cut")
 BACKBONE = "timm/test_efficientnet"
 TOWERS = ["--dataset", "small", "--backbone", BACKBONE, "--embed-dim", "16"]
 SMALL = ["--image-size", "64", "--schedule", "step"]
@@ -344,6 +346,23 @@ def test_file_that_needs_quick_gelu_is_reported_on_standard_error(clip, tmp_path
     assert "needs QuickGELU (RemoteCLIP starts from OpenAI's weights)" in line
 
 
+def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
+    from open_clip import SimpleTokenizer
+
+    options = ["--dataset", "small", "--init-from", clip.name, "--epochs", "1", "--run", "cut"]
+    printed = run_main("train", *options, "--root", made.root)
+    assert printed.returncode == 0, printed.stderr
+    images, encode = (
+        json.loads((made.source / "dataset.json").read_text())["images"],
+        SimpleTokenizer().encode,
+    )
+    for split, line in zip(("train", "val"), printed.stderr.splitlines(), strict=True):
+        texts = [one["raw"] for image in images if image["split"] == split for one in image["sentences"]]
+        cut = sum(len(encode(text)) + 2 > 12 for text in texts)  # with start and end
+        said = f"{cut} of {len(texts)} texts are cut: they have more than 12 tokens"
+        assert line == f"warning: {said}"
+
+
 # ---------------------------------------------------------------------------------------------------------
 # what is refused
 
@@ -381,7 +400,8 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
         (["--text", "BERT", "--freeze-text", "3"], "--freeze-text 3"),
         (["--text", "BERT", "--backbone", "timm/test_vit"], "no map at stride 4"),
         (["--text", "BERT", "--backbone", "timm/test_coatnet", "--image-size", "96"], "--image-size 96: "),
-        (["--text", "minilm2"], "minilm2: no such folder"),
+        (["--text", "nofolder"], "--text nofolder: no such folder\n  give gru, minilm, or a folder with"),
+        (["--text", "MiniLM"], "--text MiniLM: no such folder\n  do you mean minilm? give gru, minilm, or"),
         (["--text", "BERT", "--weights", "imagenet"], "imagenet: comes for timm/tf_efficientnet_lite0 only"),
         (["--text", "BERT", "--weights", "gone.pt"], "gone.pt: no such file"),
         (["--init-from", "CLIP", "--embed-dim", "32"], "--embed-dim: "),
@@ -389,6 +409,10 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
         (["--init-from", "CLIP", "--without", "tcge"], "--without: "),
         (["--init-from", "CLIP", "--freeze-stages", "1"], "the image tower of open_clip is not in stages"),
         (["--init-from", "CLIP", "--freeze-text", "4"], "--freeze-text 4: the text transformer has 3 layers"),
+        (
+            ["--init-from", "CLIP", "--features"],
+            "--features: not for models of open_clip\n  leave --features out",
+        ),
         (["--init-from", "CLIP", "--compile"], "--compile: not for models of open_clip"),
     ],
 )

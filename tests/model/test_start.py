@@ -108,7 +108,7 @@ def test_folder_that_is_no_bert_is_refused_by_file_and_key(tmp_path):
     with pytest.raises(StoreError, match=r"tokenizer\.json: no such file"):
         started(other)
     for name in ("minilm2", str(tmp_path / "gone")):
-        with pytest.raises(StoreError, match="no such folder"):
+        with pytest.raises(SwanError, match="no such folder"):
             started(name)
 
 

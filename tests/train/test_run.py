@@ -1,18 +1,32 @@
 """What a run starts with: the recipe behind its options, and the weights it takes over."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
 
+import swancli
+from swancli.cli import app
 from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
 from swancli.store.dataset import Dataset
-from swancli.train.config import TrainSettings, new_config, resumed_config
+from swancli.train.config import (
+    FROM_OPEN_CLIP,
+    FROM_RANDOM_WEIGHTS,
+    FROM_TRAINED_WEIGHTS,
+    TEXT_RATE,
+    TrainSettings,
+    new_config,
+    resumed_config,
+)
 from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json, write_vocabulary
 from swancli.vocab.word_vectors import WordVectors
 
+README = Path(swancli.__file__).parent / "train" / "README.md"
 WORDS = "text_tower.word_vectors.weight"
 
 
@@ -68,6 +82,19 @@ def test_recipe_depends_on_whether_the_backbone_has_learnt_something(options, gi
     unsaid = {"backbone_rate": None, "lr": None, "captions_per_image": None}
     training = new_config(options | unsaid | given, set(given)).training
     assert (training.captions_per_image, training.lr, training.backbone_rate) == recipe
+
+
+def test_readme_and_help_name_the_defaults_of_each_start():
+    table = README.read_text(encoding="utf-8").partition("| | from random weights")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
+    named = {cells[3].strip("`-").replace("-", "_"): list(map(float, cells[:3])) for cells in rows}
+    starts = ({"text_rate": TEXT_RATE} | FROM_RANDOM_WEIGHTS, {"text_rate": TEXT_RATE} | FROM_TRAINED_WEIGHTS)
+    assert named == {name: [*(start[name] for start in starts), FROM_OPEN_CLIP[name]] for name in named}
+    assert named.keys() == FROM_OPEN_CLIP.keys()
+    helps = {found.name: found.help for found in typer.main.get_command(app).commands["train"].params}
+    for name, values in named.items():
+        default = helps[name].partition("Default")[2]
+        assert set(map(float, re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", default))) == set(values), name
 
 
 def test_rate_for_a_frozen_backbone_is_refused(options):
