@@ -10,9 +10,9 @@ import torch
 from swancli.errors import SwanError
 from swancli.model import towers
 from swancli.model.backbone import preprocessing_of
-from swancli.model.bert import Bert, BertShape, bert_shape, bert_weights, read_bert_folder
+from swancli.model.bert import Bert, bert_shape, bert_weights, read_bert_folder
 from swancli.model.checkpoint import WORD_VECTORS, Checkpoint, Model, Tokenizer, built
-from swancli.model.settings import GRU, MINILM, ModelSettings
+from swancli.model.settings import GRU, MINILM, BertShape, ModelSettings
 from swancli.vocab.vocabulary import Vocabulary
 from swancli.vocab.word_pieces import WordPieces
 from swancli.vocab.word_vectors import WordVectors
