@@ -3,6 +3,10 @@
 It takes the place of the Bi-GRU (`textual`). In evaluation mode it equals the published encoder, that is
 `BertModel` of the transformers library, which takes seconds to import. `read_bert_folder` reads one as
 Hugging Face stores it: `config.json`, `tokenizer.json` and `model.safetensors`.
+
+While layers are trained, their dropout is BERT's own, 0.1, in states and attention. What `config.json` says
+about dropout (`hidden_dropout_prob`, `attention_probs_dropout_prob`) is not read: it describes how the file
+was trained, and does not change what the encoder computes afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from swancli.model.weights import misfit, not_finite, read_weights, shapes_of, w
 from swancli.store.text import read_json, read_text
 from swancli.vocab.word_pieces import MOST_PIECES, WordPieces
 
-DROPOUT = 0.1  # of BERT, while it is trained
+DROPOUT = 0.1  # of BERT, in states and attention, while it is trained
 GIVE = "give the folder of a BERT as Hugging Face stores it"
 
 # BertShape's fields under their names in config.json.

@@ -305,6 +305,14 @@ def test_folder_becomes_an_encoder(tmp_path, named):
     torch.testing.assert_close(states, by_hand(named, torch.tensor(numbers)), rtol=0, atol=1e-5)
 
 
+def test_dropout_of_the_configuration_is_not_read(tmp_path):
+    chances = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.4}
+    shape, _, _ = read_bert_folder(write_folder(tmp_path / "bert", CONFIG | chances))
+    assert shape == SHAPE
+    layer = Bert(shape).encoder.layers[0]
+    assert layer.self_attn.dropout == layer.dropout1.p == layer.dropout2.p == 0.1
+
+
 def test_absent_folder_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"none: no such folder"):
         read_bert_folder(tmp_path / "none")
