@@ -20,6 +20,7 @@ from swancli.store import DEMO
 from swancli.store.text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+WITH_SWAN = "imagenet"  # in place of a backbone's file: the weights that come with swan
 SHIPPED = "shipped"  # also the folder of its embeddings, so neither a data set nor a run may have this name
 
 
