@@ -123,7 +123,8 @@ class ModelSettings:
     open_clip: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        least = {"words": 0, "image_size": 1, "embed_dim": 1, "word_dim": 1, "freeze_stages": 0}
+        _ = self.preprocessing  # raises for values that no image can be prepared with
+        least = {"words": 0, "embed_dim": 1, "word_dim": 1, "freeze_stages": 0}
         for name, smallest in {**least, "freeze_text": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < smallest:
