@@ -325,6 +325,10 @@ def test_file_that_needs_quick_gelu_is_reported_on_standard_error(clip, tmp_path
             ["--text", "BERT", "--text-rate", "0.5"],
             "--text-rate has no effect: the text transformer is frozen",
         ),
+        (
+            ["--init-from", "first", "--text-rate", "0.5"],
+            "--text-rate has no effect: the text transformer is frozen",
+        ),
         (["--text", "BERT", "--vocab", "v.h5"], "--vocab: this text tower has its own words"),
         (
             ["--text", "BERT", "--init-from", "first"],
