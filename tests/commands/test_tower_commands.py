@@ -350,6 +350,26 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--freeze"], "the backbone is frozen at random weights: give --weights FILE, or --fine-tune it"),
+        (["--freeze-stages", "2"], "--freeze-stages 2: these stages are frozen at random weights"),
+        ([], ""),
+        (["--fine-tune"], ""),
+        (["--freeze", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--init-from", "first"], ""),
+    ],
+)
+def test_part_that_is_frozen_at_random_weights_is_warned_about(made, monkeypatch, options, said):
+    monkeypatch.setattr("swancli.train.group.train_runs", lambda *_: None)
+    printed = ran("train", "--dataset", "small", "--run", "x", *options, root=made.root)
+    warnings = [line for line in printed.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == bool(said)
+    assert said in " ".join(printed.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
         (["--text", "BERT", "--freeze-text", "3"], "--freeze-text 3"),
         (["--text", "BERT", "--backbone", "timm/test_vit"], "no map at stride 4"),
         (["--text", "BERT", "--backbone", "timm/test_coatnet", "--image-size", "96"], "--image-size 96: "),

@@ -249,6 +249,10 @@ def test_model_of_open_clip_continues_with_its_own_shape(clip):
     assert parts["backbone"]
     assert parts["text"]
     assert not parts["heads"]
+    frozen, _, _ = continued_model(shape_of(clip), 0, clip, None, 3)  # all layers of its text tower
+    names = {id(weight): name for name, weight in frozen.named_parameters()}
+    left = {names[id(weight)].split(".")[1] for weight in frozen.parts()["text"]}
+    assert left == {"ln_final", "text_projection"}
 
 
 @pytest.mark.parametrize(
