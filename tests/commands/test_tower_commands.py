@@ -376,6 +376,10 @@ def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
             ["--text", "BERT", "--text-rate", "0.5"],
             "--text-rate has no effect: the text transformer is frozen",
         ),
+        (
+            ["--init-from", "first", "--text-rate", "0.5"],
+            "--text-rate has no effect: the text transformer is frozen",
+        ),
         (["--text", "BERT", "--vocab", "v.h5"], "--vocab: this text tower has its own words"),
         (
             ["--text", "BERT", "--init-from", "first"],
@@ -392,6 +396,26 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
     given = [str(made.bert) if option == "BERT" else option for option in options]
     refused("train", "--dataset", "small", "--run", "x", *given, root=made.root, said=said)
     assert not (made.runs / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--freeze"], "the backbone is frozen at random weights: give --weights FILE, or --fine-tune it"),
+        (["--freeze-stages", "2"], "--freeze-stages 2: these stages are frozen at random weights"),
+        ([], ""),
+        (["--fine-tune"], ""),
+        (["--freeze", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--init-from", "first"], ""),
+    ],
+)
+def test_part_that_is_frozen_at_random_weights_is_warned_about(made, monkeypatch, options, said):
+    monkeypatch.setattr("swancli.train.group.train_runs", lambda *_: None)
+    printed = ran("train", "--dataset", "small", "--run", "x", *options, root=made.root)
+    warnings = [line for line in printed.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == bool(said)
+    assert said in " ".join(printed.stderr.split())
 
 
 @pytest.mark.parametrize(
