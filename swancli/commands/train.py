@@ -238,6 +238,7 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
         "compiled": chosen["compile"],
     }
     runs = plan_runs(
+        workspace,
         workspace.run(name, begun or run or datetime.now().strftime("%Y%m%d-%H%M%S")),
         new_config(chosen, given),
         variants=[entry.strip() for entry in chosen["compare"].split(",") if entry.strip()],

@@ -242,8 +242,6 @@ def _of_text_tower(options: dict[str, Any], given: set[str], shape: ModelSetting
             option = "--" + min(useless).replace("_", "-")
             raise SwanError(f"{option} has no effect: the GRU is always trained", "add --text minilm")
         return {}
-    if options["variant"] == "published":
-        raise SwanError("--variant published: its text tower is the GRU", "leave --text out")
     if "vocab" in given:
         raise SwanError("--vocab: this text tower has its own words", "leave --vocab out")
     if "text_rate" in given and _has_frozen_text(options, shape):
@@ -342,7 +340,13 @@ def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
 
 
 def model_settings(config: RunConfig, words: int) -> ModelSettings:
-    """The shape of a run's model, for a vocabulary of `words` words."""
+    """The shape of a run's model, for a vocabulary of `words` words.
+
+    Raises:
+        SwanError: there is no such model.
+    """
+    if config.variant == "published" and config.text != GRU:
+        raise SwanError("--variant published: its text tower is the GRU", "leave --text out")
     return ModelSettings(
         words=PUBLISHED_WORDS if config.variant == "published" else words,  # item 10
         backbone=config.backbone,
