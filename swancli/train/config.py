@@ -216,7 +216,7 @@ def _as_checkpoint(
 ) -> tuple[dict[str, Any], set[str], ModelSettings]:
     """The options with the shape of the checkpoint to start from, and its settings."""
     if "text" in given:
-        raise SwanError("--text: the checkpoint to start from has its text tower", "leave --text out")
+        raise SwanError("--text: the checkpoint of --init-from has its own text tower", "leave --text out")
     vocab = Path(options["vocab"]) if "vocab" in given else None
     shape = load_checkpoint(options["init_from"], vocab, spare=True).model.settings
     options |= {name: getattr(shape, name) for name in SHAPE if name not in given}
@@ -245,7 +245,7 @@ def _of_text_tower(options: dict[str, Any], given: set[str]) -> dict[str, Any]:
     if "text_rate" in given and options["freeze_text"] is None and not options["init_from"]:
         raise SwanError(
             "--text-rate has no effect: the text transformer is frozen",
-            "say how many layers are: --freeze-text N",
+            "freeze fewer layers: --freeze-text N",
         )
     return {"vocab": "", "hide_rare_words": False}
 
