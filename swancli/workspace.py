@@ -4,7 +4,8 @@
 <root>/<dataset>/runs/<run>/ config.json  metrics.csv  best.pt  last.pt  embeddings.h5  embeddings.index
 <root>/<dataset>/runs/<run>/ tiles-SCENE.h5     of a large scene; under shipped/ likewise
 <root>/<dataset>/runs/<group>/ group.json      lists its runs, which are in the same folder `runs`
-<root>/<checkpoint>/ embeddings-NAME.h5        made with a checkpoint outside the root, such as `shipped`
+<root>/<checkpoint>/ embeddings-NAME.h5        made with a checkpoint that is not in a run: `shipped`, or
+                                               the name of its file and the start of its SHA-256
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from swancli.store.text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LISTED = 10  # names of runs in an error
+WITH_SWAN = "imagenet"  # in place of a backbone's file: the weights that come with swan
+WEIGHTS_HINT = "check the path; imagenet and shipped come with swan"
 SHIPPED = "shipped"  # also the folder of its embeddings, so neither a data set nor a run may have this name
 
 
@@ -242,6 +245,21 @@ class Workspace:
         """The newest file with the tiles of a large scene; None if there is none."""
         name = glob.escape(tiles_name(scene))
         return _newest(self.root, f"*/runs/*/{name}", f"*/{name}")
+
+    def folder_of(self, checkpoint: Path, sha256: str) -> Path:
+        """The folder for what a checkpoint makes: that of its run, if the run is under the root.
+
+        Args:
+            checkpoint: path of its file, or of its folder.
+            sha256: of it, since files of one name would write over each other's results.
+        """
+        places = checkpoint.absolute().parents  # run, runs, data set, root
+        if len(places) > 3 and places[1].name == "runs" and places[3].resolve() == self.root.resolve():
+            return checkpoint.parent
+        if is_shipped(checkpoint):
+            return self.root / SHIPPED
+        name = checkpoint.name if checkpoint.is_dir() else checkpoint.stem
+        return self.root / f"{name}-{sha256[:8]}"
 
     def _of_runs(self, file: str, name: str | None = None, dataset: str | None = None) -> list[Path]:
         """A file of each run or group of a name and data set, the newest first; None for any."""

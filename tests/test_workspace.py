@@ -116,6 +116,23 @@ def test_checkpoint_is_found_by_file_folder_or_run(workspace):
             workspace.find_checkpoint(name)
 
 
+def test_what_a_checkpoint_makes_lies_in_its_run_or_in_a_folder_of_its_own(workspace, tmp_path):
+    root, digest = workspace.root, "0123456789abcdef"
+    in_run = root / "ucm/runs/a/best.pt"
+    assert workspace.folder_of(in_run, digest) == in_run.parent
+    assert workspace.folder_of(shipped_checkpoint(), digest) == root / "shipped"
+    model = root / "models" / "RemoteCLIP.v1"
+    model.mkdir(parents=True)
+    for path, name in (
+        (model, "RemoteCLIP.v1-01234567"),
+        (model / "best.pt", "best-01234567"),
+        (root / "best.pt", "best-01234567"),
+        (root / "ucm/runs/a/older/best.pt", "best-01234567"),
+        (root / "deep/ucm/runs/a/best.pt", "best-01234567"),
+    ):
+        assert workspace.folder_of(path, digest) == root / name
+
+
 def test_shipped_checkpoint_encodes_where_no_run_can(workspace, tmp_path):
     empty = Workspace(tmp_path / "empty")
     assert empty.find_encoder(foreign=True) == shipped_checkpoint()

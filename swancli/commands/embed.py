@@ -309,11 +309,9 @@ def _output_path(
 ) -> Path:
     """embeddings.h5 in the run's folder; for other things than the run's data set, its name says which.
 
-    Those of a checkpoint outside the root are kept in a folder of the root that has its name.
+    Those of a checkpoint that is not in a run of the root are kept in a folder of the root with its name.
     """
-    folder = checkpoint.path.parent
-    if not folder.resolve().is_relative_to(workspace.root.resolve()):
-        folder = workspace.root / checkpoint.path.stem
+    folder = workspace.folder_of(checkpoint.path, checkpoint.sha256)
     if scene:
         return folder / tiles_name(scene)
     if images:

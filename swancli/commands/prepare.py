@@ -14,13 +14,11 @@ from swancli.commands import options
 from swancli.commands.options import chosen, given_options, option, option_in
 from swancli.console import Display, show_fields, show_table, warn
 from swancli.errors import SwanError
-from swancli.workspace import Workspace, named_checkpoint
+from swancli.workspace import WEIGHTS_HINT, WITH_SWAN, Workspace, named_checkpoint
 
 if TYPE_CHECKING:
     from swancli.prepare.build import Summary
 
-WITH_SWAN = "imagenet"  # as in `model.backbone`
-WEIGHTS_HINT = "check the path; imagenet and shipped come with swan"  # likewise
 SplitRule = Literal["given", "random", "stratified"]
 
 reading = option_in("How the source is read")

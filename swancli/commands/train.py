@@ -31,6 +31,7 @@ from swancli.workspace import Workspace, named_checkpoint
 
 if TYPE_CHECKING:
     from swancli.machine.processes import Processes
+    from swancli.train.config import RunConfig
     from swancli.train.group import Runs
     from swancli.train.loop import Epoch
 
@@ -178,8 +179,8 @@ def train(
         config = runs.members[0].config
         if export_published:
             refuse_unpublishable(model_settings(config, words=0))
-        if processes.first and config.frozen and not (config.weights or config.init_from):
-            warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
+        if processes.first:
+            _warn_of_random_weights(config)
         display = Display(quiet or not processes.first)
         report = train_runs(workspace, runs, device, partial(training_display, display), processes)
     if not report:
@@ -188,6 +189,19 @@ def train(
         export(load_checkpoint(runs.folder / "best.pt"), export_published)
     print_report(report, as_json=json_, as_csv=False)
     display.note(f"wrote {runs.folder}; next: swan eval --run {runs.folder.name}")
+
+
+def _warn_of_random_weights(config: RunConfig) -> None:
+    """Warns if nothing that the backbone's frozen part computes has been learnt."""
+    if config.weights or config.init_from:
+        return
+    if config.frozen:
+        warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
+    elif config.freeze_stages:
+        warn(
+            f"--freeze-stages {config.freeze_stages}: these stages are frozen at random weights: "
+            "give --weights FILE, or leave it out"
+        )
 
 
 def _refuse_changes(context: typer.Context) -> None:

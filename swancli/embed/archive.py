@@ -29,7 +29,13 @@ from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import EncodedPiece, Encoder, Load, Picture, first_of_each
 from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
-from swancli.store.embeddings import Embeddings, find_embeddings, open_embeddings, write_embeddings
+from swancli.store.embeddings import (
+    Embeddings,
+    find_embeddings,
+    open_embeddings,
+    store_match,
+    write_embeddings,
+)
 from swancli.store.hdf5 import EMBEDDINGS, refuse_other_kind
 from swancli.store.parts import GatheredRows, Part, read_part, write_part
 
@@ -192,6 +198,7 @@ def embed_archive(
         "source": archive.pictures,
         "images": archive.identity,
         "checkpoint_sha256": encoder.made_by.sha256,
+        "configuration": encoder.made_by.configuration,
         "precision": encoder.precision,
         "batch_size": encoder.batch_size,
         "shards": shard.count,
@@ -200,7 +207,8 @@ def embed_archive(
     identity = archive_identity(manifest)
     with folder.alone_in_shard():
         with folder.alone_in_archive():
-            found = _find_joined(folder, output, identity) if resume else None
+            match = encoder.made_by.match
+            found = _find_joined(folder, output, identity, match) if resume else None
             done = None if found else _begin(folder, manifest, identity, resume)
         if found:
             outcome = _whole(found)
@@ -216,11 +224,18 @@ def embed_archive(
     return outcome
 
 
-def _find_joined(folder: ShardFolder, output: Path, identity: str) -> Embeddings | None:
-    """The embeddings of an archive whose shards were joined, opened; None if there are none."""
+def _find_joined(folder: ShardFolder, output: Path, identity: str, match: str) -> Embeddings | None:
+    """The embeddings of an archive whose shards were joined, opened; None if there are none.
+
+    A match threshold, if there is one, is stored with them.
+    """
     found = None if folder.read_manifest() else find_embeddings(output, identity)
     if found:
         folder.remove_all()  # left by a process that was killed after it had joined them
+    if found and match not in ("", found.made_by.match):
+        found.image.file.close()
+        store_match(output, match)
+        found = open_embeddings(output)
     return found
 
 

@@ -30,6 +30,7 @@ FORMAT, VERSION = "swan-manifest", 1
 AGREED = {
     "images": "other images",
     "checkpoint_sha256": "another checkpoint",
+    "configuration": "another configuration of the checkpoint",
     "precision": "--precision {}",
     "batch_size": "--batch-size {}",
     "shards": "--shard I/{}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -16,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from swancli.embed.embed import embed_dataset, open_dataset
-from swancli.errors import SwanError
+from swancli.errors import StoreError, SwanError
 from swancli.evaluate.metrics import Scores, retrieval_scores
 from swancli.evaluate.reranking import reranked_similarity
 from swancli.evaluate.scene_recall import SceneRecall, scene_recall
 from swancli.evaluate.similarity import ceiling_grids, embedding_grids, matrix_grids
 from swancli.machine.progress import Progress, quiet
-from swancli.model.checkpoint import TRAIN_AGAIN, Checkpoint, file_sha256
+from swancli.model.checkpoint import TRAIN_AGAIN, Checkpoint, checkpoint_sha256
 from swancli.model.encoder import Encoder
 from swancli.prepare.misplaced import described_images, misplaced_captions
 from swancli.prepare.splits import overlap
@@ -410,10 +411,11 @@ def _doubts(embeddings: Embeddings, split: str | None) -> Iterator[str]:
     """Warnings of what has changed since the embeddings were made, and of images seen in training."""
     made_by = embeddings.made_by
     path = relocated_checkpoint(Path(made_by.checkpoint))
-    if path.is_file():
-        now = replace(made_by, checkpoint=str(path), sha256=file_sha256(path))
-        if difference := made_by.difference(now):
-            yield f"the embeddings were {difference}: was it trained on since?"
+    if path.exists():
+        with suppress(StoreError):  # a folder without weights
+            now = replace(made_by, checkpoint=str(path), sha256=checkpoint_sha256(path))
+            if difference := made_by.difference(now):
+                yield f"the embeddings were {difference}: was it trained on since?"
     yield changed_since(embeddings)
     if split:
         marks = [vector.tobytes() for vector in embeddings.image]

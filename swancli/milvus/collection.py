@@ -20,7 +20,7 @@ from swancli.store.made_by import MadeBy
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-FORMAT, VERSION = "swan-collection", 1
+FORMAT, VERSION = "swan-collection", 2
 CARD = "swan"  # property of a collection that records what made it; Lite keeps no description
 TOKEN = "SWAN_MILVUS_TOKEN"  # environment variable: user:password, or the key of a cloud
 FORMS = (

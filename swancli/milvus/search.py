@@ -19,7 +19,7 @@ import numpy as np
 
 from swancli.errors import SwanError
 from swancli.milvus.collection import Address, connected, count_images, patience, read_card
-from swancli.model.checkpoint import file_sha256, load_maker
+from swancli.model.checkpoint import checkpoint_sha256, load_maker
 from swancli.model.encoder import Encoder
 from swancli.query.questions import BaseSearcher, Hit, Scope, absent_error, no_image_error
 from swancli.query.ranking import ROUNDING, similarities
@@ -267,4 +267,5 @@ def _maker(made_by: MadeBy, workspace: Workspace) -> Path | None:
     places = [relocated_checkpoint(Path(made_by.checkpoint))]
     with suppress(SwanError):  # no run
         places.append(workspace.find_run().best)
-    return next((path for path in places if path.is_file() and file_sha256(path) == made_by.sha256), None)
+    found = (path for path in places if path.exists() and checkpoint_sha256(path) == made_by.sha256)
+    return next(found, None)

@@ -10,7 +10,7 @@ D embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,9 @@ def _open_for_upload(client: MilvusClient, address: Address, made_by: MadeBy) ->
     found, name = read_card(client, address), address.collection
     if found:
         found.check(made_by, address, OTHER_COLLECTION)
+        if made_by.match not in ("", found.match):
+            card = card_text(replace(found, match=made_by.match))
+            client.alter_collection_properties(name, {CARD: card})
     else:
         card = card_text(made_by)
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=card)

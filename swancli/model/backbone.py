@@ -18,14 +18,13 @@ from swancli.model.inputs import Preprocessing
 from swancli.model.published import from_published, is_published
 from swancli.model.settings import BACKBONE_HINT, RESNETS, STAGES, TIMM
 from swancli.model.weights import COUNTER, misfit, not_finite, read_weights, shapes_of, weights_digest
+from swancli.workspace import WEIGHTS_HINT, WITH_SWAN
 
 DEPTHS = ("shallow", "deep1", "deep2", "deep3")
 RESNET_NODES = dict(zip(("maxpool", "layer2", "layer3", "layer4"), DEPTHS, strict=True))
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 PART = 32  # images that a CPU computes at a time
 OWN = "backbone.network."  # prefix of the backbone's weights in our checkpoints
-WITH_SWAN = "imagenet"  # in place of a file: the weights that come with swan
-WEIGHTS_HINT = "check the path; imagenet and shipped come with swan"
 
 
 def preprocessing_of(name: str) -> Preprocessing:

@@ -6,14 +6,13 @@ written, and weights of open_clip can be read.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,14 @@ import torch
 
 from swancli.errors import StoreError, SwanError, SwanWarning
 from swancli.model.clip_tokenizer import ClipTokenizer
-from swancli.model.open_clip import PREFIX, OpenClip, is_open_clip, read_open_clip
+from swancli.model.open_clip import (
+    PREFIX,
+    WEIGHT_SUFFIXES,
+    OpenClip,
+    is_open_clip,
+    read_open_clip,
+    weights_in,
+)
 from swancli.model.published import from_published, is_published, to_published
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
@@ -35,6 +41,7 @@ from swancli.model.weights import (
     shapes_of,
     without_random_start,
 )
+from swancli.store.digest import content_digest
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.made_by import MadeBy
 from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
@@ -64,6 +71,7 @@ class Checkpoint:
     training: the state from which `train --resume` resumes; empty in `best.pt`.
     sha256: of the file; of a folder, of the file with the weights in it.
     vocab: the file that the vocabulary came from; None if the checkpoint contains it.
+    configuration: as in `MadeBy`.
     """
 
     path: Path
@@ -73,6 +81,7 @@ class Checkpoint:
     training: dict[str, Any]
     sha256: str
     vocab: Path | None = None
+    configuration: str = ""
 
     @classmethod
     def unsaved(cls, model: Model, tokenizer: Tokenizer) -> Checkpoint:
@@ -91,6 +100,7 @@ class Checkpoint:
             settings.embed_dim,
             settings.name,
             vocab,
+            self.configuration,
             settings.activation,
             json.dumps(match) if match else "",
         )
@@ -124,7 +134,7 @@ def save_checkpoint(
         "format": FORMAT,
         "version": VERSION,
         "created_by": CREATED_BY,
-        "settings": dataclasses.asdict(model.settings),
+        "settings": asdict(model.settings),
         "vocabulary": tokenizer.to_plain(),
         "origin": origin,
         "model": model.state_dict(),
@@ -204,7 +214,9 @@ def load_maker(
         problem = f"{path}: no such file, the checkpoint that made {name}"
         raise StoreError(problem, "say where it is: --checkpoint FILE")
     if made_by.variant.startswith(PREFIX) and path.is_file() and not _is_own(path):
-        path = Path(f"{made_by.variant}:{path}")
+        # The recorded path is that of a folder, or of a file given with the name of its model.
+        of_folder = Path(made_by.checkpoint).suffix not in WEIGHT_SUFFIXES
+        path = path.parent if of_folder else Path(f"{made_by.variant}:{path}")
     loaded = load_checkpoint(path, vocab or made_by.vocab or None, captions_only=captions_only)
     made_by.check(loaded.made_by, name, hint)
     return loaded
@@ -267,13 +279,16 @@ def _tokenizer_of(settings: ModelSettings) -> type[Vocabulary] | type[WordPieces
 def _load_open_clip(name: str, captions_only: bool) -> Checkpoint:
     """Weights of open_clip, which nothing of ours has trained."""
     found = read_open_clip(name)
-    with _damage_named(found.path):
-        model = _filled(found.settings, found.weights, captions_only)
+    with without_random_start():
+        model = built(found.settings, captions_only)
+    model = _with_weights(model, found.weights)
     path = found.path.parent if Path(name.removeprefix(PREFIX)).is_dir() else found.path
     origin = {"dataset": "", "run": path.name, "epoch": 0}
     for text in found.warnings:
         warnings.warn(text, SwanWarning, stacklevel=3)
-    return Checkpoint(path, model, found.tokenizer, origin, {}, file_sha256(found.path))
+    decisive = [found.settings.open_clip, asdict(found.settings.preprocessing), found.tokenizer.to_plain()]
+    digest = content_digest(decisive)
+    return Checkpoint(path, model, found.tokenizer, origin, {}, file_sha256(found.path), configuration=digest)
 
 
 def _load_published(
@@ -295,7 +310,8 @@ def _load_published(
             "give the vocabulary that it was trained with",
         )
     origin = {"dataset": vocabulary.dataset, "run": path.name, "epoch": content.get("epoch")}
-    return Checkpoint(path, model, vocabulary, origin, {}, file_sha256(path), vocab)
+    digest = content_digest([vocabulary.to_plain()])
+    return Checkpoint(path, model, vocabulary, origin, {}, file_sha256(path), vocab, digest)
 
 
 @contextmanager
@@ -322,13 +338,18 @@ def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_
         raise SwanError("not all of its weights are plain tensors", TRAIN_AGAIN)
     with without_random_start():
         model = built(settings, captions_only)
-    own = model.state_dict()
     if captions_only:
         weights = {key: value for key, value in weights.items() if not key.startswith(IMAGE_SIDE)}
-    _check_fit(shapes_of(own), shapes_of(weights))
+    _check_fit(shapes_of(model.state_dict()), shapes_of(weights))
     if problem := not_finite(weights):
         raise SwanError(problem, TRAIN_AGAIN)
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in weights.items()}, assign=True)
+    return _with_weights(model, weights)
+
+
+def _with_weights(model: Model, weights: dict[str, torch.Tensor]) -> Model:
+    """The model with weights that fit it, in evaluation mode; it gets the tensors themselves."""
+    types = {key: value.dtype for key, value in model.state_dict().items()}
+    model.load_state_dict({key: weights[key].to(kind) for key, kind in types.items()}, assign=True)
     return model.eval()
 
 
@@ -353,6 +374,15 @@ def export_published(checkpoint: Checkpoint, path: str | PathLike[str]) -> None:
         "Eiters": origin.get("steps", 0),
     }
     write_torch_file(Path(path), content)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """`Checkpoint.sha256` of a checkpoint that exists, without loading it.
+
+    Raises:
+        StoreError: a folder has no weights, or several.
+    """
+    return file_sha256(weights_in(path) if path.is_dir() else path)
 
 
 def file_sha256(path: str | PathLike[str]) -> str:

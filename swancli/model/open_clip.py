@@ -45,6 +45,7 @@ WEIGHTS = (
     "model.pth",
     "open_clip_pytorch_model.pt",
 )
+WEIGHT_SUFFIXES = {Path(name).suffix for name in WEIGHTS}
 WEIGHTS_HINT = "give a state dict, as it is or under `state_dict`, or safetensors"
 FIT = {"shortest": "crop", "squash": "squash"}  # resize_mode of open_clip -> fit
 # Far beyond any model: a damaged number would run for ever, or fill the memory.
@@ -304,15 +305,18 @@ def _read_folder(folder: Path) -> OpenClipFile:
     preprocessing = content.get("preprocess_cfg") or {}
     if not isinstance(preprocessing, dict):
         raise SwanError(f"{file}: preprocess_cfg is not an object", "give a folder that open_clip wrote")
-    path, config = _weights_in(folder), content["model_cfg"]
+    path, config = weights_in(folder), content["model_cfg"]
     notes = [_wants_quick_gelu(path, config, "")]
     return _read(path, folder.resolve().name, config, preprocessing, folder, notes)
 
 
-def _weights_in(folder: Path) -> Path:
-    """The file of weights that open_clip would take."""
-    suffixes = {Path(name).suffix for name in WEIGHTS}
-    found = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
+def weights_in(folder: Path) -> Path:
+    """The file of weights in a folder that open_clip would take.
+
+    Raises:
+        StoreError: there is none, or there are several.
+    """
+    found = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file())
     known = sorted(
         (path for path in found if path.name in WEIGHTS), key=lambda path: WEIGHTS.index(path.name)
     )

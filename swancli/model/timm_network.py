@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from swancli.errors import SwanError
-from swancli.model.inputs import Preprocessing
+from swancli.model.inputs import INTERPOLATIONS, Preprocessing
 from swancli.model.settings import TIMM
 
 STRIDES = (4, 8, 16, 32)
@@ -46,8 +46,7 @@ def preprocessing_of(name: str) -> Preprocessing:
 
     _check_name(name)
     config = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(_own(name)).to_dict())
-    known = ("bilinear", "bicubic")
-    interpolation = config["interpolation"] if config["interpolation"] in known else "bicubic"
+    interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
     mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
     return Preprocessing(config["input_size"][-1], mean, std, interpolation)
 

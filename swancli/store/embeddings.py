@@ -5,6 +5,7 @@ Letters in shapes: N images, M captions, D embedding.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import StoreError
+from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, write_skipped
 from swancli.store.hdf5 import (
     DATASET,
@@ -100,6 +102,14 @@ def write_embeddings(
         file.attrs["pictures"] = to_relative(embeddings.pictures, path.parent)
         embeddings.made_by.write(file, path.parent)
     return digest
+
+
+def store_match(path: Path, match: str) -> None:
+    """Gives an `embeddings.h5` another match threshold, see `MadeBy.match`; the file is replaced whole."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs["match"] = match
 
 
 def find_embeddings(path: Path, identity: str) -> Embeddings | None:

@@ -18,8 +18,10 @@ class MadeBy:
     checkpoint: its path.
     sha256: of that file.
     dimensions: of the vectors.
-    variant: of the model, or open_clip:NAME.
+    variant: of the model, or open_clip:NAME; only shown.
     vocab: path of the vocabulary if the checkpoint carries none, else "".
+    configuration: digest of what decides the vectors beside that file: the configuration, preprocessing and
+        tokenizer of an open_clip model, or the vocabulary of a published checkpoint; "" if there is nothing.
     activation: of an open_clip model, "gelu" or "quick_gelu", which compute different vectors; else "".
     match: the plain values of its match threshold, as JSON; "" if it has none.
     """
@@ -29,6 +31,7 @@ class MadeBy:
     dimensions: int
     variant: str
     vocab: str = ""
+    configuration: str = ""
     activation: str = ""
     match: str = ""
 
@@ -37,6 +40,7 @@ class MadeBy:
         file.attrs["checkpoint"] = to_relative(self.checkpoint, folder)
         file.attrs["checkpoint_sha256"] = self.sha256
         file.attrs["variant"] = self.variant
+        file.attrs["configuration"] = self.configuration
         file.attrs["activation"] = self.activation
         file.attrs["match"] = self.match
         file.attrs["vocab"] = to_relative(self.vocab, folder)
@@ -53,18 +57,23 @@ class MadeBy:
         Raises:
             KeyError, TypeError: an attribute is absent, or is not text.
         """
-        names = ("checkpoint", "checkpoint_sha256", "variant", "vocab", "activation", "match")
-        checkpoint, sha256, variant, vocab, *rest = (text_attribute(file, name) for name in names)
-        checkpoint, vocab = (from_relative(path, folder) for path in (checkpoint, vocab))
-        return cls(checkpoint, sha256, dimensions, variant, vocab, *rest)
+        checkpoint, vocab = (
+            from_relative(text_attribute(file, name), folder) for name in ("checkpoint", "vocab")
+        )
+        names = ("variant", "configuration", "activation", "match")
+        others = {name: text_attribute(file, name) for name in names}
+        sha256 = text_attribute(file, "checkpoint_sha256")
+        return cls(checkpoint, sha256, dimensions, vocab=vocab, **others)
 
     def difference(self, other: MadeBy) -> str:
         """Why these vectors cannot be compared with those of another record; "" if they can."""
         if self.sha256 != other.sha256:
             own, others = (f"{one.checkpoint} ({one.sha256[:12]})" for one in (self, other))
             return f"made by another checkpoint, {own}, than {others}"
-        if self.variant != other.variant:
-            return f"made as {self.variant}, not as {other.variant}"
+        if self.activation != other.activation:
+            return f"made as {self.variant} with {self.activation}, not with {other.activation}"
+        if self.configuration != other.configuration:
+            return f"made with another configuration, tokenizer or vocabulary of {other.checkpoint}"
         if self.dimensions != other.dimensions:
             own, others = self.dimensions, other.dimensions
             return f"its vectors have {own} dimensions, those of {other.checkpoint} have {others}"

@@ -24,6 +24,7 @@ from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.text import write_json
 from swancli.train.config import RunConfig, model_settings
+from swancli.train.distributed import share_norms
 from swancli.train.features import Features
 from swancli.train.loop import Watch, train, training_data, training_part
 from swancli.vocab.vocabulary import Vocabulary, read_vectors, read_vocabulary
@@ -70,6 +71,8 @@ def train_run(
             features.check(dataset, model, config.training.augmentation)
             if features.identity != config.features:
                 raise SwanError(f"{features.path}: made again since the run began", "start a new run")
+        if processes.count > 1:
+            share_norms(model)  # raises before a run begins that cannot be trained
         if config.training.compiled:
             images = max(2, config.training.batch_size // config.training.captions_per_image)
             model.to(processor).compile_images(images)

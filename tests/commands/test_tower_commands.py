@@ -4,6 +4,7 @@ import csv
 import gc
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -277,11 +278,12 @@ def test_embeddings_of_open_clip_are_under_the_root_and_query_finds_them(made, c
     ran("embed", *options, root=made.root)
     refused(*asked, root=made.root, said="swan embed --calibrate DATASET")
     ran("embed", *options, "--calibrate", "small", root=made.root)
-    with h5py.File(made.root / folder / "embeddings-images.h5") as file:
+    digest = hashlib.sha256(form.weights.read_bytes()).hexdigest()
+    place = made.root / f"{folder}-{digest[:8]}"
+    with h5py.File(place / "embeddings-images.h5") as file:
         assert file["images/embedding"].shape == (60, 16)
         match = json.loads(file.attrs["match"])
         assert (file.attrs["variant"], file.attrs["activation"]) == (f"open_clip:{form.kind}", "gelu")
-        digest = hashlib.sha256(form.weights.read_bytes()).hexdigest()
         assert file.attrs["checkpoint_sha256"] == digest
     assert (match["images"], match["captions"]) == (12, 60)
     printed = ran(*asked, root=made.root)
@@ -290,9 +292,39 @@ def test_embeddings_of_open_clip_are_under_the_root_and_query_finds_them(made, c
     assert all(score >= match["threshold"] for score in scores)
     # Of a data set, the score is measured on its own validation split.
     ran("embed", "--checkpoint", form.name, "--dataset", "small", root=made.root)
-    assert (made.root / folder / "embeddings-of-small.h5").exists()
+    assert (place / "embeddings-of-small.h5").exists()
     whole = json.loads(ran(*asked, root=made.root).stdout)["results"]
     assert [hit["score"] for hit in whole] == pytest.approx(scores, abs=1e-5)
+
+
+def test_renamed_folder_of_open_clip_is_the_same_model_and_another_configuration_is_not(made, clip, tmp_path):
+    folder = shutil.copytree(clip.folder, tmp_path / "one")
+    (tmp_path / "lines.txt").write_text("many planes\n")
+    output = tmp_path / "embeddings.h5"
+    options = ["embed", "--images", made.source / "images", "--output", output, "--checkpoint"]
+    ran(*options, folder, root=made.root)
+    asked = ["query", "many planes", "--embeddings", output, "--json", "--checkpoint"]
+    before = ran(*asked, folder, root=made.root).stdout
+    folder = folder.rename(tmp_path / "clip.v1")
+    assert ran(*asked, folder, root=made.root).stdout == before
+    # The weights inside it name it too, since the embeddings record a folder.
+    assert ran(*asked, folder / "open_clip_model.safetensors", root=made.root).stdout == before
+    with h5py.File(output) as file:
+        vectors = file["images/embedding"][:]
+    # Calibrated later: the score is stored, and nothing is encoded again.
+    ran(*options, folder, "--resume", "--calibrate", "small", root=made.root)
+    with h5py.File(output) as file:
+        assert json.loads(file.attrs["match"])["captions"] == 60
+        assert (file["images/embedding"][:] == vectors).all()
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    said = "made as open_clip:one with gelu, not with quick_gelu"
+    refused(*asked, folder, root=made.root, said=said)
+    ran(*options, folder, "--resume", root=made.root)
+    with h5py.File(output) as file:
+        assert file.attrs["activation"] == "quick_gelu"
+        assert not (file["images/embedding"][:] == vectors).all()
 
 
 def test_eval_of_open_clip_has_scene_recall_and_ceiling(made, clip):
@@ -344,6 +376,10 @@ def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
             ["--text", "BERT", "--text-rate", "0.5"],
             "the text transformer is frozen\n  freeze fewer layers: --freeze-text N",
         ),
+        (
+            ["--init-from", "first", "--text-rate", "0.5"],
+            "--text-rate has no effect: the text transformer is frozen",
+        ),
         (["--text", "BERT", "--vocab", "v.h5"], "--vocab: this text tower has its own words"),
         (
             ["--text", "BERT", "--init-from", "first"],
@@ -360,6 +396,26 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
     given = [str(made.bert) if option == "BERT" else option for option in options]
     refused("train", "--dataset", "small", "--run", "x", *given, root=made.root, said=said)
     assert not (made.runs / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--freeze"], "the backbone is frozen at random weights: give --weights FILE, or --fine-tune it"),
+        (["--freeze-stages", "2"], "--freeze-stages 2: these stages are frozen at random weights"),
+        ([], ""),
+        (["--fine-tune"], ""),
+        (["--freeze", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--init-from", "first"], ""),
+    ],
+)
+def test_part_that_is_frozen_at_random_weights_is_warned_about(made, monkeypatch, options, said):
+    monkeypatch.setattr("swancli.train.group.train_runs", lambda *_: None)
+    printed = ran("train", "--dataset", "small", "--run", "x", *options, root=made.root)
+    warnings = [line for line in printed.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == bool(said)
+    assert said in " ".join(printed.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ MANIFEST = {
     "source": "images",
     "images": "abc",
     "checkpoint_sha256": "0" * 64,
+    "configuration": "",
     "precision": "fp32",
     "batch_size": 32,
     "shards": 4,

@@ -28,10 +28,10 @@ from swancli.embed.shards import Shard, ShardFolder
 from swancli.evaluate.report import evaluate_file
 from swancli.images import decode_image, image_size, read_bytes
 from swancli.model import towers
-from swancli.model.bert import Bert, BertShape, _sizes, read_bert_folder
+from swancli.model.bert import Bert, _sizes, read_bert_folder
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.encoder import Encoder
-from swancli.model.settings import MINILM, ModelSettings
+from swancli.model.settings import MINILM, BertShape, ModelSettings
 from swancli.model.start import text_transformer
 from swancli.model.swan import Swan
 from swancli.model.weights import read_weights
@@ -232,7 +232,7 @@ def write_small_tiles(path: Path) -> None:
         file.attrs.update(scene="scene.png", scene_name="scene.png", scene_size=1, scene_changed=1)
         file.attrs.update(height=20, width=30, crs="", transform=(1.0, 0, 0, 0, 1.0, 0), tile_sizes=[20])
         file.attrs.update(checkpoint="best.pt", checkpoint_sha256="0" * 64, variant="repaired", vocab="")
-        file.attrs.update(activation="", match="")
+        file.attrs.update(configuration="", activation="", match="")
 
 
 def write_index(path: Path) -> None:
@@ -351,6 +351,7 @@ MANIFEST = {
     "source": "images",
     "images": "0" * 32,
     "checkpoint_sha256": "0" * 64,
+    "configuration": "",
     "precision": "fp32",
     "batch_size": 32,
     "shards": 2,

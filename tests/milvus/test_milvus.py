@@ -13,7 +13,7 @@ from made_scenes import write_model
 from pymilvus import MilvusClient, MilvusException
 
 from swancli.errors import StoreError, SwanError
-from swancli.milvus.collection import TOKEN, Address, connected, parse_address
+from swancli.milvus.collection import TOKEN, Address, connected, parse_address, read_card
 from swancli.milvus.search import MOST, CollectionRanking, CollectionSearcher, open_collection
 from swancli.milvus.upload import Upload, content_key, upload
 from swancli.model.checkpoint import file_sha256, load_checkpoint
@@ -411,18 +411,29 @@ def test_threshold_is_that_of_training_or_has_to_be_given(searcher, tiny_model):
         assert asking.match_threshold().threshold == threshold
 
 
+def test_threshold_that_was_set_later_is_recorded_and_one_that_is_missing_removes_none(address, tmp_path):
+    upload(write(tmp_path / "a.h5", unit(2, 8)), address)
+    for match in ('{"threshold": 0.3}', '{"threshold": 0.4}', ""):
+        upload(write(tmp_path / "a.h5", unit(2, 8), match=match), address)
+        with connected(address) as client:
+            found = read_card(client, address)
+        assert found.match == (match or '{"threshold": 0.4}')
+        assert found.sha256 == SHA
+
+
 def test_collection_says_what_it_holds(address, tmp_path):
     upload(write(tmp_path / "a.h5", unit(2, 8), checkpoint=str(tmp_path / "best.pt")), address)
     with connected(address) as client:
         card = json.loads(client.describe_collection(address.collection)["properties"]["swan"])
     assert card == {
         "format": "swan-collection",
-        "version": 1,
+        "version": 2,
         "sha256": SHA,
         "dimensions": 8,
         "checkpoint": str(tmp_path / "best.pt"),
         "vocab": "",
         "variant": "repaired",
+        "configuration": "",
         "activation": "",
         "match": "",
     }

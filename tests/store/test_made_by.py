@@ -21,8 +21,8 @@ def test_paths_move_with_the_file(tmp_path):
     assert found == MadeBy(str(folder / "best.pt"), "a" * 64, 8, "published", str(tmp_path / "v.json"))
 
 
-def test_same_checkpoint_at_another_path_is_no_difference():
-    moved = MadeBy("elsewhere.pt", "a" * 64, 8, "repaired", "v.json")
+def test_same_checkpoint_at_another_path_or_under_another_name_is_no_difference():
+    moved = MadeBy("elsewhere.pt", "a" * 64, 8, "open_clip:other", "v.json")
     assert OWN.difference(moved) == ""
     OWN.check(moved, "a.h5", "make it again")
 
@@ -32,6 +32,7 @@ def test_same_checkpoint_at_another_path_is_no_difference():
     [
         (MadeBy("b.pt", "b" * 64, 8, "repaired"), f"run/best.pt ({'a' * 12}), than b.pt ({'b' * 12})"),
         (MadeBy("b.pt", "a" * 64, 16, "repaired"), "have 8 dimensions, those of b.pt have 16"),
+        (MadeBy("b.pt", "a" * 64, 8, "repaired", configuration="c"), "another configuration, tokenizer or"),
     ],
 )
 def test_another_checkpoint_or_width_is_refused_with_both_named(other, said):

@@ -1,4 +1,4 @@
-"""The same training step, and the same run, on 1, 2 and 4 processes; `test_encoders.py` compares them.
+"""The same training step, and the same run, on 1, 2 and 4 processes; `test_distributed.py` compares them.
 
 python tests/train/several_processes.py ROOT    # a root with data set tiny; writes CASE-COUNT.pt and runs
 
@@ -38,6 +38,7 @@ COUNTS = (1, 2, 4)
 SHAPE = ModelSettings(words=30, backbone="resnet18", image_size=32, embed_dim=32, frozen=False)
 CASES = {
     "fine-tuned": (SHAPE, TrainSettings()),
+    "timm": (replace(SHAPE, backbone="timm/test_efficientnet"), TrainSettings()),
     "frozen": (replace(SHAPE, frozen=True), TrainSettings(clip_norm=0.5, loss="hardest")),
     "published": (
         replace(SHAPE, frozen=True, variant="published"),
