@@ -352,10 +352,8 @@ def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
     options = ["--dataset", "small", "--init-from", clip.name, "--epochs", "1", "--run", "cut"]
     printed = run_main("train", *options, "--root", made.root)
     assert printed.returncode == 0, printed.stderr
-    images, encode = (
-        json.loads((made.source / "dataset.json").read_text())["images"],
-        SimpleTokenizer().encode,
-    )
+    images = json.loads((made.source / "dataset.json").read_text())["images"]
+    encode = SimpleTokenizer().encode
     for split, line in zip(("train", "val"), printed.stderr.splitlines(), strict=True):
         texts = [one["raw"] for image in images if image["split"] == split for one in image["sentences"]]
         cut = sum(len(encode(text)) + 2 > 12 for text in texts)  # with start and end
