@@ -120,7 +120,7 @@ class Backbone(nn.Module):
         try:
             maps = self.eval()(pixels)
         except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-            reason = str(error).strip().split("\n")[0]
+            reason = str(error).strip().split("\n")[0].removesuffix(".")
             usual = f"use its own size: --image-size {preprocessing_of(self.name).size}"
             raise SwanError(f"--image-size {size}: {self.name} does not take it ({reason})", usual) from error
         finally:
@@ -171,12 +171,12 @@ class Backbone(nn.Module):
         if str(path) == WITH_SWAN and not Path(path).exists():
             if self.name != towers.IMAGE_TOWER:
                 raise SwanError(
-                    f"--weights {WITH_SWAN}: comes for {towers.IMAGE_TOWER} only, not for {self.name}",
+                    f"--weights {WITH_SWAN}: these are weights of {towers.IMAGE_TOWER}, not of {self.name}",
                     f"add --backbone {towers.IMAGE_TOWER}, or give a file: --weights FILE",
                 )
             weights = towers.image_tower()
         elif not Path(path).is_file():
-            raise SwanError(f"--weights {path}: no such file", WEIGHTS_HINT)
+            raise SwanError(f"{path}: no such file", WEIGHTS_HINT)
         else:
             weights = _read_backbone(Path(path))
         if self._plan:

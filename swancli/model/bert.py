@@ -104,7 +104,7 @@ class Bert(nn.Module):
         """
         if not 0 <= layers <= self.shape.layers:
             raise SwanError(
-                f"--freeze-text {layers}: the text encoder has {self.shape.layers} layers",
+                f"--freeze-text {layers}: the text transformer has {self.shape.layers} layers",
                 f"give 0 to {self.shape.layers}",
             )
         self.frozen = layers
@@ -256,7 +256,7 @@ def _read_config(path: Path) -> BertShape:
     shape = bert_shape(read_json(path, GIVE), str(path))
     if shape.positions < MOST_PIECES:
         raise StoreError(
-            f"{path}: max_position_embeddings {shape.positions}; captions have up to {MOST_PIECES}", GIVE
+            f"{path}: max_position_embeddings {shape.positions}; captions need up to {MOST_PIECES}", GIVE
         )
     return shape
 

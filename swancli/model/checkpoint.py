@@ -170,7 +170,7 @@ def load_checkpoint(
         return _load_open_clip(str(path), captions_only)
     if path.is_dir():
         problem = f"{path}: a folder, not a checkpoint (it has no open_clip_config.json)"
-        raise StoreError(problem, "give the file in it, as best.pt, or the run: --run NAME")
+        raise StoreError(problem, "give the file in it, such as best.pt, or the run: --run NAME")
     if not path.is_file():
         raise StoreError(f"{path}: no such file", "check the path")
     content = read_torch_file(path, TRAIN_AGAIN, in_part=captions_only)

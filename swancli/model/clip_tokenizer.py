@@ -215,7 +215,8 @@ def _tokenizer_of(text: str) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing more exact
-        raise SwanError(f"{TOKENIZER}: not a tokenizer ({error})", DAMAGED) from error
+        reason = str(error).split("\n")[0]
+        raise SwanError(f"{TOKENIZER}: not a tokenizer ({reason})", DAMAGED) from error
     if pieces := undefined_pieces(tokenizer):
         raise SwanError(f"{TOKENIZER}: does not define {pieces[0]}, which it adds to a text", DAMAGED)
     tokenizer.no_truncation()
@@ -281,7 +282,8 @@ def _read_own(folder: Path, own: str, strip: bool, values: dict[str, Any]) -> Cl
         tokenizer = _own_from(text, said, strip, values)
         tokenizer.encode("")
     except SwanError as error:
-        raise SwanError(f"{path}: {error.problem}", error.hint) from error
+        problem = error.problem.removeprefix(f"{TOKENIZER}: ").removeprefix("tokenizer: ")
+        raise SwanError(f"{path}: {problem}", error.hint) from error
     return tokenizer
 
 

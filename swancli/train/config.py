@@ -219,7 +219,7 @@ def _as_checkpoint(
 ) -> tuple[dict[str, Any], set[str], ModelSettings]:
     """The options with the shape of the checkpoint to start from, and its settings."""
     if "text" in given:
-        raise SwanError("--text: the checkpoint to start from has its text tower", "leave --text out")
+        raise SwanError("--text: the checkpoint of --init-from has its own text tower", "leave --text out")
     vocab = Path(options["vocab"]) if "vocab" in given else None
     start = load_checkpoint(options["init_from"], vocab, spare=True, captions_only=True)
     shape = start.model.settings
@@ -247,7 +247,7 @@ def _of_text_tower(options: dict[str, Any], given: set[str], shape: ModelSetting
     if "text_rate" in given and _has_frozen_text(options, shape):
         raise SwanError(
             "--text-rate has no effect: the text transformer is frozen",
-            "say how many layers are: --freeze-text N",
+            "freeze fewer layers: --freeze-text N",
         )
     return {"vocab": "", "hide_rare_words": False}
 

@@ -352,10 +352,8 @@ def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
     options = ["--dataset", "small", "--init-from", clip.name, "--epochs", "1", "--run", "cut"]
     printed = run_main("train", *options, "--root", made.root)
     assert printed.returncode == 0, printed.stderr
-    images, encode = (
-        json.loads((made.source / "dataset.json").read_text())["images"],
-        SimpleTokenizer().encode,
-    )
+    images = json.loads((made.source / "dataset.json").read_text())["images"]
+    encode = SimpleTokenizer().encode
     for split, line in zip(("train", "val"), printed.stderr.splitlines(), strict=True):
         texts = [one["raw"] for image in images if image["split"] == split for one in image["sentences"]]
         cut = sum(len(encode(text)) + 2 > 12 for text in texts)  # with start and end
@@ -374,7 +372,7 @@ def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
         (["--text-rate", "0.5"], "--text-rate has no effect: the GRU is always trained"),
         (
             ["--text", "BERT", "--text-rate", "0.5"],
-            "--text-rate has no effect: the text transformer is frozen",
+            "the text transformer is frozen\n  freeze fewer layers: --freeze-text N",
         ),
         (
             ["--init-from", "first", "--text-rate", "0.5"],
@@ -383,12 +381,12 @@ def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
         (["--text", "BERT", "--vocab", "v.h5"], "--vocab: this text tower has its own words"),
         (
             ["--text", "BERT", "--init-from", "first"],
-            "--text: the checkpoint to start from has its text tower",
+            "--text: the checkpoint of --init-from has its own text tower",
         ),
         (["--freeze", "--freeze-stages", "2"], "--freeze-stages has no effect: the whole backbone is frozen"),
         (["--freeze-stages", "5"], "--freeze-stages 5: a backbone has 4 stages"),
         (["--text", "BERT", "--variant", "published"], "--variant published: its text tower is the GRU"),
-        (["--backbone", "timm/resnet8"], "near: timm/resnet"),
+        (["--backbone", "timm/resnet8"], "do you mean timm/resnet"),
         (["--init-from", "open_clip:"], "names no model or no file"),
     ],
 )
@@ -426,7 +424,7 @@ def test_part_that_is_frozen_at_random_weights_is_warned_about(made, monkeypatch
         (["--text", "BERT", "--backbone", "timm/test_coatnet", "--image-size", "96"], "--image-size 96: "),
         (["--text", "nofolder"], "--text nofolder: no such folder\n  give gru, minilm, or a folder with"),
         (["--text", "MiniLM"], "--text MiniLM: no such folder\n  do you mean minilm? give gru, minilm, or"),
-        (["--text", "BERT", "--weights", "imagenet"], "imagenet: comes for timm/tf_efficientnet_lite0 only"),
+        (["--text", "BERT", "--weights", "imagenet"], "imagenet: these are weights of timm/tf_eff"),
         (["--text", "BERT", "--weights", "gone.pt"], "gone.pt: no such file"),
         (["--init-from", "CLIP", "--embed-dim", "32"], "--embed-dim: "),
         (["--init-from", "CLIP", "--image-size", "64"], "--image-size: "),

@@ -531,7 +531,7 @@ def test_a_folder_without_its_tokenizer_is_refused(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(content | {"padding": None}))
     refused(folder, "tokenizer.json: no pad_token", "tokenizer_config.json")
     (folder / "tokenizer.json").write_text("{}")
-    refused(folder, "tokenizer.json: not a tokenizer")
+    refused(folder, f"{folder / 'tokenizer.json'}: not a tokenizer")
 
 
 def test_a_name_whose_tokenizer_is_in_a_hub_needs_a_folder(made):
