@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 import warnings
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -92,8 +93,9 @@ def main() -> None:
     """The executable `swan`."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries, which would appear among our own lines
-        warnings.simplefilter("once", SwanWarning)
-        warnings.showwarning = lambda message, *_: warn(str(message))
+        warnings.simplefilter("always", SwanWarning)
+        warn_once = cache(warn)  # one command may meet the same texts in several places
+        warnings.showwarning = lambda message, *_: warn_once(str(message))
     # Importing torch creates a million objects. Collecting garbage after every 700 of them, and once more at
     # the end, takes longer than a query does.
     gc.set_threshold(10_000)

@@ -44,7 +44,13 @@ def harmless(text: str) -> str:
 
 
 class SafeConsole(Console):
-    """A console that writes out control characters, such as those of escape sequences in a file name."""
+    """A console that writes out control characters, such as those of escape sequences in a file name.
+
+    It also leaves text such as `:x:` as it is, as in open_clip:NAME:FILE; rich would print an emoji.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"highlight": False, "emoji": False} | options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for text, style, control in super().render(renderable, options):
@@ -60,12 +66,12 @@ class ResultConsole(SafeConsole):
 
 def output() -> Console:
     """The console of results."""
-    return ResultConsole(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return ResultConsole(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def warn(text: str) -> None:
     """A warning on standard error, shown even when it is not a terminal."""
-    SafeConsole(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escape(text)}")
+    SafeConsole(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/] {escape(text)}")
 
 
 class Boundary(TyperGroup):
@@ -99,7 +105,7 @@ def _reports_errors() -> bool:
 
 
 def _show_error(problem: str, hint: str) -> None:
-    console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
+    console = SafeConsole(stderr=True, soft_wrap=True)
     console.print(f"[bold red]error:[/] {escape(problem)}")
     for line in hint.splitlines():
         console.print(f"  {escape(line)}")
@@ -112,7 +118,7 @@ class Display:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = SafeConsole(stderr=True, highlight=False)
+        self.console = SafeConsole(stderr=True)
         self.silent = quiet or not (self.console.is_terminal or self.console.is_jupyter)
 
     def note(self, text: str, style: str = "dim") -> None:

@@ -21,6 +21,9 @@ from swancli.store import DEMO
 from swancli.store.text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LISTED = 10  # names of runs in an error
+WITH_SWAN = "imagenet"  # in place of a backbone's file: the weights that come with swan
+WEIGHTS_HINT = "check the path; imagenet and shipped come with swan"
 SHIPPED = "shipped"  # also the folder of its embeddings, so neither a data set nor a run may have this name
 
 
@@ -143,12 +146,22 @@ class Workspace:
             return Run(found[0].parent)
         which = f"run {name!r}" if name else "finished run" if having == "best.pt" else "run to resume"
         where = self.root / dataset if dataset else self.root
-        hint = f"train one: swan train --dataset {dataset or 'NAME'}"
+        others = [path.parent.name for path in self._of_runs(having, None, dataset)] if name else []
+        there = f"there are: {', '.join(others[:LISTED])}" + (" and more" if len(others) > LISTED else "")
+        hint = there if others else f"train one: swan train --dataset {dataset or 'NAME'}"
         raise SwanError(f"no {which} under {where}", hint)
 
     def has_run(self, name: str, dataset: str | None = None) -> bool:
         """Whether a run or a group of that name exists, finished or not."""
         return bool(self._of_runs("config.json", name, dataset) or self._of_runs("group.json", name, dataset))
+
+    def run_in_place_of(self, file: Path) -> Run | None:
+        """The newest finished run whose name was given in place of a file; None if there is none."""
+        name = str(file)
+        if file.exists() or name == SHIPPED or not NAME.fullmatch(name):
+            return None
+        found = self._of_runs("best.pt", name)
+        return Run(found[0].parent) if found else None
 
     def find_run_for(self, name: str | None = None, dataset: str | None = None) -> Run:
         """The newest run of a data set, or of another one if it has none.
@@ -211,7 +224,7 @@ class Workspace:
         if (path / "best.pt").is_file():
             return path / "best.pt"
         if not NAME.fullmatch(run_or_file) or path.suffix:
-            raise SwanError(f"{run_or_file}: no such checkpoint", "give a checkpoint file, or a run's name")
+            raise SwanError(f"{run_or_file}: no such checkpoint", "check the path, or give a run's name")
         return self.find_run(run_or_file).best
 
     def find_embeddings(self) -> Path:

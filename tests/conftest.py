@@ -18,7 +18,6 @@ LONG = (
     "tests/commands/test_published.py",
     "tests/scene_image/test_mosaic.py",
     "tests/train/test_distributed.py",
-    "tests/train/test_torchrun.py",
 )
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

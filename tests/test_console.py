@@ -46,6 +46,13 @@ def test_escape_sequences_in_warnings_and_errors_do_not_reach_the_terminal(capsy
     assert not [character for character in ACTING if character in told]
 
 
+def test_names_between_colons_are_not_turned_into_pictures(capsys, tmp_path):
+    warn("open_clip:a:x:b.pt")
+    assert capsys.readouterr().err == "warning: open_clip:a:x:b.pt\n"
+    said = invoke("query", "boats", "--embeddings", "a:x:b.h5", root=tmp_path).stderr
+    assert said.startswith("error: a:x:b.h5: no such file")
+
+
 def test_json_is_valid_and_the_same_whatever_text_is_in_it(capsys):
     record = {"filename": EVIL, "caption": "Straße \u2028 </script>"}
     print_json(record)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,26 @@ def test_run_is_found_by_name_in_any_data_set(workspace):
     assert workspace.find_run("a").dataset == "ucm"
     with pytest.raises(SwanError, match="no run 'c'"):
         workspace.find_run("c")
+
+
+def test_mistyped_run_is_answered_with_those_there_are(workspace):
+    with pytest.raises(SwanError) as caught:
+        workspace.find_run("zebra")
+    assert caught.value.hint == "there are: b, a"
+    for number in range(12):
+        run = workspace.run("ucm", f"x{number}")
+        run.folder.mkdir()
+        run.best.touch()
+    with pytest.raises(SwanError, match=r"there are: (x\d+, ){9}x\d+ and more"):
+        workspace.find_run("zebra", "ucm")
+
+
+def test_name_of_a_run_in_place_of_a_file_is_recognised(workspace, monkeypatch):
+    assert workspace.run_in_place_of(Path("a")).name == "a"
+    for name in ("c", "none", "a.pt", "no/a", "", "shipped", str(workspace.run("ucm", "a").best)):
+        assert workspace.run_in_place_of(Path(name)) is None
+    monkeypatch.chdir(workspace.root / "ucm" / "runs")
+    assert workspace.run_in_place_of(Path("a")) is None
 
 
 def test_data_set_without_a_run_takes_another_ones(workspace):

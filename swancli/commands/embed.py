@@ -99,7 +99,9 @@ def embed(
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     own, resume = chosen_shard(shard, resume)
     launched_with_others = not (shard or own.whole)
-    if launched_with_others and (texts or scene_image or existing or calibrate):
+    if launched_with_others and calibrate:
+        raise SwanError("torchrun: --calibrate runs in one process", "run it without torchrun")
+    if launched_with_others and (texts or scene_image or existing):
         raise SwanError(
             "torchrun: only a data set or --images has a part for each process", "run it without torchrun"
         )

@@ -35,6 +35,23 @@ def option_in(panel: str | None) -> Callable[..., Any]:
     return option
 
 
+def _checkpoint_given(context: typer.Context, path: Path | None) -> Path | None:
+    """The file of --checkpoint.
+
+    Raises:
+        SwanError: it is the name of a run instead.
+    """
+    if not path:
+        return None
+    file = named_checkpoint(path)
+    run = Workspace(context.params["root"]).run_in_place_of(file)
+    if run:
+        has_option = any(parameter.name == "run" for parameter in context.command.params)
+        other = f"--run {run.name}" if has_option else f"--checkpoint {run.best}"
+        raise SwanError(f"--checkpoint {path}: no such file", f"for the run of this name: {other}")
+    return file
+
+
 # Panels that several commands have.
 option = option_in(None)
 rare = option_in("Rarely needed")
@@ -47,6 +64,7 @@ ROOT = general(
     "Folder for everything swan writes; also $SWAN_ROOT.",
     envvar="SWAN_ROOT",
     file_okay=False,
+    is_eager=True,  # --checkpoint looks for runs in it
 )
 QUIET = general(False, "-q, --quiet", "Do not print progress or notes.")
 DEVICE = general("auto", "NAME", "cpu, cuda, cuda:1 or mps; auto: a GPU if there is one.")
@@ -57,7 +75,7 @@ CHECKPOINT = option(
     None,
     "FILE",
     "A checkpoint instead of a run; `shipped` comes with swan; open_clip:NAME:FILE.",
-    callback=lambda path: named_checkpoint(path) if path else None,
+    callback=_checkpoint_given,
 )
 FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: detected.")
 CHECKPOINT_VOCAB = rare(None, "FILE", "Vocabulary for a checkpoint of the published code (vocab.h5 or JSON).")

@@ -14,12 +14,11 @@ from swancli.commands import options
 from swancli.commands.options import chosen, given_options, option, option_in
 from swancli.console import Display, show_fields, show_table, warn
 from swancli.errors import SwanError
-from swancli.workspace import Workspace
+from swancli.workspace import WEIGHTS_HINT, WITH_SWAN, Workspace, named_checkpoint
 
 if TYPE_CHECKING:
     from swancli.prepare.build import Summary
 
-WITH_SWAN = "imagenet"  # as in `model.backbone`
 SplitRule = Literal["given", "random", "stratified"]
 
 reading = option_in("How the source is read")
@@ -84,8 +83,9 @@ def prepare(
         option = "--" + min(needless).replace("_", "-")
         reason = f"{path} exists and is not read again" if exists else "no --features"
         raise SwanError(f"{option} has nothing to act on: {reason}", f"leave {option} out")
+    weights = str(named_checkpoint(Path(weights))) if weights else ""
     if weights and weights != WITH_SWAN and not Path(weights).is_file():
-        raise SwanError(f"--weights {weights}: no such file")
+        raise SwanError(f"--weights {weights}: no such file", WEIGHTS_HINT)
     if not exists:
         read = chosen(
             context, "source", "images", "format", "size", "missing", "split", "val_fraction", "seed"
@@ -96,9 +96,8 @@ def prepare(
         show_prepared(dataset, summary)
         display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
     if features:
-        made_of = chosen(
-            context, "backbone", "weights", "text", "image_size", "augmentation", "views", "seed"
-        )
+        made_of = chosen(context, "backbone", "text", "image_size", "augmentation", "views", "seed")
+        made_of["weights"] = weights
         _prepare_features(workspace, dataset, made_of, max_gb, device, display)
 
 

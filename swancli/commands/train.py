@@ -31,6 +31,7 @@ from swancli.workspace import Workspace, named_checkpoint
 
 if TYPE_CHECKING:
     from swancli.machine.processes import Processes
+    from swancli.train.config import RunConfig
     from swancli.train.group import Runs
     from swancli.train.loop import Epoch
 
@@ -69,7 +70,7 @@ def train(
         0, "N", "Freeze the first N of the backbone's 4 stages.", min=0, show_default=False
     ),
     freeze_text: int | None = model(
-        None, "N", "Freeze the first N layers of the text transformer. Default: all.", min=0
+        None, "N", "Freeze the first N text layers. Default: all, or as in --init-from.", min=0
     ),
     image_size: int | None = model(
         None, "N", "Side in pixels of the input. Default: the backbone's own (ResNets: 256).", min=32
@@ -86,7 +87,10 @@ def train(
     epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
     batch_size: int = recipe(100, "N", "Captions per step, over all processes.", min=2),
     lr: float | None = recipe(
-        None, "X", "Learning rate (paper: 2e-4). Default: 1e-3, or 5e-4 if pretrained.", min=0.0
+        None,
+        "X",
+        "Learning rate (paper: 2e-4). Default: 1e-3; 5e-4 if pretrained; 1e-5 for a model of open_clip.",
+        min=0.0,
     ),
     schedule: Schedule = recipe(
         "cosine",
@@ -128,17 +132,14 @@ def train(
     captions_per_image: int | None = rare(
         None,
         "N",
-        "Captions per pass of an image through the backbone (paper: 1). Default: 5, or 1 if pretrained.",
+        "Captions per pass of an image (paper: 1). Default: 5, or 1 if pretrained.",
         min=1,
     ),
     backbone_rate: float | None = rare(
-        None,
-        "X",
-        "Rate of the backbone, a share of --lr. Default: 1, or 0.4 if pretrained.",
-        min=0.0,
+        None, "X", "Backbone's share of --lr. Default: 1, 0.4 if pretrained (open_clip: 1).", min=0.0
     ),
     text_rate: float | None = rare(
-        None, "X", "Rate of the text transformer, a share of --lr. Default: 0.1.", min=0.0
+        None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
@@ -178,8 +179,8 @@ def train(
         config = runs.members[0].config
         if export_published:
             refuse_unpublishable(model_settings(config, words=0))
-        if processes.first and config.frozen and not (config.weights or config.init_from):
-            warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
+        if processes.first:
+            _warn_of_random_weights(config)
         display = Display(quiet or not processes.first)
         report = train_runs(workspace, runs, device, partial(training_display, display), processes)
     if not report:
@@ -188,6 +189,19 @@ def train(
         export(load_checkpoint(runs.folder / "best.pt"), export_published)
     print_report(report, as_json=json_, as_csv=False)
     display.note(f"wrote {runs.folder}; next: swan eval --run {runs.folder.name}")
+
+
+def _warn_of_random_weights(config: RunConfig) -> None:
+    """Warns if nothing that the backbone's frozen part computes has been learnt."""
+    if config.weights or config.init_from:
+        return
+    if config.frozen:
+        warn("the backbone is frozen at random weights: give --weights FILE, or --fine-tune it")
+    elif config.freeze_stages:
+        warn(
+            f"--freeze-stages {config.freeze_stages}: these stages are frozen at random weights: "
+            "give --weights FILE, or leave it out"
+        )
 
 
 def _refuse_changes(context: typer.Context) -> None:
@@ -224,6 +238,7 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
         "compiled": chosen["compile"],
     }
     runs = plan_runs(
+        workspace,
         workspace.run(name, begun or run or datetime.now().strftime("%Y%m%d-%H%M%S")),
         new_config(chosen, given),
         variants=[entry.strip() for entry in chosen["compare"].split(",") if entry.strip()],

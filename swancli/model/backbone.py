@@ -18,13 +18,13 @@ from swancli.model.inputs import Preprocessing
 from swancli.model.published import from_published, is_published
 from swancli.model.settings import BACKBONE_HINT, RESNETS, STAGES, TIMM
 from swancli.model.weights import COUNTER, misfit, not_finite, read_weights, shapes_of, weights_digest
+from swancli.workspace import WEIGHTS_HINT, WITH_SWAN
 
 DEPTHS = ("shallow", "deep1", "deep2", "deep3")
 RESNET_NODES = dict(zip(("maxpool", "layer2", "layer3", "layer4"), DEPTHS, strict=True))
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 PART = 32  # images that a CPU computes at a time
 OWN = "backbone.network."  # prefix of the backbone's weights in our checkpoints
-WITH_SWAN = "imagenet"  # in place of a file: the weights that come with swan
 
 
 def preprocessing_of(name: str) -> Preprocessing:
@@ -120,7 +120,7 @@ class Backbone(nn.Module):
         try:
             maps = self.eval()(pixels)
         except (AssertionError, RuntimeError, ValueError, IndexError) as error:
-            reason = str(error).strip().split("\n")[0]
+            reason = str(error).strip().split("\n")[0].removesuffix(".")
             usual = f"use its own size: --image-size {preprocessing_of(self.name).size}"
             raise SwanError(f"--image-size {size}: {self.name} does not take it ({reason})", usual) from error
         finally:
@@ -171,10 +171,12 @@ class Backbone(nn.Module):
         if str(path) == WITH_SWAN and not Path(path).exists():
             if self.name != towers.IMAGE_TOWER:
                 raise SwanError(
-                    f"--weights {WITH_SWAN}: comes for {towers.IMAGE_TOWER} only, not for {self.name}",
+                    f"--weights {WITH_SWAN}: these are weights of {towers.IMAGE_TOWER}, not of {self.name}",
                     f"add --backbone {towers.IMAGE_TOWER}, or give a file: --weights FILE",
                 )
             weights = towers.image_tower()
+        elif not Path(path).is_file():
+            raise SwanError(f"{path}: no such file", WEIGHTS_HINT)
         else:
             weights = _read_backbone(Path(path))
         if self._plan:

@@ -3,13 +3,16 @@
 It takes the place of the Bi-GRU (`textual`). In evaluation mode it equals the published encoder, that is
 `BertModel` of the transformers library, which takes seconds to import. `read_bert_folder` reads one as
 Hugging Face stores it: `config.json`, `tokenizer.json` and `model.safetensors`.
+
+While layers are trained, their dropout is BERT's own, 0.1, in states and attention. What `config.json` says
+about dropout (`hidden_dropout_prob`, `attention_probs_dropout_prob`) is not read: it describes how the file
+was trained, and does not change what the encoder computes afterwards.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 
@@ -19,11 +22,12 @@ from torch import nn
 
 from swancli.errors import StoreError, SwanError
 from swancli.machine.device import move
-from swancli.model.weights import read_weights, weights_digest
+from swancli.model.settings import BertShape
+from swancli.model.weights import misfit, not_finite, read_weights, shapes_of, weights_digest
 from swancli.store.text import read_json, read_text
 from swancli.vocab.word_pieces import MOST_PIECES, WordPieces
 
-DROPOUT = 0.1  # of BERT, while it is trained
+DROPOUT = 0.1  # of BERT, in states and attention, while it is trained
 GIVE = "give the folder of a BERT as Hugging Face stores it"
 
 # BertShape's fields under their names in config.json.
@@ -56,39 +60,6 @@ LAYER = {
 ATTENTION = ("query", "key", "value")  # in the order in which torch stacks them
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 IGNORED = re.compile(r"embeddings\.position_ids|(pooler|cls)\..*")  # a buffer, and heads of other tasks
-
-
-@dataclass(frozen=True)
-class BertShape:
-    """The shape of an encoder.
-
-    pieces: rows of the table of word pieces.
-    positions: rows of the table of positions: the most pieces in a text.
-    width: of a state.
-    layers: of the transformer.
-    heads: of each attention; they share the width.
-    inner: width inside a feed-forward network.
-    eps: of each layer norm.
-    """
-
-    pieces: int
-    positions: int
-    width: int
-    layers: int
-    heads: int
-    inner: int
-    eps: float
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "eps":
-                if not isinstance(value, float) or not 0 < value < 1:
-                    raise SwanError(f"text encoder: eps {value!r} is not a number between 0 and 1")
-            elif type(value) is not int or value < 1:
-                raise SwanError(f"text encoder: {field.name} {value!r} is not a whole number from 1")
-        if self.width % self.heads:
-            raise SwanError(f"text encoder: width {self.width} is not a multiple of {self.heads} heads")
 
 
 class Bert(nn.Module):
@@ -133,7 +104,7 @@ class Bert(nn.Module):
         """
         if not 0 <= layers <= self.shape.layers:
             raise SwanError(
-                f"--freeze-text {layers}: the text encoder has {self.shape.layers} layers",
+                f"--freeze-text {layers}: the text transformer has {self.shape.layers} layers",
                 f"give 0 to {self.shape.layers}",
             )
         self.frozen = layers
@@ -182,21 +153,16 @@ def bert_weights(named: Mapping[str, torch.Tensor], shape: BertShape, name: str)
     weights = {key: value for key, value in weights.items() if not IGNORED.fullmatch(key)}
     if shape.layers > len(weights):  # before a list of their names is made
         raise StoreError(f"{name}: too few weights for {shape.layers} layers", GIVE)
-    sizes = _sizes(shape)
     if TYPES in weights and weights[TYPES].dim():
         weights[TYPES] = weights[TYPES][:1]  # of a second sentence, which a caption does not have
-    wrong = [f"{key} is missing" for key in sizes if key not in weights]
-    for key, value in weights.items():
-        if key not in sizes:
-            wrong.append(f"{key} is not a weight of this encoder")
-        elif value.shape != sizes[key] or not value.is_floating_point():
-            kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-            wrong.append(f"{key} is {kind}, not float {sizes[key]}")
-    if wrong:
-        raise StoreError(f"{name}: {len(wrong)} of its weights do not fit; {wrong[0]}", GIVE)
-    odd = next((key for key, value in weights.items() if not value.isfinite().all()), None)
-    if odd:
-        raise StoreError(f"{name}: its weight {odd} contains NaN or infinity", "fetch it again")
+    whole = [key for key, value in weights.items() if not value.is_floating_point()]
+    problem = misfit(_sizes(shape), shapes_of(weights))
+    if whole and not problem:
+        problem = f"{len(whole)} weights are whole numbers, first {whole[0]}"
+    if problem:
+        raise StoreError(f"{name}: not weights of a BERT of this shape: {problem}", GIVE)
+    if problem := not_finite(weights):
+        raise StoreError(f"{name}: {problem}", "fetch it again")
     return _renamed({key: value.float() for key, value in weights.items()}, shape.layers)
 
 
@@ -290,7 +256,7 @@ def _read_config(path: Path) -> BertShape:
     shape = bert_shape(read_json(path, GIVE), str(path))
     if shape.positions < MOST_PIECES:
         raise StoreError(
-            f"{path}: max_position_embeddings {shape.positions}; captions have up to {MOST_PIECES}", GIVE
+            f"{path}: max_position_embeddings {shape.positions}; captions need up to {MOST_PIECES}", GIVE
         )
     return shape
 

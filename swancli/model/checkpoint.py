@@ -65,12 +65,12 @@ TRAIN_AGAIN = "train again, or take another checkpoint"
 class Checkpoint:
     """A loaded checkpoint.
 
-    path: of the file.
+    path: of the file; of a model of open_clip in a folder, the folder.
     model: in evaluation mode, on the CPU.
     tokenizer: from captions to the numbers that the model reads; of the GRU, its vocabulary.
     origin: plain values, at least `dataset` ("" if unknown), `run` and `epoch`.
     training: the state from which `train --resume` resumes; empty in `best.pt`.
-    sha256: of the file.
+    sha256: of the file; of a folder, of the file with the weights in it.
     vocab: the file that the vocabulary came from; None if the checkpoint contains it.
     configuration: as in `MadeBy`.
     seen: the images that it was trained on, and those that the checkpoint it started from was; None if that
@@ -177,7 +177,9 @@ def load_checkpoint(
         return _load_open_clip(str(path), captions_only)
     if path.is_dir():
         problem = f"{path}: a folder, not a checkpoint (it has no open_clip_config.json)"
-        raise StoreError(problem, "give the file in it, as best.pt, or the run: --run NAME")
+        raise StoreError(problem, "give the file in it, such as best.pt, or the run: --run NAME")
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file", "check the path")
     content = read_torch_file(path, TRAIN_AGAIN, in_part=captions_only)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if vocab and not spare:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from swancli.errors import SwanError
 from swancli.store.text import is_text, read_json, read_text
-from swancli.vocab.word_pieces import undefined_pieces
+from swancli.vocab.word_pieces import CutWarning, undefined_pieces
 
 if TYPE_CHECKING:
     from open_clip import SimpleTokenizer
@@ -80,28 +80,41 @@ class ClipTokenizer:
         return self.words
 
     def encode(self, text: str) -> list[int]:
-        """The L numbers of a text, padding included; see `encode_all`."""
-        return self.encode_all([text])[0]
-
-    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """The L numbers of each text, padding included; a text that is too long is cut.
+        """The L numbers of a text, padding included; a text that is too long is cut.
 
         Raises:
             SwanError: the model has no such number.
         """
+        return self._encoded([text])[0][0]
+
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """What `encode` gives for each text; warns about those that are cut."""
         texts = list(texts)
-        if not texts:
-            return []
-        rows = self._numbers(texts) if self.json else self._byte_pairs(texts).tolist()
-        most = max(max(row) for row in rows)
+        rows, cut = self._encoded(texts)
+        self._warn_of_cut(texts, cut)
+        return rows
+
+    def _encoded(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+        """The numbers of each text, and whether it is cut."""
+        rows, cut = self._by_json(texts) if self.json else self._by_byte_pairs(texts)
+        most = max((max(row) for row in rows), default=0)
         if most >= self.words:
             problem = f"tokenizer: gives the number {most}, but the model has {self.words} tokens"
             raise SwanError(problem, "give the tokenizer that the model was trained with")
-        return rows
+        return rows, cut
 
-    def _numbers(self, texts: list[str]) -> list[list[int]]:
+    def _by_json(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
         found = self._tokenizer.encode_batch([self._cleaned(text) for text in texts])
-        return [[0 if number == self.zeroed else number for number in one.ids] for one in found]
+        rows = [[0 if number == self.zeroed else number for number in one.ids] for one in found]
+        return rows, [bool(one.overflowing) for one in found]
+
+    def _by_byte_pairs(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+        rows, most = self._byte_pairs(texts).tolist(), self.context_length - 2  # without start and end
+        cut = [
+            row[-1] != 0 and len(self._byte_pairs.encode(text)) > most
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        return rows, cut
 
     def unknown(self, text: str) -> list[str]:
         """The words of a text that mean nothing to the tokenizer, in order.
@@ -148,6 +161,10 @@ class ClipTokenizer:
     @property
     def _byte_pairs(self) -> SimpleTokenizer:
         return _byte_pairs_of(self.special, self.context_length, self.clean)
+
+    @cached_property
+    def _warn_of_cut(self) -> CutWarning:
+        return CutWarning(f"{self.context_length} tokens")
 
     @cached_property
     def _plain_tokenizer(self) -> Tokenizer:
@@ -198,7 +215,8 @@ def _tokenizer_of(text: str) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing more exact
-        raise SwanError(f"{TOKENIZER}: not a tokenizer ({error})", DAMAGED) from error
+        reason = str(error).split("\n")[0]
+        raise SwanError(f"{TOKENIZER}: not a tokenizer ({reason})", DAMAGED) from error
     if pieces := undefined_pieces(tokenizer):
         raise SwanError(f"{TOKENIZER}: does not define {pieces[0]}, which it adds to a text", DAMAGED)
     tokenizer.no_truncation()
@@ -264,7 +282,8 @@ def _read_own(folder: Path, own: str, strip: bool, values: dict[str, Any]) -> Cl
         tokenizer = _own_from(text, said, strip, values)
         tokenizer.encode("")
     except SwanError as error:
-        raise SwanError(f"{path}: {error.problem}", error.hint) from error
+        problem = error.problem.removeprefix(f"{TOKENIZER}: ").removeprefix("tokenizer: ")
+        raise SwanError(f"{path}: {problem}", error.hint) from error
     return tokenizer
 
 

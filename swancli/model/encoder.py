@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class Encoder:
 
     Args:
         checkpoint: "shipped", the path of a checkpoint (ours or the published code's), a run, or a loaded
-            checkpoint.
+            checkpoint; a model of open_clip by open_clip:NAME:FILE, or by a folder with its files.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes a GPU if there is one.
         precision: "fp32" or "bf16", which is faster on GPUs and changes embeddings slightly.
         batch_size: images encoded at a time; None for 32, on a GPU 256.
@@ -247,12 +248,12 @@ class Encoder:
         Returns:
             float32 (N, D), L2-normalised.
         """
-        encoded = []
-        for batch in batches:
-            maps = {depth: move(values, self.device).float() for depth, values in batch.items()}
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                encoded.append(move(self._model.encode_maps(maps), "cpu"))
-        return self._gathered(encoded)
+        return self._encode_each(
+            lambda maps: self._model.encode_maps(
+                {depth: move(values, self.device).float() for depth, values in maps.items()}
+            ),
+            batches,
+        )
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """The embeddings (B, D) of a batch of pixels, on their way to the CPU."""
@@ -270,12 +271,9 @@ class Encoder:
         Returns:
             float32 (M, D), L2-normalised.
         """
-        encoded = []
-        for states, lengths in batches:
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                words = move(states, self.device).float()
-                encoded.append(move(self._model.encode_states(words, lengths), "cpu"))
-        return self._gathered(encoded)
+        return self._encode_each(
+            lambda batch: self._model.encode_states(move(batch[0], self.device).float(), batch[1]), batches
+        )
 
     # captions
 
@@ -339,6 +337,14 @@ class Encoder:
             shard = VALIDATION_SHARD if name == "val" else TEST_SHARD
             caption[rows] = self.captions(texts[rows], progress, shard=shard)
         return caption
+
+    def _encode_each(self, encode: Callable[[Any], torch.Tensor], batches: Iterable[Any]) -> np.ndarray:
+        """The embeddings (N, D) of all batches, from a function that encodes one."""
+        encoded = []
+        for batch in batches:
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                encoded.append(move(encode(batch), "cpu"))
+        return self._gathered(encoded)
 
     def _gathered(self, encoded: Sequence[torch.Tensor]) -> np.ndarray:
         """Batches that were sent to the CPU, as one array; waits for the last of them."""

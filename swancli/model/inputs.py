@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from swancli.errors import SwanError
 from swancli.images import resize_image
 
 # ImageNet statistics of RGB in 0..1, which every torchvision backbone expects.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("bilinear", "bicubic")
+FITS = ("squash", "crop")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,19 @@ class Preprocessing:
     interpolation: str = "bilinear"
     fit: str = "squash"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, int) or self.size < 1:
+            raise SwanError(f"image_size {self.size!r}: not a whole number of at least 1")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            value = getattr(self, name)
+            if not _three_numbers(value) or min(value) <= least:
+                allowed = "three numbers above 0" if name == "std" else "three finite numbers"
+                raise SwanError(f"{name} {value!r}: not {allowed}")
+        for name, known in (("interpolation", INTERPOLATIONS), ("fit", FITS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise SwanError(f"{name} {value!r}: not one of {', '.join(known)}")
+
     def resized(self, pixels: np.ndarray, side: int | None = None) -> np.ndarray:
         """uint8 (side, side, 3) from uint8 (H, W, 3); the side is that of the input by default."""
         side = side or self.size
@@ -51,6 +68,13 @@ class Preprocessing:
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1) * 255
         return (pixels.float() - mean) / std
+
+
+def _three_numbers(values: object) -> bool:
+    """Whether something is three finite numbers."""
+    if not isinstance(values, (tuple, list)) or len(values) != 3:
+        return False
+    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
 
 
 def pad_tokens(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

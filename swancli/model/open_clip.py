@@ -202,7 +202,8 @@ def _network(config: object, captions_only: bool = False) -> nn.Module:
         network = kind(**values)
     except Exception as error:  # whatever a wrong value leads to there
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise SwanError(f"configuration of the model: open_clip cannot build it ({reason})") from error
+        problem = f"configuration of the model: open_clip cannot build it ({reason})"
+        raise SwanError(problem, "take another model") from error
     if captions_only:
         del network.visual
     return network
@@ -271,7 +272,7 @@ def read_open_clip(name: str | os.PathLike[str]) -> OpenClipFile:
     if rest and (Path(rest).is_dir() or not colon):
         return _read_folder(Path(rest))
     if not (model and file):
-        raise SwanError(f"{name}: names no model or no file", FORMS)
+        raise SwanError(f"{os.fspath(name)!r}: names no model or no file", FORMS)
     return _read_file(model.replace("/", "-"), Path(file))  # ViT-B/32 is ViT-B-32, as in open_clip
 
 
@@ -321,7 +322,8 @@ def weights_in(folder: Path) -> Path:
     )
     if not known and len(found) != 1:
         several = f"several files of weights ({', '.join(path.name for path in found)})"
-        raise StoreError(f"{folder}: {several if found else 'no weights'}", f"name the weights {WEIGHTS[0]}")
+        problem = f"{folder}: {several if found else 'no weights'}"
+        raise StoreError(problem, f"call the right file {WEIGHTS[0]}, or {WEIGHTS[2]}")
     return (known or found)[0]
 
 
@@ -485,5 +487,5 @@ def _other_preprocessing(model: str) -> str:
     changes = [f"{key} {value}" for key, value in known[0].items() if value != usual[key]]
     return (
         f"open_clip:{model}: images are prepared by open_clip's defaults, but its published weights need "
-        f"{', '.join(changes)}; put them into a folder with {CONFIG}"
+        f"{', '.join(changes)}; put the file into a folder with {CONFIG} that says so"
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from swancli.errors import SwanError
-from swancli.model.bert import BertShape
 from swancli.model.inputs import PIXEL_MEAN, PIXEL_STD, Preprocessing
 from swancli.vocab.word_vectors import WORD_DIM
 
@@ -51,6 +50,39 @@ PARTS = ("vmsf", "sfgs", "tcge", "wsa")
 
 
 @dataclass(frozen=True)
+class BertShape:
+    """The shape of a text transformer (`bert.Bert`).
+
+    pieces: rows of the table of word pieces.
+    positions: rows of the table of positions: the most pieces in a text.
+    width: of a state.
+    layers: of the transformer.
+    heads: of each attention; they share the width.
+    inner: width inside a feed-forward network.
+    eps: of each layer norm.
+    """
+
+    pieces: int
+    positions: int
+    width: int
+    layers: int
+    heads: int
+    inner: int
+    eps: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "eps":
+                if not isinstance(value, float) or not 0 < value < 1:
+                    raise SwanError(f"text encoder: eps {value!r} is not a number between 0 and 1")
+            elif type(value) is not int or value < 1:
+                raise SwanError(f"text encoder: {field.name} {value!r} is not a whole number from 1")
+        if self.width % self.heads:
+            raise SwanError(f"text encoder: width {self.width} is not a multiple of {self.heads} heads")
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """The shape of a model: everything needed to build it before its weights are loaded.
 
@@ -91,7 +123,8 @@ class ModelSettings:
     open_clip: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        least = {"words": 0, "image_size": 1, "embed_dim": 1, "word_dim": 1, "freeze_stages": 0}
+        _ = self.preprocessing  # raises for values that no image can be prepared with
+        least = {"words": 0, "embed_dim": 1, "word_dim": 1, "freeze_stages": 0}
         for name, smallest in {**least, "freeze_text": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < smallest:

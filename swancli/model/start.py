@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import torch
 from swancli.errors import SwanError
 from swancli.model import towers
 from swancli.model.backbone import preprocessing_of
-from swancli.model.bert import Bert, BertShape, bert_shape, bert_weights, read_bert_folder
+from swancli.model.bert import Bert, bert_shape, bert_weights, read_bert_folder
 from swancli.model.checkpoint import WORD_VECTORS, Checkpoint, Model, Tokenizer, built
-from swancli.model.settings import GRU, MINILM, ModelSettings
+from swancli.model.settings import GRU, MINILM, BertShape, ModelSettings
 from swancli.vocab.vocabulary import Vocabulary
 from swancli.vocab.word_pieces import WordPieces
 from swancli.vocab.word_vectors import WordVectors
@@ -29,8 +30,13 @@ def text_transformer(name: str) -> tuple[BertShape, dict[str, torch.Tensor], Wor
     Raises:
         SwanError: there is no such folder, or it contains something else; names the file.
     """
-    if name != MINILM or Path(name).is_dir():
+    if Path(name).is_dir():
         return read_bert_folder(name)
+    if name != MINILM:
+        near = difflib.get_close_matches(name.lower(), (GRU, MINILM), 1)
+        meant = f"do you mean {near[0]}? " if near else ""
+        choices = f"give {GRU}, {MINILM}, or a folder with a BERT"
+        raise SwanError(f"--text {name}: no such folder", meant + choices)
     config, weights, layout = towers.text_tower()
     source = str(towers.towers_file())
     shape = bert_shape(config, source)
@@ -68,6 +74,9 @@ def new_model(
 
     Returns:
         The model, its tokenizer, and notes for the user.
+
+    Raises:
+        SwanError: weights or text tower cannot be read, or the backbone does not take the image size.
     """
     usual = preprocessing_of(settings.backbone)
     settings = replace(settings, mean=usual.mean, std=usual.std, interpolation=usual.interpolation)
@@ -78,10 +87,7 @@ def new_model(
         shape, named, tokenizer = text_transformer(text)
         frozen = shape.layers if freeze_text is None else freeze_text
         settings = replace(settings, words=shape.pieces, bert=shape, freeze_text=frozen)
-    torch.manual_seed(seed)
-    model = built(settings)
-    model.backbone.map_shapes(settings.image_size)  # raises for a size that the network does not take
-    notes = []
+    model, notes = _random_model(settings, seed), []
     if weights:
         model.backbone.load_weights(weights)
     if text != GRU:
@@ -114,7 +120,8 @@ def continued_model(
         As `new_model`.
 
     Raises:
-        SwanError: the checkpoint has no weights for some part of the model.
+        SwanError: the checkpoint has no weights for some part of the model, or the backbone does not take the
+            image size.
     """
     theirs = source.model.settings
     kept = ("mean", "std", "interpolation", "fit", "word_dim", "bert", "open_clip")
@@ -129,8 +136,7 @@ def continued_model(
         option = "--" + changed[0].replace("_", "-")
         problem = f"{option}: {source.path} is a model of open_clip, whose shape is fixed"
         raise SwanError(problem, f"leave {option} out")
-    torch.manual_seed(seed)
-    model = built(settings)
+    model = _random_model(settings, seed)
     own, weights, notes = model.state_dict(), source.model.state_dict(), []
     if vocabulary is not None:
         known = _words_from(own[WORD_VECTORS], source, vocabulary)
@@ -145,6 +151,15 @@ def continued_model(
         )
     model.load_state_dict({key: weights[key] for key in own})
     return model, source.tokenizer if vocabulary is None else vocabulary, notes
+
+
+def _random_model(settings: ModelSettings, seed: int) -> Model:
+    """A model with random weights; raises a SwanError if its backbone does not take the image size."""
+    torch.manual_seed(seed)
+    model = built(settings)
+    if not settings.open_clip:
+        model.backbone.map_shapes(settings.image_size)
+    return model
 
 
 def _words_from(table: torch.Tensor, source: Checkpoint, vocabulary: Vocabulary) -> int:

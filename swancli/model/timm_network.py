@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from swancli.errors import SwanError
-from swancli.model.inputs import Preprocessing
+from swancli.model.inputs import INTERPOLATIONS, Preprocessing
 from swancli.model.settings import TIMM
 
 STRIDES = (4, 8, 16, 32)
@@ -46,8 +46,7 @@ def preprocessing_of(name: str) -> Preprocessing:
 
     _check_name(name)
     config = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(_own(name)).to_dict())
-    known = ("bilinear", "bicubic")
-    interpolation = config["interpolation"] if config["interpolation"] in known else "bicubic"
+    interpolation = config["interpolation"] if config["interpolation"] in INTERPOLATIONS else "bicubic"
     mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
     return Preprocessing(config["input_size"][-1], mean, std, interpolation)
 
@@ -83,7 +82,7 @@ def _plan(name: str, network: Any) -> Plan:
         lacking = missing[0] if missing else STRIDES[0]
         raise SwanError(
             f"--backbone {name}: it has no map at stride {lacking} (its strides: {found})",
-            "SWAN reads strides 4, 8, 16 and 32: take such a network, as timm/tf_efficientnet_lite0",
+            "take one with maps at strides 4, 8, 16 and 32, such as timm/tf_efficientnet_lite0",
         )
     places = tuple(max(at for at, one in enumerate(reductions) if one == stride) for stride in STRIDES)
     head = getattr(network, "conv_head", None)
@@ -129,7 +128,8 @@ def _check_name(name: str) -> None:
     wanted, _, tag = _own(name).partition(".")
     if not timm.is_model(wanted):
         near = difflib.get_close_matches(wanted, timm.list_models(), n=3)
-        hint = f"near: {', '.join(TIMM + one for one in near)}" if near else "see timm.list_models()"
+        meant = f"do you mean {' or '.join(TIMM + one for one in near)}?"
+        hint = meant if near else "the Python function timm.list_models() lists them"
         raise SwanError(f"--backbone {name}: timm has no such network", hint)
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{wanted}.*")]
     if tag and tag not in tags:

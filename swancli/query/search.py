@@ -244,7 +244,8 @@ def open_search(
     Args:
         path: the embeddings file.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps"; auto uses a GPU if there is one.
-        checkpoint: path of the checkpoint, if it has been moved; None for the path in the embeddings file.
+        checkpoint: path of the checkpoint, or its name as for `Encoder`, if it has been moved; None for the
+            path in the embeddings file.
         vocab: the vocabulary of a published checkpoint, likewise.
         exact: do not use the index.
         texts_only: load only the text side of the model, as no question will be an image.

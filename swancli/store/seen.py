@@ -74,7 +74,9 @@ class SeenImages:
         """
         digest, look = plain["digest"].numpy(), plain["look"].numpy()
         if (digest.dtype, look.dtype, digest.shape[1:], look.ndim) != (np.uint8, np.int64, (16,), 1):
-            raise TypeError(f"its seen images are {digest.dtype} {digest.shape} and {look.dtype} {look.shape}")
+            raise TypeError(
+                f"its seen images are {digest.dtype} {digest.shape} and {look.dtype} {look.shape}"
+            )
         return cls(digest, look.view(np.uint64))
 
 

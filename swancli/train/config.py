@@ -15,6 +15,7 @@ from swancli.errors import SwanError
 from swancli.model.backbone import preprocessing_of
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.settings import GRU, PUBLISHED_WORDS, ModelSettings
+from swancli.model.start import text_transformer
 from swancli.prepare.splits import Fold
 from swancli.store.text import read_json
 from swancli.train.features import Features
@@ -172,6 +173,9 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     shape = None
     if options["init_from"]:
         options, given, shape = _as_checkpoint(options, given)
+        if shape.open_clip and options["features"]:
+            hint = "leave --features out; --freeze keeps its image tower as it is"
+            raise SwanError("--features: not for models of open_clip", hint)
     if options["variant"] == "published":
         options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
     if options["features"]:
@@ -191,13 +195,15 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
         start = FROM_OPEN_CLIP
     start = {"text_rate": TEXT_RATE} | start
     options |= {name: value for name, value in start.items() if options[name] is None}
-    options |= _of_text_tower(options, given)
+    options |= _of_text_tower(options, given, shape)
     frozen = bool(options["weights"]) if options["freeze"] is None else options["freeze"]
-    if options["freeze_stages"] and "freeze" not in given:
+    if options["freeze_stages"] and "freeze_stages" in given and "freeze" not in given:
         frozen = False
     if frozen and (useless := {"backbone_rate", "freeze_stages"} & given):
         option = "--" + min(useless).replace("_", "-")
         raise SwanError(f"{option} has no effect: the whole backbone is frozen", "add --fine-tune")
+    if frozen:
+        options["freeze_stages"] = 0  # of the checkpoint to start from
     training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
     config = RunConfig(
         **{field.name: options[field.name] for field in fields(RunConfig) if field.name in options},
@@ -213,20 +219,20 @@ def _as_checkpoint(
 ) -> tuple[dict[str, Any], set[str], ModelSettings]:
     """The options with the shape of the checkpoint to start from, and its settings."""
     if "text" in given:
-        raise SwanError("--text: the checkpoint to start from has its text tower", "leave --text out")
+        raise SwanError("--text: the checkpoint of --init-from has its own text tower", "leave --text out")
     vocab = Path(options["vocab"]) if "vocab" in given else None
     start = load_checkpoint(options["init_from"], vocab, spare=True, captions_only=True)
     shape = start.model.settings
     options |= {name: getattr(shape, name) for name in SHAPE if name not in given}
     if options["freeze"] is None:
         options["freeze"] = shape.frozen
-    if "freeze_stages" not in given:
+    if not {"freeze", "freeze_stages"} & given:
         options["freeze_stages"] = shape.freeze_stages
     return options, given | set(SHAPE), shape
 
 
-def _of_text_tower(options: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """The options that depend on the text tower.
+def _of_text_tower(options: dict[str, Any], given: set[str], shape: ModelSettings | None) -> dict[str, Any]:
+    """The options that depend on the text tower; `shape` is that of the checkpoint to start from, if any.
 
     Raises:
         SwanError: one is given that has no effect with it.
@@ -236,16 +242,24 @@ def _of_text_tower(options: dict[str, Any], given: set[str]) -> dict[str, Any]:
             option = "--" + min(useless).replace("_", "-")
             raise SwanError(f"{option} has no effect: the GRU is always trained", "add --text minilm")
         return {}
-    if options["variant"] == "published":
-        raise SwanError("--variant published: its text tower is the GRU", "leave --text out")
     if "vocab" in given:
         raise SwanError("--vocab: this text tower has its own words", "leave --vocab out")
-    if "text_rate" in given and options["freeze_text"] is None and not options["init_from"]:
+    if "text_rate" in given and _has_frozen_text(options, shape):
         raise SwanError(
             "--text-rate has no effect: the text transformer is frozen",
-            "say how many layers are: --freeze-text N",
+            "freeze fewer layers: --freeze-text N",
         )
     return {"vocab": "", "hide_rare_words": False}
+
+
+def _has_frozen_text(options: dict[str, Any], shape: ModelSettings | None) -> bool:
+    """Whether nothing of the text transformer is trained."""
+    frozen = options["freeze_text"]
+    if shape and not shape.bert:
+        return False  # after the layers of open_clip's text towers comes a projection
+    if shape:
+        return shape.bert.layers == (shape.freeze_text if frozen is None else frozen)
+    return frozen is None or frozen == text_transformer(options["text"])[0].layers
 
 
 def config_from(content: dict[str, Any], source: Path, epochs: int | None = None) -> RunConfig:
@@ -326,7 +340,13 @@ def resumed_config(run: Run, epochs: int | None = None) -> RunConfig:
 
 
 def model_settings(config: RunConfig, words: int) -> ModelSettings:
-    """The shape of a run's model, for a vocabulary of `words` words."""
+    """The shape of a run's model, for a vocabulary of `words` words.
+
+    Raises:
+        SwanError: there is no such model.
+    """
+    if config.variant == "published" and config.text != GRU:
+        raise SwanError("--variant published: its text tower is the GRU", "leave --text out")
     return ModelSettings(
         words=PUBLISHED_WORDS if config.variant == "published" else words,  # item 10
         backbone=config.backbone,

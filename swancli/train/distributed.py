@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from swancli.errors import SwanError
 from swancli.machine.processes import Processes
 from swancli.model.checkpoint import Model
 from swancli.model.textual import MaskedBatchNorm
@@ -37,11 +39,14 @@ class PairEncoder(nn.Module):
 
 
 def pair_encoder(model: Model, processes: Processes) -> nn.Module:
-    """The `PairEncoder` of a model; with several processes its gradients are the mean over them."""
+    """The `PairEncoder` of a model; with several processes its gradients are the mean over them.
+
+    Raises:
+        SwanError: as `share_norms`.
+    """
     encoder = PairEncoder(model)
     if processes.count == 1:
         return encoder
-    model.train()
     share_norms(model)
     # 1x1 convolutions cause it: their gradients have other strides of the same meaning.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
@@ -114,11 +119,49 @@ class SharedMaskedBatchNorm(MaskedBatchNorm, SharedStatistics):
     """`MaskedBatchNorm` over all processes."""
 
 
+class SharedBatchNormAct(SharedBatchNorm):
+    """timm's `BatchNormAct2d`, a batch norm with its dropout and activation, over all processes."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """As in `SharedStatistics`."""
+        return self.act(self.drop(super().forward(values)))
+
+
 SHARED = {nn.BatchNorm2d: SharedBatchNorm, MaskedBatchNorm: SharedMaskedBatchNorm}
 
 
 def share_norms(model: nn.Module) -> None:
-    """Turns trainable norms into norms over all processes; weights and names stay the same."""
-    for norm in model.modules():
-        if type(norm) in SHARED and norm.training:
-            norm.__class__ = SHARED[type(norm)]  # which has the same attributes
+    """Turns trainable norms into norms over all processes; weights and names stay the same.
+
+    Args:
+        model: put in training mode; its frozen norms stay as they are.
+
+    Raises:
+        SwanError: it has other layers that compute statistics of a batch; names the first.
+    """
+    for name, layer in model.train().named_modules():
+        if not layer.training or isinstance(layer, SharedStatistics) or not _has_batch_statistics(layer):
+            continue
+        shared = _shared_kind(layer)
+        if not shared:
+            raise SwanError(
+                f"training on several processes: swan cannot share the batch statistics of {name} "
+                f"({type(layer).__name__}) between them",
+                "train on one process, or freeze the backbone: --freeze",
+            )
+        layer.__class__ = shared  # which has the same attributes
+
+
+def _has_batch_statistics(layer: nn.Module) -> bool:
+    """Whether a layer is a batch norm, or something like it that keeps a variance of its inputs."""
+    kept = getattr(layer, "running_var", None)
+    return kept is not None or isinstance(layer, nn.modules.batchnorm._BatchNorm)
+
+
+def _shared_kind(norm: nn.Module) -> type[SharedStatistics] | None:
+    """The kind of norm over all processes that computes the same; None if there is none."""
+    layers = sys.modules.get("timm.layers")  # loaded if the model has a network of timm
+    kinds = SHARED | ({layers.BatchNormAct2d: SharedBatchNormAct} if layers else {})
+    kind = kinds.get(type(norm))
+    usual = kind and norm.affine and norm.track_running_stats and norm.momentum is not None
+    return kind if usual else None

@@ -10,10 +10,12 @@ the states of each caption's word pieces.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -41,6 +43,8 @@ from swancli.store.hdf5 import (
     text_attribute,
 )
 from swancli.train.batches import augment, draw_views, stored_size
+
+Result = TypeVar("Result")
 
 GIGABYTE = 10**9
 HALF = 2  # bytes
@@ -445,15 +449,8 @@ def encode_features(
     Returns:
         float32 (n, D), L2-normalised.
     """
-    rows = features.plain(images)
-
-    def batches() -> Iterator[dict[str, torch.Tensor]]:
-        for start in range(0, len(rows), encoder.batch_size):
-            maps = features.read(rows[start : start + encoder.batch_size])
-            yield maps
-            progress("images", min(start + encoder.batch_size, len(rows)), len(rows))
-
-    return encoder.views(batches())
+    rows, show = features.plain(images), partial(progress, "images")
+    return encoder.views(_in_batches(features.read, rows, encoder.batch_size, show))
 
 
 def encode_feature_captions(
@@ -470,10 +467,15 @@ def encode_feature_captions(
     Returns:
         float32 (m, D), L2-normalised.
     """
+    return encoder.states(
+        _in_batches(features.read_states, captions, CAPTIONS, partial(progress, "captions"))
+    )
 
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(captions), CAPTIONS):
-            yield features.read_states(captions[start : start + CAPTIONS])
-            progress("captions", min(start + CAPTIONS, len(captions)), len(captions))
 
-    return encoder.states(batches())
+def _in_batches(
+    read: Callable[[np.ndarray], Result], rows: np.ndarray, size: int, show: Callable[[int, int], None]
+) -> Iterator[Result]:
+    """What is read of some rows, `size` of them at a time; shows how many are done after each batch."""
+    for start in range(0, len(rows), size):
+        yield read(rows[start : start + size])
+        show(min(start + size, len(rows)), len(rows))

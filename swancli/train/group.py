@@ -14,13 +14,13 @@ from pathlib import Path
 from swancli.errors import SwanError
 from swancli.evaluate.report import GroupReport, GroupRow, Report
 from swancli.machine.processes import ALONE, Processes
-from swancli.model.settings import QUIRKS, ModelSettings
+from swancli.model.settings import GRU, QUIRKS, ModelSettings
 from swancli.prepare.splits import Fold
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.text import write_json
-from swancli.train.config import PUBLISHED_PAIRS, RunConfig, config_from, resumed_config
+from swancli.train.config import PUBLISHED_PAIRS, RunConfig, config_from, model_settings, resumed_config
 from swancli.train.loop import Watch
-from swancli.train.run import existing_run_error, train_run
+from swancli.train.run import existing_run_error, opened_start, train_run
 from swancli.workspace import Group, Run, Workspace
 
 FULL = "full"
@@ -60,13 +60,20 @@ class Runs:
 
 
 def plan_runs(
-    run: Run, config: RunConfig, *, variants: Sequence[str] = (), folds: int = 0, fold_rule: str = "random"
+    workspace: Workspace,
+    run: Run,
+    config: RunConfig,
+    *,
+    variants: Sequence[str] = (),
+    folds: int = 0,
+    fold_rule: str = "random",
 ) -> Runs:
     """A new run, or a new group with one run per variant and fold.
 
-    A group is written to `group.json` before its first run starts.
+    A group is written to `group.json` before its first run starts, if each of its variants can be trained.
 
     Args:
+        workspace: where the data is.
         run: the run, or the run whose name the group gets.
         config: shared by all runs.
         variants: each is `full`, a variant's name, or the parts left out, as in `vmsf+sfgs`; empty for the
@@ -75,7 +82,8 @@ def plan_runs(
         fold_rule: "random" or "stratified".
 
     Raises:
-        SwanError: a variant is unknown or given twice, or one of the runs already exists.
+        SwanError: a variant is unknown or given twice, one of the runs already exists, or a run of the group
+            cannot begin.
     """
     group = Group(run.folder)
     if run.config.exists() or _begun(group):
@@ -85,9 +93,6 @@ def plan_runs(
         return Runs(run.folder, (Member(run, "", config),), grouped=False)
     config = replace(config, group=group.name)
     chosen = [_varied(config, variant) for variant in variants] or [("", config)]
-    for label, varied in chosen:
-        if varied.features and QUIRKS[varied.variant].drifting_statistics:
-            raise SwanError(f"--compare {label}: cannot be trained on features (its item 6)", "leave it out")
     labels = [label for label, _ in chosen]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice:
@@ -101,8 +106,22 @@ def plan_runs(
             if member.run.config.exists():
                 raise existing_run_error(member.run)
             members.append(member)
+    _check_start(workspace, replace(config, fold=members[0].config.fold))
+    for label, varied in chosen:
+        if varied != config:
+            try:
+                _check_start(workspace, replace(varied, fold=members[0].config.fold))
+            except SwanError as error:
+                raise SwanError(f"--compare {label}: {error.problem}", "leave it out of the list") from error
     _write_group(group, members)
     return Runs(group.folder, tuple(members), grouped=True)
+
+
+def _check_start(workspace: Workspace, config: RunConfig) -> None:
+    """Raises a SwanError if a run cannot begin: not after those before it have been trained for hours."""
+    model_settings(config, words=1)
+    with opened_start(workspace, config):
+        pass
 
 
 def _begun(group: Group) -> bool:
@@ -115,6 +134,7 @@ def _varied(config: RunConfig, entry: str) -> tuple[str, RunConfig]:
         return FULL, config
     if entry in QUIRKS:
         shown = {name: value == (entry == "published") for name, value in PUBLISHED_PAIRS.items()}
+        shown["hide_rare_words"] &= config.text == GRU  # other text towers have no rare words
         return entry, replace(config, variant=entry, training=replace(config.training, **shown))
     try:
         without = ModelSettings(words=1, without=tuple(entry.split("+"))).without

@@ -6,8 +6,9 @@ swan train --resume --run first
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from swancli.errors import SwanError
@@ -27,10 +28,62 @@ from swancli.store.seen import SeenImages
 from swancli.store.text import write_json
 from swancli.store.torch_file import read_torch_file
 from swancli.train.config import RunConfig, model_settings
+from swancli.train.distributed import share_norms
 from swancli.train.features import Features
 from swancli.train.loop import Watch, train, training_data, training_part
 from swancli.vocab.vocabulary import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    dataset: opened, with the splits of the run's fold.
+    features: opened; None to run the backbone.
+    model: before the next step.
+    tokenizer: of the model.
+    notes: for the user.
+    seen: images that the model was trained on before; None for none that are known.
+    """
+
+    dataset: Dataset
+    features: Features | None
+    model: Model
+    tokenizer: Tokenizer
+    notes: list[str]
+    seen: SeenImages | None
+
+
+@contextmanager
+def opened_start(workspace: Workspace, config: RunConfig, last: Path | None = None) -> Iterator[Start]:
+    """Opens what a run starts from. Nothing is written, so this also checks whether a run can begin.
+
+    Args:
+        workspace: with the data set and its features.
+        config: of the run.
+        last: its `last.pt`, to resume from; None to begin.
+
+    Raises:
+        SwanError: data set or vocabulary is missing, they do not belong together, the data cannot be trained
+            on, or the model cannot be made.
+    """
+    with Dataset(workspace.dataset(config.dataset)) as dataset, ExitStack() as closing_later:
+        if config.fold:
+            dataset.catalogue = redrawn(dataset.catalogue, config.fold)
+        training_part(dataset)  # raises for data that cannot be trained on
+        if last:
+            checkpoint = load_checkpoint(last)
+            (model, tokenizer, notes), seen = (checkpoint.model, checkpoint.tokenizer, []), checkpoint.seen
+        else:
+            (model, tokenizer, notes), seen = _new_model(config)
+        features = None
+        if config.features:
+            features = closing_later.enter_context(Features(workspace.features(config.dataset)))
+            features.check(dataset, model, config.training.augmentation)
+            if features.identity != config.features:
+                raise SwanError(f"{features.path}: made again since the run began", "start a new run")
+        yield Start(dataset, features, model, tokenizer, notes, seen)
 
 
 def train_run(
@@ -48,39 +101,27 @@ def train_run(
     With several processes the first writes the files and returns the recalls; the others return None.
 
     Raises:
-        SwanError: data set or vocabulary is missing, they do not belong together, the run already exists, or
-            another process is training it.
+        SwanError: as `opened_start`, or the run already exists, or another process is training it.
     """
     processor = choose_device(device)
-    with (
-        Dataset(workspace.dataset(config.dataset)) as dataset,
-        only_writer(run.folder) if processes.first else nullcontext(),
-        ExitStack() as closing_later,
-    ):
-        if processes.first and not resume and run.config.exists():
-            raise existing_run_error(run)
-        if config.fold:
-            dataset.catalogue = redrawn(dataset.catalogue, config.fold)
-        training_part(dataset)  # raises before a run begins that cannot be trained
-        if resume and run.last.exists():
-            last = load_checkpoint(run.last)
-            (model, tokenizer, notes), seen = (last.model, last.tokenizer, []), last.seen
-        else:
-            (model, tokenizer, notes), seen = _new_model(config)
-        features = None
-        if config.features:
-            features = closing_later.enter_context(Features(workspace.features(config.dataset)))
-            features.check(dataset, model, config.training.augmentation)
-            if features.identity != config.features:
-                raise SwanError(f"{features.path}: made again since the run began", "start a new run")
+    with ExitStack() as closing_later:
+        if processes.first:
+            closing_later.enter_context(only_writer(run.folder))
+            if run.config.exists() and not resume:
+                raise existing_run_error(run)
+        last = run.last if resume and run.last.exists() else None
+        start = closing_later.enter_context(opened_start(workspace, config, last))
+        model = start.model
+        if processes.count > 1:
+            share_norms(model)  # raises before a run begins that cannot be trained
         if config.training.compiled:
             images = max(2, config.training.batch_size // config.training.captions_per_image)
             model.to(processor).compile_images(images)
         if processes.first:
             write_json(run.config, {"created_by": CREATED_BY, **asdict(config)})
-        data = training_data(dataset, tokenizer, features, seen)
+        data = training_data(start.dataset, start.tokenizer, start.features, start.seen)
         hardware = processes.describe() + describe_device(processor)
-        for note in (_describe(run, config, hardware), *notes):
+        for note in (_describe(run, config, hardware), *start.notes):
             watch.note(note)
         train(
             data,
@@ -145,6 +186,10 @@ def _seen_by_weights(path: str) -> SeenImages | None:
 
 def _vocabulary(config: RunConfig) -> Vocabulary:
     path = Path(config.vocab)
+    if not path.is_file():
+        needless = config.variant == "repaired" and not config.init_from
+        instead = "; or take --text minilm, which needs none" if needless else ""
+        raise SwanError(f"{path}: no such file", f"make it: swan vocab --dataset {config.dataset}{instead}")
     vocabulary = read_vocabulary(path)
     # A checkpoint to start from may come with the vocabulary of another data set.
     if vocabulary.dataset not in ("", config.dataset) and not config.init_from:

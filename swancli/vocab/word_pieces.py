@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class WordPieces:
         """
         self.layout = layout
         self._tokenizer = _read(layout, name)
+        self._warn_of_cut = CutWarning(f"{MOST_PIECES} word pieces")
 
     def __len__(self) -> int:
         """The rows that the encoder's table needs: one more than the highest piece number."""
@@ -53,11 +54,10 @@ class WordPieces:
         return _cut(self._tokenizer.encode(text).ids)
 
     def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
-        """What `encode` gives for each text; warns of those that are cut."""
+        """What `encode` gives for each text; warns about those that are cut."""
+        texts = list(texts)
         encoded = list(self._encoded(texts))
-        if cut := sum(len(numbers) > MOST_PIECES for numbers in encoded):
-            text = f"{cut} of {len(encoded)} texts are cut: they have more than {MOST_PIECES} word pieces"
-            warnings.warn(text, SwanWarning, stacklevel=2)
+        self._warn_of_cut(texts, [len(numbers) > MOST_PIECES for numbers in encoded])
         return [_cut(numbers) for numbers in encoded]
 
     def _encoded(self, texts: Iterable[str]) -> Iterator[list[int]]:
@@ -104,6 +104,26 @@ class WordPieces:
         if not isinstance(plain["pieces"], str):
             raise SwanError("word pieces: 'pieces' is not text", HINT)
         return cls(plain["pieces"], "word pieces")
+
+
+class CutWarning:
+    """Warns about the texts that a tokenizer cuts; about each one once, since a training encodes it often.
+
+    Args:
+        most: what a text may have, in words: "77 tokens".
+    """
+
+    def __init__(self, most: str) -> None:
+        self._most = most
+        self._known: set[int] = set()  # hashes of cut texts
+
+    def __call__(self, texts: Sequence[str], cut: Sequence[bool]) -> None:
+        """Warns with the count, if there is a new one among the texts that are cut."""
+        new = {hash(text) for text, is_cut in zip(texts, cut, strict=True) if is_cut} - self._known
+        if new:
+            text = f"{sum(cut)} of {len(texts)} texts are cut: they have more than {self._most}"
+            warnings.warn(text, SwanWarning, stacklevel=3)
+        self._known |= new
 
 
 def _read(layout: str, name: str) -> Tokenizer:

@@ -329,7 +329,8 @@ def similarities(
         layout: the text of its `tokenizer.json`.
         pairs: N of them.
     """
-    from swancli.model.bert import CONFIG, Bert, BertShape, bert_weights
+    from swancli.model.bert import CONFIG, Bert, bert_weights
+    from swancli.model.settings import BertShape
     from swancli.vocab.word_pieces import WordPieces
 
     shape = BertShape(**{field: config[key] for field, key in CONFIG.items()})

@@ -37,7 +37,7 @@ def embeddings(tmp_path_factory):
         augmentation=TRAINING["augmentation"],
         schedule=TRAINING["schedule"],
     )
-    config = RunConfig("demo", str(workspace.vocab("demo")), "", "resnet18", 48, 64, False, training)
+    config = RunConfig("demo", str(workspace.vocab("demo")), "", "resnet18", 32, 64, False, training)
     run = workspace.run("demo", "one")
     train_run(workspace, run, config, "cpu", resume=False, watch=Watch())
     checkpoint = load_checkpoint(run.best)

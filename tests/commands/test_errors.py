@@ -109,7 +109,11 @@ def test_published_data_set_that_is_absent_is_said_to_be_where(tmp_path, command
 
 def test_train_before_vocab(source, tmp_path):
     prepare(source, tmp_path)
-    refused(invoke("train", "--dataset", "small", root=tmp_path / "root"), "vocab.h5", "swan vocab")
+    root, make = tmp_path / "root", "make it: swan vocab --dataset small"
+    refused(invoke("train", "--dataset", "small", root=root), "vocab.h5: no such", f"{make}; or take --text")
+    for start in (["--variant", "published", "--fine-tune"], ["--init-from", "shipped"]):
+        result = invoke("train", "--dataset", "small", *start, root=root)
+        refused(result, "vocab.h5: no such file", f"{make}\n")
 
 
 def test_vocabulary_of_another_data_set(source, tmp_path):
@@ -170,7 +174,14 @@ def test_embeddings_of_another_checkpoint_are_not_searched(finished, tmp_path):
         (["query", "boats", "--split", "moon"], ["moon", "train"]),
         (["query", "--image", "no.png"], ["no.png"]),
         (["eval", "--split", "moon"], ["moon", "train"]),
-        (["eval", "--run", "none"], ["none"]),
+        (["eval", "--run", "none"], ["none", "there are: first"]),
+        (["eval", "--checkpoint", "none.pt"], ["none.pt: no such file", "check the path"]),
+        (
+            ["eval", "--checkpoint", "first"],
+            ["--checkpoint first: no such file", "run of this name: --run first"],
+        ),
+        (["query", "boats", "--checkpoint", "first"], ["run of this name: --checkpoint ", "first/best.pt"]),
+        (["train", "--dataset", "small", "--init-from", "none.pt"], ["none.pt: no such", "check the path"]),
         (["eval", "--embeddings", "none.h5"], ["none.h5", "swan embed"]),
         (["eval", "--dataset", "../up"], ["../up"]),
         (["train", "--dataset", "small", "--device", "cuda:99"], ["cuda:99"]),

@@ -5,9 +5,13 @@ import json
 import re
 import shutil
 
+import h5py
 import pytest
 import torch
 from conftest import invoke
+
+from swancli.model.checkpoint import load_checkpoint
+from swancli.workspace import shipped_checkpoint
 
 VIEWS = ["--image-size", "32", "--augmentation", "overhead", "--views", "2"]
 NARROW = ["--embed-dim", "32", "--schedule", "step"]  # little to write, and resumable
@@ -123,6 +127,17 @@ def test_run_may_start_from_another_and_train_on_features_of_its_backbone(root, 
     assert (config["weights"], config["embed_dim"], config["frozen"]) == ("", 32, True)
 
 
+def test_features_of_the_shipped_backbone(finished, tmp_path):
+    (tmp_path / "small").mkdir()
+    shutil.copy(finished.root / "small/dataset.h5", tmp_path / "small")
+    options = ["--dataset", "small", "--features", "--weights", "shipped", *VIEWS]
+    printed = invoke("prepare", *options, root=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    with h5py.File(tmp_path / "small/features.h5") as file:
+        assert file.attrs["weights"] == str(shipped_checkpoint().resolve())
+        assert file.attrs["backbone_digest"] == load_checkpoint("shipped").model.backbone.digest()
+
+
 def test_options_of_features_without_features_are_refused_and_those_of_the_source_with_none(finished):
     for options in (
         ["--image-size", "64"],
@@ -136,4 +151,4 @@ def test_options_of_features_without_features_are_refused_and_those_of_the_sourc
         "prepare", "--dataset", "small", "--features", "--weights", "gone.pt", root=finished.root
     )
     assert printed.returncode == 2
-    assert "gone.pt: no such file" in printed.stderr
+    assert "gone.pt: no such file\n  check the path" in printed.stderr

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -39,6 +41,15 @@ def test_help_of_the_app_is_shown_when_no_command_is_given(help_of, tmp_path):
     shown = help_of()
     result = invoke(root=tmp_path)
     assert (result.returncode, result.stdout, result.stderr.strip()) == (2, "", shown.strip())
+
+
+def test_help_costs_no_heavy_library():
+    code = (
+        "import sys; from swancli.cli import app; app(['--help'], standalone_mode=False); "
+        "print([name for name in ('torch', 'timm', 'pandas', 'h5py', 'numpy') if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -98,7 +98,7 @@ def test_images_seen_in_training_are_counted_also_as_copies_of_another_size(fini
         image["split"] = {"train": "test", "test": "train", "val": "val"}[image["split"]]
     (source / "dataset.json").write_text(json.dumps(listed))
     best = finished.run / "best.pt"
-    for size, counts in (((), {"same": 36, "alike": 0}), (("--size", 48), {"same": 0, "alike": 36})):
+    for size, counts in (((), {"same": 36, "alike": 0}), (("--size", 72), {"same": 0, "alike": 36})):
         invoke("prepare", "--dataset", "copy", "--source", source, *size, root=tmp_path)
         printed = invoke("eval", "--checkpoint", best, "--dataset", "copy", "--json", root=tmp_path)
         assert json.loads(printed.stdout)["seen_in_training"] == counts

@@ -175,9 +175,13 @@ def test_processes_of_torchrun_take_a_shard_each_and_the_last_one_prints(
     for rank, said in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
         assert ("flat index" in embed(finished, tmp_path / "two.h5", *again).stdout) == said
-    refused = invoke("embed", "--texts", "-", root=finished.root, stdin="a line\n")
-    assert refused.returncode == 2
-    assert "torchrun: only a data set or --images" in refused.stderr
+    for options, said in (
+        (["--texts", "-"], "torchrun: only a data set or --images"),
+        (["--calibrate", "small"], "torchrun: --calibrate runs in one process"),
+    ):
+        refused = invoke("embed", *options, root=finished.root, stdin="a line\n")
+        assert refused.returncode == 2
+        assert said in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from made_bert import write_bert
 from swancli.cli import main
 from swancli.model.checkpoint import load_checkpoint
 
+# The small model of open_clip reads 12 tokens.
+pytestmark = pytest.mark.filterwarnings("ignore:.* texts are cut")
 BACKBONE = "timm/test_efficientnet"
 TOWERS = ["--dataset", "small", "--backbone", BACKBONE, "--embed-dim", "16"]
 SMALL = ["--image-size", "64", "--schedule", "step"]
@@ -344,6 +346,21 @@ def test_file_that_needs_quick_gelu_is_reported_on_standard_error(clip, tmp_path
     assert "needs QuickGELU (RemoteCLIP starts from OpenAI's weights)" in line
 
 
+def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
+    from open_clip import SimpleTokenizer
+
+    options = ["--dataset", "small", "--init-from", clip.name, "--epochs", "1", "--run", "cut"]
+    printed = run_main("train", *options, "--root", made.root)
+    assert printed.returncode == 0, printed.stderr
+    images = json.loads((made.source / "dataset.json").read_text())["images"]
+    encode = SimpleTokenizer().encode
+    for split, line in zip(("train", "val"), printed.stderr.splitlines(), strict=True):
+        texts = [one["raw"] for image in images if image["split"] == split for one in image["sentences"]]
+        cut = sum(len(encode(text)) + 2 > 12 for text in texts)  # with start and end
+        said = f"{cut} of {len(texts)} texts are cut: they have more than 12 tokens"
+        assert line == f"warning: {said}"
+
+
 # ---------------------------------------------------------------------------------------------------------
 # what is refused
 
@@ -355,17 +372,21 @@ def test_file_that_needs_quick_gelu_is_reported_on_standard_error(clip, tmp_path
         (["--text-rate", "0.5"], "--text-rate has no effect: the GRU is always trained"),
         (
             ["--text", "BERT", "--text-rate", "0.5"],
+            "the text transformer is frozen\n  freeze fewer layers: --freeze-text N",
+        ),
+        (
+            ["--init-from", "first", "--text-rate", "0.5"],
             "--text-rate has no effect: the text transformer is frozen",
         ),
         (["--text", "BERT", "--vocab", "v.h5"], "--vocab: this text tower has its own words"),
         (
             ["--text", "BERT", "--init-from", "first"],
-            "--text: the checkpoint to start from has its text tower",
+            "--text: the checkpoint of --init-from has its own text tower",
         ),
         (["--freeze", "--freeze-stages", "2"], "--freeze-stages has no effect: the whole backbone is frozen"),
         (["--freeze-stages", "5"], "--freeze-stages 5: a backbone has 4 stages"),
         (["--text", "BERT", "--variant", "published"], "--variant published: its text tower is the GRU"),
-        (["--backbone", "timm/resnet8"], "near: timm/resnet"),
+        (["--backbone", "timm/resnet8"], "do you mean timm/resnet"),
         (["--init-from", "open_clip:"], "names no model or no file"),
     ],
 )
@@ -378,17 +399,48 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--freeze"], "the backbone is frozen at random weights: give --weights FILE, or --fine-tune it"),
+        (["--freeze-stages", "2"], "--freeze-stages 2: these stages are frozen at random weights"),
+        ([], ""),
+        (["--fine-tune"], ""),
+        (["--freeze", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--weights", "w.pt"], ""),
+        (["--freeze-stages", "2", "--init-from", "first"], ""),
+    ],
+)
+def test_part_that_is_frozen_at_random_weights_is_warned_about(made, monkeypatch, options, said):
+    monkeypatch.setattr("swancli.train.group.train_runs", lambda *_: None)
+    printed = ran("train", "--dataset", "small", "--run", "x", *options, root=made.root)
+    warnings = [line for line in printed.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == bool(said)
+    assert said in " ".join(printed.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
         (["--text", "BERT", "--freeze-text", "3"], "--freeze-text 3"),
         (["--text", "BERT", "--backbone", "timm/test_vit"], "no map at stride 4"),
         (["--text", "BERT", "--backbone", "timm/test_coatnet", "--image-size", "96"], "--image-size 96: "),
-        (["--text", "minilm2"], "minilm2: no such folder"),
-        (["--text", "BERT", "--weights", "imagenet"], "imagenet: comes for timm/tf_efficientnet_lite0 only"),
+        (["--text", "nofolder"], "--text nofolder: no such folder\n  give gru, minilm, or a folder with"),
+        (["--text", "MiniLM"], "--text MiniLM: no such folder\n  do you mean minilm? give gru, minilm, or"),
+        (["--text", "BERT", "--weights", "imagenet"], "imagenet: these are weights of timm/tf_eff"),
         (["--text", "BERT", "--weights", "gone.pt"], "gone.pt: no such file"),
         (["--init-from", "CLIP", "--embed-dim", "32"], "--embed-dim: "),
         (["--init-from", "CLIP", "--image-size", "64"], "--image-size: "),
         (["--init-from", "CLIP", "--without", "tcge"], "--without: "),
+        (["--init-from", "CLIP", "--compare", "full,tcge"], "--compare without tcge: --without: "),
+        (
+            ["--init-from", "CLIP", "--compare", "full,published"],
+            "--compare published: --variant published: ",
+        ),
+        (["--text", "BERT", "--compare", "full,published"], "--compare published: --variant published: "),
         (["--init-from", "CLIP", "--freeze-stages", "1"], "the image tower of open_clip is not in stages"),
         (["--init-from", "CLIP", "--freeze-text", "4"], "--freeze-text 4: the text transformer has 3 layers"),
+        (
+            ["--init-from", "CLIP", "--features"],
+            "--features: not for models of open_clip\n  leave --features out",
+        ),
         (["--init-from", "CLIP", "--compile"], "--compile: not for models of open_clip"),
     ],
 )
@@ -399,7 +451,7 @@ def test_what_does_not_fit_is_refused_and_the_name_of_the_run_stays_free(made, r
         given["CLIP"] = request.getfixturevalue("clip").name
     options = [given.get(option, option) for option in options]
     refused("train", "--dataset", "small", "--run", "x", *towers, *options, root=made.root, said=said)
-    assert not (made.runs / "x/config.json").exists()
+    assert not list(made.runs.glob("x*/*.json"))
 
 
 def test_unknown_network_is_one_clear_line_with_a_hint(made, run_main):

@@ -28,10 +28,10 @@ from swancli.embed.shards import Shard, ShardFolder
 from swancli.evaluate.report import evaluate_file
 from swancli.images import decode_image, image_size, read_bytes
 from swancli.model import towers
-from swancli.model.bert import Bert, BertShape, _sizes, read_bert_folder
+from swancli.model.bert import Bert, _sizes, read_bert_folder
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.encoder import Encoder
-from swancli.model.settings import MINILM, ModelSettings
+from swancli.model.settings import MINILM, BertShape, ModelSettings
 from swancli.model.start import text_transformer
 from swancli.model.swan import Swan
 from swancli.model.weights import read_weights

@@ -160,7 +160,7 @@ BERT_CASES = [
             "a weight in whole numbers",
             bert_tensors(put(LAYER, value=torch.ones(16, 24).int())),
             LAYER,
-            "int32",
+            "whole numbers",
         ),
         (
             "a weight that is NaN",

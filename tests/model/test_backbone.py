@@ -117,7 +117,7 @@ def test_weights_that_come_with_swan_are_those_of_lite0():
     # Of trained batch norms, unlike those of a random start, the statistics are not 0 and 1.
     assert backbone.network.bn2.running_mean.abs().min() > 0
     with pytest.raises(
-        SwanError, match="imagenet: comes for timm/tf_efficientnet_lite0 only, not for resnet18"
+        SwanError, match="imagenet: these are weights of timm/tf_efficientnet_lite0, not of resnet18"
     ):
         Backbone("resnet18", frozen=True).load_weights("imagenet")
 
@@ -311,14 +311,14 @@ def test_file_that_is_absent_or_no_state_dict_is_refused(tmp_path):
     for name, said in cases.items():
         with pytest.raises(SwanError, match=said) as error:
             backbone_of(EFFICIENT).load_weights(tmp_path / name)
-        assert error.value.problem.startswith(f"{tmp_path / name}: ")
+        assert f"{tmp_path / name}: " in error.value.problem
         assert error.value.hint
 
 
 @pytest.mark.parametrize(
     ("name", "said", "hint"),
     [
-        ("timm/resnet8", "timm has no such network", "near: timm/resnet"),
+        ("timm/resnet8", "timm has no such network", "do you mean timm/resnet"),
         ("timm/tf_efficientnet_light0", "timm has no such network", "timm/tf_efficientnet_lite0"),
         ("timm/", "timm has no such network", ""),
         ("timm/resnet18.nobody", "timm knows no weights 'nobody' of resnet18", "a1_in1k"),

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from swancli.errors import StoreError, SwanError
-from swancli.model.bert import Bert, BertShape, bert_weights, read_bert_folder
+from swancli.model.bert import Bert, bert_weights, read_bert_folder
+from swancli.model.settings import BertShape
 
 SHAPE = BertShape(pieces=20, positions=128, width=16, layers=2, heads=4, inner=24, eps=1e-12)
 CONFIG = {
@@ -254,15 +255,15 @@ ABSENT = {f"encoder.layer.1.{part}.dense.bias": None for part in ("output", "int
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({QUERY: None}, rf"1 of its weights .*; {QUERY} is missing"),
-        (ABSENT, r"2 of its weights .*; encoder\.layer\.1\.intermediate\.dense\.bias is missing"),
-        ({"classifier.weight": torch.zeros(2)}, r"1 of .*; classifier\.weight is not a weight"),
-        ({"encoder.layer.2.output.dense.bias": torch.zeros(16)}, r"1 of .*; encoder\.layer\.2\.output"),
-        ({QUERY: torch.zeros(16, 8)}, r"query\.weight is float32 \(16, 8\), not float \(16, 16\)"),
-        ({QUERY: torch.zeros(16, 16, dtype=torch.int8)}, r"query\.weight is int8 \(16, 16\)"),
-        ({"embeddings.token_type_embeddings.weight": torch.tensor(0.0)}, r"token_type\S+ is float32 \(\)"),
-        ({QUERY: torch.full((16, 16), math.nan)}, rf"{QUERY} contains NaN"),
-        ({"embeddings.LayerNorm.bias": torch.full((16,), math.inf)}, "LayerNorm.bias contains NaN or inf"),
+        ({QUERY: None}, rf"1 weights are missing, first {QUERY}"),
+        (ABSENT, r"2 weights are missing, first encoder\.layer\.1\.intermediate\.dense\.bias"),
+        ({"classifier.weight": torch.zeros(2)}, r"1 weights are unknown, first classifier\.weight"),
+        ({"encoder.layer.2.output.dense.bias": torch.zeros(16)}, r"1 .* unknown, first encoder\.layer\.2"),
+        ({QUERY: torch.zeros(16, 8)}, r"query\.weight: \(16, 8\) instead of \(16, 16\)"),
+        ({QUERY: torch.zeros(16, 16, dtype=torch.int8)}, rf"1 weights are whole numbers, first {QUERY}"),
+        ({"embeddings.token_type_embeddings.weight": torch.tensor(0.0)}, r"token_type\S+: \(\) instead"),
+        ({QUERY: torch.full((16, 16), math.nan)}, rf"1 of its weights .* NaN or infinity, first {QUERY}"),
+        ({"embeddings.LayerNorm.bias": torch.full((16,), math.inf)}, r"infinity, first \S+LayerNorm\.bias"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(named, change, said):
@@ -304,6 +305,14 @@ def test_folder_becomes_an_encoder(tmp_path, named):
     torch.testing.assert_close(states, by_hand(named, torch.tensor(numbers)), rtol=0, atol=1e-5)
 
 
+def test_dropout_of_the_configuration_is_not_read(tmp_path):
+    chances = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.4}
+    shape, _, _ = read_bert_folder(write_folder(tmp_path / "bert", CONFIG | chances))
+    assert shape == SHAPE
+    layer = Bert(shape).encoder.layers[0]
+    assert layer.self_attn.dropout == layer.dropout1.p == layer.dropout2.p == 0.1
+
+
 def test_absent_folder_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"none: no such folder"):
         read_bert_folder(tmp_path / "none")
@@ -337,8 +346,8 @@ def test_pickle_is_not_read_and_the_hint_converts_it(tmp_path):
         ({"hidden_size": "16"}, "width '16'"),
         ({"num_attention_heads": 3}, "3 heads"),
         ({"num_hidden_layers": 10**12}, "too few weights"),
-        ({"num_hidden_layers": 1}, r"16 of its weights .*encoder\.layer\.1"),
-        ({"vocab_size": 21}, r"word_embeddings\.weight is float32 \(20, 16\)"),
+        ({"num_hidden_layers": 1}, r"16 weights are unknown, first encoder\.layer\.1"),
+        ({"vocab_size": 21}, r"word_embeddings\.weight: \(20, 16\) instead of \(21, 16\)"),
         ({"max_position_embeddings": 127}, "max_position_embeddings 127"),
     ],
 )

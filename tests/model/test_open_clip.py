@@ -26,6 +26,7 @@ from swancli.model.inputs import pad_tokens, stack_images
 from swancli.model.open_clip import OpenClip, is_open_clip, read_open_clip, without_random_start
 from swancli.model.settings import ModelSettings
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* texts are cut")  # that of `TEXTS` has a test of its own
 SIZES = ((40, 60), (64, 64), (101, 33), (7, 9))  # height and width in pixels
 TEXTS = (
     "Many planes are parked near a terminal.",
@@ -304,8 +305,8 @@ def test_a_file_name_may_contain_colons_and_spaces(made, tmp_path):
         ("open_clip:ViT-B-31:x.pt", ("open_clip:ViT-B-31", "ViT-B-32")),
         ("open_clip:qqqqqqqq:x.pt", ("no model of this name", "open_clip:NAME:FILE")),
         ("open_clip:ViT-B-32:laion2b_s34b_b79k", ("laion2b_s34b_b79k: no such file", "swan downloads none")),
-        ("open_clip:", ("names no model or no file",)),
-        ("open_clip:ViT-B-32:", ("names no model or no file",)),
+        ("open_clip:", ("'open_clip:': names no model or no file",)),
+        ("open_clip:ViT-B-32:", ("'open_clip:ViT-B-32:': names no model or no file",)),
         ("open_clip:nowhere", ("nowhere: no such folder",)),
         ("open_clip:.", (".: has no open_clip_config.json",)),
     ],
@@ -470,7 +471,19 @@ def test_the_byte_pairs_know_latin_words_only():
     assert tokenizer.encode(text) == open_clip.get_tokenizer("ViT-B-32")([text])[0].tolist()
 
 
-def test_a_folder_s_own_tokenizer_gives_the_numbers_of_open_clip(tmp_path):
+def test_texts_that_are_cut_are_counted_once(recwarn):
+    tokenizer = ClipTokenizer(context_length=5)  # three words, a start and an end
+    texts = ["river", "a river bridge", "a river and a bridge", "a river near a road", ""]
+    rows = tokenizer.encode_all(texts)
+    assert rows == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_all(texts[::-1]) == rows[::-1]
+    assert tokenizer.encode_all([]) == []
+    (warned,) = recwarn
+    assert str(warned.message) == "2 of 5 texts are cut: they have more than 5 tokens"
+    assert warned.filename == __file__
+
+
+def test_a_folder_s_own_tokenizer_gives_the_numbers_of_open_clip(tmp_path, recwarn):
     # By hand from the pieces of `save_tokenizer`. open_clip.get_tokenizer("local-dir:FOLDER") gave the same
     # with transformers 5.24, also for tokenizers of the classes T5, Gemma, Llama, XLM-RoBERTa and CLIP.
     own = {"hf_tokenizer_name": "hub/name", "context_length": 8, "vocab_size": 11}
@@ -486,6 +499,7 @@ def test_a_folder_s_own_tokenizer_gives_the_numbers_of_open_clip(tmp_path):
         [2, 9, 9, 9, 9, 9, 9, 3],
     ]
     assert tokenizer.encode_all(texts) == rows
+    assert str(recwarn[-1].message) == "2 of 4 texts are cut: they have more than 8 tokens"
     assert tokenizer.encode(texts[0]) == rows[0]
     assert tokenizer.unknown("A harbor near 河 (many rivers).") == ["harbor", "河"]
     assert ClipTokenizer.from_plain(tokenizer.to_plain()).encode_all(texts) == rows
@@ -517,7 +531,7 @@ def test_a_folder_without_its_tokenizer_is_refused(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(content | {"padding": None}))
     refused(folder, "tokenizer.json: no pad_token", "tokenizer_config.json")
     (folder / "tokenizer.json").write_text("{}")
-    refused(folder, "tokenizer.json: not a tokenizer")
+    refused(folder, f"{folder / 'tokenizer.json'}: not a tokenizer")
 
 
 def test_a_name_whose_tokenizer_is_in_a_hub_needs_a_folder(made):

@@ -108,7 +108,7 @@ def test_folder_that_is_no_bert_is_refused_by_file_and_key(tmp_path):
     with pytest.raises(StoreError, match=r"tokenizer\.json: no such file"):
         started(other)
     for name in ("minilm2", str(tmp_path / "gone")):
-        with pytest.raises(StoreError, match="no such folder"):
+        with pytest.raises(SwanError, match="no such folder"):
             started(name)
 
 
@@ -217,6 +217,16 @@ def test_run_continues_from_a_checkpoint_with_its_text_tower(checkpoint):
         continued_model(dataclasses.replace(shape_of(source), embed_dim=24), 5, source, None, None)
 
 
+def test_image_size_that_the_backbone_does_not_take_is_refused(bert):
+    name = "timm/test_coatnet"  # which takes 160 pixels only
+    model, tokenizer = started(bert, backbone=name, image_size=160)
+    source = Checkpoint.unsaved(model, tokenizer)
+    assert continued_model(shape_of(source), 0, source, None, None)
+    with pytest.raises(SwanError, match=f"--image-size 96: {name} does not take it") as error:
+        continued_model(dataclasses.replace(shape_of(source), image_size=96), 0, source, None, None)
+    assert "--image-size 160" in error.value.hint
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """The checkpoint of a small model of open_clip, read from its folder."""
@@ -239,6 +249,10 @@ def test_model_of_open_clip_continues_with_its_own_shape(clip):
     assert parts["backbone"]
     assert parts["text"]
     assert not parts["heads"]
+    frozen, _, _ = continued_model(shape_of(clip), 0, clip, None, 3)  # all layers of its text tower
+    names = {id(weight): name for name, weight in frozen.named_parameters()}
+    left = {names[id(weight)].split(".")[1] for weight in frozen.parts()["text"]}
+    assert left == {"ln_final", "text_projection"}
 
 
 @pytest.mark.parametrize(

@@ -150,11 +150,11 @@ def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, valu
 )
 def test_files_of_before_the_towers_from_outside_are_of_an_older_version(tmp_path, kind, again):
     with create_store(tmp_path / "a.h5", kind) as file:
-        assert file.attrs["version"] == 2
+        version = file.attrs["version"]
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file.attrs["version"] = 1
     problem = open_problem(tmp_path / "a.h5", kind)
-    assert f"a.h5: version 1 of {kind}; this swan reads version 2\nmake it again: {again}" in problem
+    assert f"a.h5: version 1 of {kind}; this swan reads version {version}\nmake it again: {again}" in problem
 
 
 @pytest.mark.parametrize(

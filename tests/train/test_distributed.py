@@ -2,14 +2,25 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-CASES = ("fine-tuned", "frozen", "published")
-SEVERAL = (2, 4)
+from swancli.errors import SwanError
+from swancli.machine.processes import Processes
+from swancli.model.settings import ModelSettings
+from swancli.model.swan import Swan
+from swancli.train import distributed
+from swancli.train.distributed import SharedStatistics, share_norms
+from swancli.train.loop import Watch
+from swancli.train.run import train_run
+
+CASES = ("fine-tuned", "timm", "frozen", "published")
+SEVERAL = (3,)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +59,9 @@ def test_step_in_single_precision_is_that_of_one_but_for_rounding(root, count):
 
 
 def test_backbone_norms_follow_the_images_of_all_processes(root):
-    trained = torch.load(root / "fine-tuned-4.pt", weights_only=True)["state"]
+    trained = torch.load(root / "fine-tuned-3.pt", weights_only=True)["state"]
     assert trained["backbone.network.bn1.running_mean"].abs().max() > 0
-    frozen = torch.load(root / "frozen-4.pt", weights_only=True)["state"]
+    frozen = torch.load(root / "frozen-3.pt", weights_only=True)["state"]
     assert not frozen["backbone.network.bn1.running_mean"].any()
 
 
@@ -64,3 +75,62 @@ def test_run_on_several_processes_is_that_of_one(root, count):
     )
     assert len(one) == 2
     pd.testing.assert_frame_equal(one, several, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# norms that cannot be shared
+
+
+class VarianceNorm(nn.Module):
+    """Like timm's EvoNorm: not a batch norm of torch, but with a variance of the batch."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.register_buffer("running_var", torch.ones(width))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm1d(4),
+        nn.SyncBatchNorm(4),
+        nn.BatchNorm2d(4, affine=False),
+        nn.BatchNorm2d(4, momentum=None),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.InstanceNorm2d(4, track_running_stats=True),
+        VarianceNorm(4),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_norm_whose_statistics_cannot_be_shared_is_refused_by_name_unless_it_is_frozen(norm):
+    shape = ModelSettings(words=3, backbone="timm/test_efficientnet", embed_dim=16)
+    for frozen in (True, False):
+        model = Swan(replace(shape, frozen=frozen))
+        model.backbone.network.blocks.append(norm)
+        if frozen:
+            share_norms(model)
+            assert not isinstance(model.backbone.network.bn1, SharedStatistics)
+            assert isinstance(model.image_tower.vmsf.fuse[1], SharedStatistics)
+            continue
+        with pytest.raises(
+            SwanError, match=rf"backbone\.network\.blocks\.5 \({type(norm).__name__}\)"
+        ) as error:
+            share_norms(model)
+        assert "one process" in error.value.hint
+        assert "--freeze" in error.value.hint
+
+
+def test_norms_without_statistics_of_a_batch_stay_as_they_are():
+    layers = nn.Sequential(nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4))
+    share_norms(layers)
+    assert [type(layer) for layer in layers] == [nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d]
+
+
+def test_run_whose_norms_cannot_be_shared_does_not_begin(workspace, tiny_config, monkeypatch):
+    monkeypatch.setattr(distributed, "SHARED", {})
+    run = workspace.run("tiny", "several")
+    with pytest.raises(SwanError, match="on several processes"):
+        train_run(
+            workspace, run, tiny_config(), "cpu", resume=False, watch=Watch(), processes=Processes(0, 2)
+        )
+    assert not run.config.exists()

@@ -1,13 +1,14 @@
 """Several runs reported as one: folds, lists of variants, and resuming them."""
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_bert import write_bert
 
 from swancli.embed.embed import open_dataset
 from swancli.errors import SwanError
@@ -18,6 +19,7 @@ from swancli.train.config import PUBLISHED_PAIRS, TrainSettings
 from swancli.train.group import plan_runs, resumed_runs, train_runs
 from swancli.train.loop import Watch
 
+CHANGES = ("epochs", "variant", "training", "text", "vocab", "init_from", "without")
 NO_CLOCK = ["pairs_per_second", "seconds"]
 
 
@@ -49,8 +51,8 @@ def interrupted_in(run_number):
 @pytest.fixture
 def plan(workspace, tiny_config):
     def make(name, **options):
-        changes = {key: options.pop(key) for key in list(options) if key in ("epochs", "variant", "training")}
-        return plan_runs(workspace.run("tiny", name), tiny_config(**changes), **options)
+        changes = {key: options.pop(key) for key in list(options) if key in CHANGES}
+        return plan_runs(workspace, workspace.run("tiny", name), tiny_config(**changes), **options)
 
     return make
 
@@ -159,7 +161,9 @@ def test_each_variant_of_a_list_is_trained_with_the_same_recipe(workspace, plan)
     assert len(set(alike)) == 1
 
 
-def test_variants_and_folds_together_give_a_run_for_each(plan):
+def test_variants_and_folds_together_give_a_run_for_each(plan, monkeypatch):
+    # A scene of two images leaves none to validate on.
+    monkeypatch.setattr("swancli.train.group.opened_start", lambda *_: nullcontext())
     runs = plan("abl", variants=["full", "wsa"], folds=2, fold_rule="stratified")
     assert [(member.label, member.fold) for member in runs.members] == [
         ("full", 1),
@@ -193,13 +197,39 @@ def test_group_that_was_trained_is_not_overwritten(plan, cross_validated):
         plan("cv-fold1")
 
 
-def test_group_whose_first_run_could_not_start_may_be_planned_again(workspace, plan):
-    vocab = workspace.vocab("tiny")
-    vocab.rename(vocab.with_suffix(".away"))
-    with pytest.raises(SwanError, match=r"vocab\.h5"):
-        train_runs(workspace, plan("cv", folds=2), "cpu", watching)
-    vocab.with_suffix(".away").rename(vocab)
-    train_runs(workspace, plan("cv", folds=2, epochs=1), "cpu", watching)
+@pytest.mark.parametrize("missing", ["vocab", "dataset"])
+@pytest.mark.parametrize("options", [{"folds": 2}, {"variants": ["full", "vmsf"]}])
+def test_group_whose_data_is_missing_is_not_planned(workspace, plan, missing, options):
+    path = getattr(workspace, missing)("tiny")
+    path.rename(path.with_suffix(".away"))
+    with pytest.raises(SwanError, match=rf"{missing}\.h5: no such file") as error:
+        plan("cv", **options)
+    assert "--compare" not in error.value.problem
+    assert not list((workspace.root / "tiny").glob("runs/*"))
+    path.with_suffix(".away").rename(path)
+    assert len(plan("cv", **options).members) == 2
+
+
+def test_entry_that_cannot_be_trained_is_refused_before_the_others_are(workspace, plan, run_training):
+    best = run_training("source", epochs=1, without=("vmsf",)).best
+    given = {"init_from": str(best), "without": ("vmsf",)}
+    with pytest.raises(SwanError, match=r"--compare without tcge: --init-from .*: it lacks") as error:
+        plan("abl", variants=["full", "vmsf+tcge", "tcge"], **given)
+    assert "leave it out" in error.value.hint
+    assert not list((workspace.root / "tiny").glob("runs/abl*"))
+    assert len(plan("abl", variants=["full", "vmsf+tcge"], **given).members) == 2
+
+
+def test_variants_of_a_text_transformer(workspace, plan, tmp_path):
+    bert = write_bert(tmp_path / "bert", ("a", "red", "field"))
+    training = TrainSettings(epochs=1, batch_size=4, hide_rare_words=False)
+    given = {"text": str(bert), "vocab": "", "training": training}
+    with pytest.raises(SwanError, match=r"--compare published: .* its text tower is the GRU"):
+        plan("abl", variants=["full", "published"], **given)
+    assert not list((workspace.root / "tiny").glob("runs/*"))
+    runs = plan("abl", variants=["repaired", "vmsf"], **given)
+    assert not any(member.config.training.hide_rare_words for member in runs.members)
+    assert train_runs(workspace, runs, "cpu", watching).labels == ["repaired", "without vmsf"]
 
 
 def test_plan_of_a_group_that_never_began_does_not_hide_a_run_of_its_name(workspace, plan):

@@ -1,18 +1,35 @@
 """What a run starts with: the recipe behind its options, and the weights it takes over."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
+from made_bert import write_bert
 
+import swancli
+from swancli.cli import app
 from swancli.errors import SwanError
-from swancli.model.checkpoint import load_checkpoint
+from swancli.model.checkpoint import load_checkpoint, save_checkpoint
+from swancli.model.settings import ModelSettings
+from swancli.model.start import new_model
 from swancli.store.dataset import Dataset
-from swancli.train.config import TrainSettings, new_config, resumed_config
-from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json, write_vocabulary
+from swancli.train.config import (
+    FROM_OPEN_CLIP,
+    FROM_RANDOM_WEIGHTS,
+    FROM_TRAINED_WEIGHTS,
+    TEXT_RATE,
+    TrainSettings,
+    new_config,
+    resumed_config,
+)
+from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json, read_vocabulary, write_vocabulary
 from swancli.vocab.word_vectors import WordVectors
 
+README = Path(swancli.__file__).parent / "train" / "README.md"
 WORDS = "text_tower.word_vectors.weight"
 
 
@@ -70,6 +87,19 @@ def test_recipe_depends_on_whether_the_backbone_has_learnt_something(options, gi
     assert (training.captions_per_image, training.lr, training.backbone_rate) == recipe
 
 
+def test_readme_and_help_name_the_defaults_of_each_start():
+    table = README.read_text(encoding="utf-8").partition("| | from random weights")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
+    named = {cells[3].strip("`-").replace("-", "_"): list(map(float, cells[:3])) for cells in rows}
+    starts = ({"text_rate": TEXT_RATE} | FROM_RANDOM_WEIGHTS, {"text_rate": TEXT_RATE} | FROM_TRAINED_WEIGHTS)
+    assert named == {name: [*(start[name] for start in starts), FROM_OPEN_CLIP[name]] for name in named}
+    assert named.keys() == FROM_OPEN_CLIP.keys()
+    helps = {found.name: found.help for found in typer.main.get_command(app).commands["train"].params}
+    for name, values in named.items():
+        default = helps[name].partition("Default")[2]
+        assert set(map(float, re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", default))) == set(values), name
+
+
 def test_rate_for_a_frozen_backbone_is_refused(options):
     given = {"weights": "resnet18.pth", "backbone_rate": 0.5}
     with pytest.raises(SwanError, match="the whole backbone is frozen"):
@@ -89,6 +119,53 @@ def test_repaired_variant_is_trained_as_its_options_say(options):
     assert config.training == TrainSettings()
     assert not config.frozen
     assert new_config(options | {"weights": "w.pth"}, {"weights"}).frozen
+
+
+@pytest.fixture
+def saved(workspace, tmp_path):
+    """Saves a checkpoint of a model of random weights; changes as in `ModelSettings`."""
+
+    def save(text="gru", freeze_text=None, **changes):
+        vocabulary = read_vocabulary(workspace.vocab("tiny")) if text == "gru" else None
+        words = len(vocabulary) if vocabulary else 0
+        settings = ModelSettings(words, "resnet18", 32, 16, **changes)
+        model, tokenizer, _ = new_model(settings, 0, "", text, vocabulary, None, freeze_text)
+        save_checkpoint(tmp_path / "start.pt", model, tokenizer, {"dataset": "tiny", "run": "r", "epoch": 1})
+        return tmp_path / "start.pt"
+
+    return save
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A folder with a BERT of two layers."""
+    return write_bert(tmp_path / "bert", ("a", "red", "field"))
+
+
+@pytest.mark.parametrize(("layers", "effect"), [(None, False), (2, False), (1, True), (0, True)])
+def test_rate_of_a_text_transformer_is_refused_if_all_its_layers_are_frozen(options, bert, layers, effect):
+    chosen = options | {"text": str(bert), "freeze_text": layers, "text_rate": 0.5}
+    if effect:
+        assert new_config(chosen, {"text", "text_rate"}).training.text_rate == 0.5
+        return
+    with pytest.raises(SwanError, match="--text-rate has no effect: the text transformer is frozen"):
+        new_config(chosen, {"text", "text_rate"})
+    assert new_config(chosen, {"text"}).freeze_text == layers
+
+
+@pytest.mark.parametrize(
+    ("before", "layers", "effect"), [(2, None, False), (0, 2, False), (1, None, True), (2, 1, True)]
+)
+def test_rate_of_a_checkpoint_s_text_transformer_is_refused_if_all_its_layers_are_frozen(
+    saved, options, bert, before, layers, effect
+):
+    best = saved(str(bert), before)
+    chosen = options | {"init_from": str(best), "freeze_text": layers, "text_rate": 0.5}
+    if effect:
+        assert new_config(chosen, {"init_from", "text_rate"}).training.text_rate == 0.5
+        return
+    with pytest.raises(SwanError, match="--text-rate has no effect: the text transformer is frozen"):
+        new_config(chosen, {"init_from", "text_rate"})
 
 
 def test_contradicting_parts_are_refused_at_once(options):
@@ -160,6 +237,32 @@ def test_shape_of_the_checkpoint_is_taken_over_unless_given(workspace, run_train
     assert (config.without, config.frozen) == (("wsa",), True)
     config = new_config(options | {"init_from": str(best), "image_size": 64, "freeze": False}, {"image_size"})
     assert (config.image_size, config.frozen) == (64, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "frozen", "stages"),
+    [
+        ({}, False, 2),
+        ({"freeze": False}, False, 0),
+        ({"freeze": False, "freeze_stages": 1}, False, 1),
+        ({"freeze_stages": 3}, False, 3),
+        ({"freeze": True}, True, 0),
+    ],
+)
+def test_stages_frozen_in_the_checkpoint_stay_so_unless_options_say_what_is_frozen(
+    saved, options, given, frozen, stages
+):
+    best = saved(freeze_stages=2)
+    config = new_config(options | {"init_from": str(best)} | given, {"init_from", *given})
+    assert (config.frozen, config.freeze_stages) == (frozen, stages)
+
+
+def test_backbone_of_a_checkpoint_that_is_frozen_whole_stays_so_whatever_its_stages(saved, options):
+    given = options | {"init_from": str(saved(frozen=True, freeze_stages=2))}
+    config = new_config(given, {"init_from"})
+    assert (config.frozen, config.freeze_stages) == (True, 0)
+    config = new_config(given | {"freeze_stages": 1}, {"init_from", "freeze_stages"})
+    assert (config.frozen, config.freeze_stages) == (False, 1)
 
 
 def test_model_that_the_checkpoint_does_not_fit_is_refused(run_training):

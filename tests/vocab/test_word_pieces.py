@@ -62,8 +62,15 @@ def test_long_text_is_cut_and_keeps_its_end_piece(pieces):
     fits, cut = "a " * (MOST_PIECES - 2), "a " * (MOST_PIECES - 1)
     whole = [NUMBER["[CLS]"], *[NUMBER["a"]] * (MOST_PIECES - 2), NUMBER["[SEP]"]]
     assert pieces.encode(fits) == pieces.encode(cut) == whole
-    with pytest.warns(SwanWarning, match="2 of 4 texts are cut"):
+    with pytest.warns(SwanWarning, match="2 of 4 texts are cut: they have more than 128 word pieces"):
         assert pieces.encode_all([fits, cut, "a", cut])[1] == whole
+
+
+def test_a_text_that_is_cut_is_reported_once(layout, recwarn):
+    pieces, cut = WordPieces(layout), "a " * MOST_PIECES
+    for texts in ([cut], ["a", cut], [cut + "a", cut, "a"]):
+        pieces.encode_all(texts)
+    assert [str(one.message)[:6] for one in recwarn] == ["1 of 1", "2 of 3"]
 
 
 def test_many_texts_are_encoded_as_each_alone(pieces):
