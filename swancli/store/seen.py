@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-# Of 64 bits. 99 % of RSICD's and UCM's copies at other sizes and as JPEG are so close, and one of 2,176 images
-# that are no copies.
+# Of 64 bits. 99 % of the copies of RSICD's and UCM's images at other sizes and as JPEG are so close, and one
+# in 2,176 images that are no copies.
 ALIKE = 4
 NEW, LIKE, SAME = 0, 1, 2  # what `SeenImages.marks` says of an image
 BLOCK = 64  # images compared at a time
