@@ -233,6 +233,22 @@ def resize_image(pixels: np.ndarray, height: int, width: int, interpolation: str
     return np.array(Image.fromarray(pixels).resize((width, height), method))
 
 
+def look_hash(pixels: np.ndarray) -> int:
+    """A perceptual hash of 64 bits, few of which differ between copies of other sizes or as JPEG.
+
+    `phash` of the library imagehash: the signs of the lowest frequencies. 0 for a picture of a single colour,
+    which looks like nothing in particular.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+    """
+    import imagehash
+
+    bits = imagehash.phash(Image.fromarray(pixels)).hash
+    # Half of the frequencies of a picture are above their median, of a single colour only the mean is.
+    return int.from_bytes(np.packbits(bits).tobytes(), "big") if bits.sum() > 1 else 0
+
+
 def pixel_digest(pixels: np.ndarray) -> str:
     """A hash of shape and pixels: equal for identical images, whatever their files."""
     return hashlib.blake2b(

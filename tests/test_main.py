@@ -84,7 +84,7 @@ import numpy as np
 from swancli.store.dataset import create_dataset
 with create_dataset(Path("a.h5"), "a", (256, 256)) as writer:
     for row in range(10**9):
-        writer.add(np.zeros((256, 256, 3), np.uint8), str(row))
+        writer.add(np.zeros((256, 256, 3), np.uint8), f"{row:032x}", 0)
         if row == 3:
             print("ready", flush=True)
 """

@@ -74,6 +74,7 @@ def _show_report(report: Report) -> None:
         images, captions = report.scenes.image_to_text.skipped, report.scenes.text_to_image.skipped
         left_out = f"without one: {images} images, {captions} captions"
         notes.append(f"scene recall: share of the K best that have the query's scene ({left_out})")
+    notes.append(_seen_in_training(report))
     rows = [(row, "bold" if row[0] == "recall" else "") for row in _rows(report.record(), "recall")]
     _show_rows(report.title, rows, notes)
 
@@ -92,6 +93,8 @@ def _show_group(report: GroupReport) -> None:
         for name, record, style in named:
             rows += [(row, style) for row in _rows(record, name.strip(), "  ")]
     notes = [_conditions(first)]
+    runs = [row.report for row in report.rows]
+    notes.append(_seen_in_training(max(runs, key=lambda run: run.seen.total if run.seen else 0)))
     if any(row.fold for row in report.rows):
         notes.append("spread: standard deviation over the folds (n - 1)")
     _show_rows(f"{first.source.get('dataset', '')} {first.split} · {report.name}", rows, notes)
@@ -112,6 +115,16 @@ def _rows(record: Mapping[str, Any], name: str, ahead: str = "") -> Iterator[lis
     if "scene_recall" in record:
         shares = [record["scene_recall"][way][f"SR@{k}"] for way in WAYS for k in RECALL_AT]
         yield [f"{ahead}scene recall", *(f"{share:.2f}" for share in shares), ""]
+
+
+def _seen_in_training(report: Report) -> str:
+    """How many images of a split the checkpoint was trained on."""
+    if report.seen is None:
+        return "it is not known which of the images were seen in training"
+    if not report.seen.total:
+        return "none of the images was seen in training, nor one that looks the same"
+    counts = f"{report.seen.same} with the same pixels, {report.seen.alike} that look the same"
+    return f"{report.seen.total} of {report.images} images were seen in training: {counts}"
 
 
 def _conditions(report: Report) -> str:

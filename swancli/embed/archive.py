@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from swancli.embed.embed import seen_before
 from swancli.embed.shards import Shard, ShardFolder, archive_identity
 from swancli.embed.sources import ImageSource, SourceFile
 from swancli.errors import ImageError, SwanError
@@ -327,16 +328,17 @@ def _put_together(
         )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:
-        catalogue, caption = _catalogue(parts), np.empty((0, width), np.float32)
+        catalogue, caption, seen = _catalogue(parts), np.empty((0, width), np.float32), None
     else:
         number = dict(zip(digests, place, strict=True))
-        catalogue, _ = dataset.catalogue.select(dataset.catalogue.image_rows(None))
-        digests = dataset.digests(dataset.catalogue.image_rows(None))
+        rows = dataset.catalogue.image_rows(None)
+        catalogue, _ = dataset.catalogue.select(rows)
+        digests, seen = dataset.digests(rows), seen_before(encoder.checkpoint, dataset, rows)
         place = np.array([number[digest] for digest in digests], np.int64)
         caption = encoder.captions_of(catalogue, progress)
     image = GatheredRows(paths, [len(part.pixel_digest) for part in parts], place, width)
     of, digest = (archive.name, encoder.made_by, archive.pictures), dataset.digest if dataset else ""
-    return Embeddings(image, caption, catalogue, *of, dataset_digest=digest), digests
+    return Embeddings(image, caption, catalogue, *of, dataset_digest=digest, seen=seen), digests
 
 
 def _catalogue(parts: Sequence[Part]) -> Catalogue:

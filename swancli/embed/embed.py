@@ -20,6 +20,7 @@ from swancli.prepare.splits import Fold, redrawn
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings
+from swancli.store.hdf5 import DATASET, damage_named
 from swancli.store.text import decode_text, read_text
 
 
@@ -61,7 +62,16 @@ def embed_dataset(
         made_by=encoder.made_by,
         pictures=str(dataset.path),
         dataset_digest=dataset.digest,
+        seen=seen_before(encoder.checkpoint, dataset, rows),
     )
+
+
+def seen_before(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray) -> np.ndarray | None:
+    """`SeenImages.marks` of some images of a data set; None if it is not known what a checkpoint has seen."""
+    if checkpoint.seen is None:
+        return None
+    with damage_named(dataset.path, DATASET):
+        return checkpoint.seen.marks(dataset.digests(rows), dataset.looks(rows))
 
 
 def text_lines(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -30,8 +30,26 @@ from swancli.prepare.splits import overlap
 from swancli.store.catalogue import Catalogue, names_in
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
+from swancli.store.seen import LIKE, SAME
 from swancli.store.text import read_json, read_text
 from swancli.workspace import Group, Run, Workspace, relocated_checkpoint
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images of a split that a checkpoint was trained on, or that the one it started from was.
+
+    same: number of those whose pixels are those of a training image.
+    alike: of the others, number of those that look like one: another size or compression.
+    """
+
+    same: int
+    alike: int
+
+    @property
+    def total(self) -> int:
+        """Their number."""
+        return self.same + self.alike
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,7 @@ class Report:
     new_ceiling: of a perfect model, with only those captions.
     new_captions: the number of those captions.
 
+    seen: how many of the images the checkpoint was trained on; None if that is not known.
     warnings: reasons to doubt the figures.
     """
 
@@ -72,6 +91,7 @@ class Report:
     new: Scores | None = None
     new_ceiling: Scores | None = None
     new_captions: int = 0
+    seen: Seen | None = None
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -82,6 +102,7 @@ class Report:
             "ties": self.ties,
             "images": self.images,
             "captions": self.captions,
+            "seen_in_training": self.seen and asdict(self.seen),
             **self.scores.record(),
         }
         if self.ceiling:
@@ -272,6 +293,9 @@ def evaluate(
         if ceiling:
             new_grids = ceiling_grids(part.text[new], part.image[new], len(rows))
             optional["new_ceiling"] = score(new_grids, part.image[new])
+    seen = None if embeddings.seen is None else embeddings.seen[rows]
+    if seen is not None:
+        optional["seen"] = Seen(int((seen == SAME).sum()), int((seen == LIKE).sum()))
     misplaced = misplaced_captions(described_images(part))
     doubt = f"{misplaced}: are captions and images off by some rows?" if misplaced else ""
     return Report(
@@ -281,7 +305,7 @@ def evaluate(
         images=len(rows),
         captions=len(captions),
         scores=score(grids, part.image),
-        embeddings=replace(embeddings, image=image, caption=caption, catalogue=part),
+        embeddings=replace(embeddings, image=image, caption=caption, catalogue=part, seen=seen),
         warnings=tuple(filter(None, (doubt, *warnings))),
         **optional,
     )

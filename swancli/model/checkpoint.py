@@ -44,6 +44,7 @@ from swancli.model.weights import (
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import CREATED_BY
 from swancli.store.made_by import MadeBy
+from swancli.store.seen import SeenImages
 from swancli.store.torch_file import foreign_names, read_torch_file, write_torch_file
 from swancli.vocab.vocabulary import Vocabulary, read_vocabulary
 from swancli.vocab.word_pieces import WordPieces
@@ -72,6 +73,8 @@ class Checkpoint:
     sha256: of the file; of a folder, of the file with the weights in it.
     vocab: the file that the vocabulary came from; None if the checkpoint contains it.
     configuration: as in `MadeBy`.
+    seen: the images that it was trained on, and those that the checkpoint it started from was; None if that
+        is not known.
     """
 
     path: Path
@@ -82,6 +85,7 @@ class Checkpoint:
     sha256: str
     vocab: Path | None = None
     configuration: str = ""
+    seen: SeenImages | None = None
 
     @classmethod
     def unsaved(cls, model: Model, tokenizer: Tokenizer) -> Checkpoint:
@@ -120,6 +124,7 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     origin: dict[str, Any],
     training: dict[str, Any] | None = None,
+    seen: SeenImages | None = None,
 ) -> None:
     """Writes a checkpoint, whole or not at all: tensors and plain values only.
 
@@ -129,6 +134,7 @@ def save_checkpoint(
         tokenizer: of the model.
         origin: as in `Checkpoint`.
         training: as in `Checkpoint`; None for an empty one.
+        seen: as in `Checkpoint`.
     """
     content = {
         "format": FORMAT,
@@ -139,6 +145,7 @@ def save_checkpoint(
         "origin": origin,
         "model": model.state_dict(),
         "training": training or {},
+        "seen": seen.to_plain() if seen else None,
     }
     write_torch_file(Path(path), content)
 
@@ -241,6 +248,7 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
         _check_sizes(settings, content["model"])
         tokenizer = _tokenizer_of(settings).from_plain(content["vocabulary"])
         origin, training = content["origin"], content["training"]
+        seen = SeenImages.from_plain(content["seen"]) if content.get("seen") else None
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
             raise TypeError("its origin names no data set and no run")
         if not isinstance(training, dict):
@@ -248,7 +256,7 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
         if len(tokenizer) > settings.words:
             raise ValueError(f"{len(tokenizer)} words, and word vectors for {settings.words}")
         model = _filled(settings, content["model"], captions_only)
-    return Checkpoint(path, model, tokenizer, origin, training, file_sha256(path))
+    return Checkpoint(path, model, tokenizer, origin, training, file_sha256(path), seen=seen)
 
 
 def _check_sizes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> None:

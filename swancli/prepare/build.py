@@ -22,6 +22,7 @@ from swancli.images import (
     decode_image,
     image_size,
     leads_out,
+    look_hash,
     pixel_digest,
     read_inside,
     resize_image,
@@ -126,11 +127,13 @@ class Row:
     entry: its entry in the source.
     image: uint8 (H, W, 3) pixels, or its original bytes.
     digest: of its pixels.
+    look: `look_hash` of them.
     """
 
     entry: Entry
     image: np.ndarray | bytes
     digest: str
+    look: int
 
 
 def prepare_dataset(
@@ -191,7 +194,7 @@ def prepare_demo(
 
     def rows() -> Iterator[Row]:
         for done, (entry, pixels) in enumerate(generate_demo(images, seed, size), start=1):
-            yield Row(entry, pixels, pixel_digest(pixels))
+            yield Row(entry, pixels, pixel_digest(pixels), look_hash(pixels))
             progress("drawing images", done, images)
 
     return write_dataset(output, DEMO, (size, size), rows())
@@ -292,7 +295,7 @@ def _read_rows(
 
 
 def _load(image: tuple[Entry, Path], folder: Path, shape: tuple[int, int] | None) -> Row | ImageError:
-    """An image as it is stored, with the digest of its pixels; or the reason why it cannot be read."""
+    """An image as it is stored, with the hashes of its pixels; or the reason why it cannot be read."""
     entry, path = image
     try:
         data = read_inside(path, folder)
@@ -301,7 +304,7 @@ def _load(image: tuple[Entry, Path], folder: Path, shape: tuple[int, int] | None
         return error
     if shape:
         pixels = resize_image(pixels, *shape)
-    return Row(entry, pixels if shape else data, pixel_digest(pixels))
+    return Row(entry, pixels if shape else data, pixel_digest(pixels), look_hash(pixels))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ def write_dataset(
     digests: list[str] = []
     with create_dataset(output, name, shape) as writer:
         for row in rows:
-            writer.add(row.image, row.digest)
+            writer.add(row.image, row.digest, row.look)
             entries.append(row.entry)
             digests.append(row.digest)
         if not entries:

@@ -37,20 +37,23 @@ class DatasetWriter:
     def __init__(self, file: StoreFile, shape: tuple[int, int] | None) -> None:
         self._file = file
         self._digests: list[str] = []
+        self._looks: list[int] = []
         name = "images/pixels" if shape else "images/encoded"
         dtype, row = (np.uint8, (*shape, 3)) if shape else (h5py.vlen_dtype(np.uint8), ())
         self._images = file.create_dataset(name, (0, *row), dtype, maxshape=(None, *row), chunks=(1, *row))
 
-    def add(self, image: np.ndarray | bytes, digest: str) -> None:
+    def add(self, image: np.ndarray | bytes, digest: str, look: int) -> None:
         """Appends an image.
 
         Args:
             image: uint8 (H, W, 3) pixels of the data set's shape, or the bytes of the original file.
             digest: of its pixels.
+            look: `look_hash` of them.
         """
         self._images.resize(len(self._digests) + 1, axis=0)
         self._images[-1] = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image
         self._digests.append(digest)
+        self._looks.append(look)
         self._file.check()
 
     def finish(self, catalogue: Catalogue, skipped: Sequence[tuple[str, str]] = ()) -> None:
@@ -62,6 +65,7 @@ class DatasetWriter:
         """
         write_catalogue(self._file, catalogue)
         write_texts(self._file, "images/digest", self._digests)
+        self._file["images/look"] = np.array(self._looks, np.uint64)
         self._file.attrs["digest"] = _digest_of(catalogue, self._digests)
         write_skipped(self._file, skipped)
 
@@ -112,6 +116,7 @@ class Dataset:
     def _find_images(self, count: int) -> tuple[h5py.Dataset | None, h5py.Dataset | None]:
         """`/images/pixels` and `/images/encoded`, of which a file has one, with one row per file name."""
         array_in(self._file, "images/digest", "OS", count)
+        array_in(self._file, "images/look", "u", count)
         if "images/pixels" not in self._file:
             return None, array_in(self._file, "images/encoded", "O", count)
         pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
@@ -140,6 +145,15 @@ class Dataset:
         """
         with damage_named(self.path, DATASET):
             return texts_in(self._file, "images/digest", len(self.catalogue.filename))[rows]
+
+    def looks(self, rows: np.ndarray) -> np.ndarray:
+        """uint64 (n,): `look_hash` of some images, 0 where there is none.
+
+        Raises:
+            StoreError: the file is damaged there.
+        """
+        with damage_named(self.path, DATASET):
+            return self._file["images/look"][:].astype(np.uint64)[rows]
 
     def rows_of(self, split: str) -> np.ndarray:
         """int64 (n,): the image rows of a split that has captions.

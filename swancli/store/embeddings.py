@@ -50,6 +50,8 @@ class Embeddings:
     pictures: the `dataset.h5`, folder or address that the images came from; "" if there is none.
     digest: of `image`, as `write_embeddings` stored it; "" before that.
     dataset_digest: `Dataset.digest` of the data set; "" for folders and lines of text.
+    seen: uint8 (N,), `SeenImages.marks` of a data set's images; None if it is not known what the checkpoint
+        was trained on, or there is no data set.
     """
 
     image: np.ndarray | h5py.Dataset | Rows
@@ -60,6 +62,7 @@ class Embeddings:
     pictures: str = ""
     digest: str = ""
     dataset_digest: str = ""
+    seen: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """The images as a table: filename, scene, split, and embedding, a float32 (D,) array per row."""
@@ -94,6 +97,8 @@ def write_embeddings(
         write_catalogue(file, embeddings.catalogue)
         file.create_dataset("captions/embedding", data=embeddings.caption.astype(np.float32, copy=False))
         write_texts(file, "images/digest", digests)
+        if embeddings.seen is not None:
+            file["images/seen"] = embeddings.seen
         digest = write_vectors(file, embeddings.image)
         write_skipped(file, skipped)
         file.attrs["identity"] = identity
@@ -145,7 +150,8 @@ def open_embeddings(path: str | PathLike[str]) -> Embeddings:
         attributes = {name: text_attribute(file, name) for name in names}
         attributes["pictures"] = from_relative(attributes["pictures"], path.parent)
         made_by = MadeBy.read(file, path.parent, image.shape[1])
-    return Embeddings(image, caption, catalogue, made_by=made_by, **attributes)
+        seen = array_in(file, "images/seen", "u", len(image))[:] if "images/seen" in file else None
+    return Embeddings(image, caption, catalogue, made_by=made_by, seen=seen, **attributes)
 
 
 def read_embeddings(path: str | PathLike[str]) -> Embeddings:

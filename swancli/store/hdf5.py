@@ -39,7 +39,7 @@ WRITTEN_BY = {
     PART: "swan embed",
 }
 # Of each layout; raised when a swan can no longer read the files of earlier ones.
-VERSIONS = {DATASET: 1, VOCABULARY: 1, EMBEDDINGS: 3, FEATURES: 2, INDEX: 1, TILES: 3, PART: 1}
+VERSIONS = {DATASET: 2, VOCABULARY: 1, EMBEDDINGS: 3, FEATURES: 2, INDEX: 1, TILES: 3, PART: 1}
 TEXT = h5py.string_dtype(encoding="utf-8")
 # What h5py and numpy raise if the content of a file is not what it should be, or if its bytes are damaged.
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, RuntimeError, MemoryError)

@@ -24,6 +24,8 @@ from swancli.model.inputs import pad_tokens
 from swancli.prepare.splits import Fold
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset
+from swancli.store.hdf5 import DATASET, damage_named
+from swancli.store.seen import SeenImages
 from swancli.train.batches import (
     Batch,
     draw_views,
@@ -73,6 +75,7 @@ class TrainingData:
     captions: int64 (M,), the captions' rows in the data set.
     tokens: token numbers of each caption.
     wording: int64 (M,), equal for captions of the same words.
+    seen: its images, and those that the checkpoint to start from was trained on.
     """
 
     dataset: Dataset
@@ -83,6 +86,7 @@ class TrainingData:
     captions: np.ndarray
     tokens: list[list[int]]
     wording: np.ndarray
+    seen: SeenImages
 
 
 @dataclass(frozen=True)
@@ -125,12 +129,27 @@ def training_part(dataset: Dataset) -> tuple[Catalogue, np.ndarray]:
     return training, captions
 
 
-def training_data(dataset: Dataset, tokenizer: Tokenizer, features: Features | None = None) -> TrainingData:
-    """The training split of a data set; raises as `training_part` does."""
+def training_data(
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    features: Features | None = None,
+    seen: SeenImages | None = None,
+) -> TrainingData:
+    """The training split of a data set; raises as `training_part` does.
+
+    Args:
+        dataset: the data set.
+        tokenizer: as in `TrainingData`.
+        features: as in `TrainingData`.
+        seen: the images that the model was trained on before.
+    """
     (catalogue, captions), rows = training_part(dataset), dataset.rows_of("train")
     tokens = tokenizer.encode_all(catalogue.text)
     wording = number_wordings(tokens)
-    return TrainingData(dataset, tokenizer, features, catalogue, rows, captions, tokens, wording)
+    with damage_named(dataset.path, DATASET):
+        own = SeenImages.of(dataset.digests(rows), dataset.looks(rows))
+    seen = own.joined(seen) if seen else own
+    return TrainingData(dataset, tokenizer, features, catalogue, rows, captions, tokens, wording, seen)
 
 
 def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
@@ -217,9 +236,9 @@ def train(
             reached = {"epoch": epoch, "steps": epoch * steps, "val_mR": scores.mean_recall}
             reached["match"] = asdict(match) if match else None
             if best:
-                save_checkpoint(run.best, model, data.tokenizer, origin | reached)
+                save_checkpoint(run.best, model, data.tokenizer, origin | reached, seen=data.seen)
             state = {"optimizer": optimizer.state_dict(), "history": history}
-            save_checkpoint(run.last, model, data.tokenizer, origin | reached, state)
+            save_checkpoint(run.last, model, data.tokenizer, origin | reached, state, data.seen)
             write_metrics(run, history)
             add_events(events, history[-1])
         watch.epoch(report)

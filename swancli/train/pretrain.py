@@ -24,6 +24,7 @@ from swancli.machine.threads import read_ahead
 from swancli.model.backbone import Backbone, preprocessing_of
 from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
+from swancli.store.seen import SeenImages
 from swancli.store.torch_file import write_torch_file
 from swancli.train.batches import augment, draw_views, read_images, stored_size
 from swancli.train.nan_guard import Step, StepWatch, gradient_norm, step_error
@@ -167,6 +168,7 @@ def train_on_scenes(
         "settings": asdict(settings),
         "dataset": dataset.name,
         "scenes": names,
+        "seen": SeenImages.of(dataset.digests(rows), dataset.looks(rows)).to_plain(),
         "state_dict": {key: value.cpu() for key, value in backbone.network.state_dict().items()},
     }
     write_torch_file(path, content)

@@ -19,11 +19,14 @@ from swancli.model.checkpoint import Model, Tokenizer, load_checkpoint
 from swancli.model.encoder import Encoder
 from swancli.model.settings import GRU
 from swancli.model.start import continued_model, new_model
+from swancli.model.weights import SAFETENSORS
 from swancli.prepare.splits import redrawn
 from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
+from swancli.store.seen import SeenImages
 from swancli.store.text import write_json
+from swancli.store.torch_file import read_torch_file
 from swancli.train.config import RunConfig, model_settings
 from swancli.train.distributed import share_norms
 from swancli.train.features import Features
@@ -41,6 +44,7 @@ class Start:
     model: before the next step.
     tokenizer: of the model.
     notes: for the user.
+    seen: images that the model was trained on before; None for none that are known.
     """
 
     dataset: Dataset
@@ -48,6 +52,7 @@ class Start:
     model: Model
     tokenizer: Tokenizer
     notes: list[str]
+    seen: SeenImages | None
 
 
 @contextmanager
@@ -69,16 +74,16 @@ def opened_start(workspace: Workspace, config: RunConfig, last: Path | None = No
         training_part(dataset)  # raises for data that cannot be trained on
         if last:
             checkpoint = load_checkpoint(last)
-            model, tokenizer, notes = checkpoint.model, checkpoint.tokenizer, []
+            (model, tokenizer, notes), seen = (checkpoint.model, checkpoint.tokenizer, []), checkpoint.seen
         else:
-            model, tokenizer, notes = _new_model(config)
+            (model, tokenizer, notes), seen = _new_model(config)
         features = None
         if config.features:
             features = closing_later.enter_context(Features(workspace.features(config.dataset)))
             features.check(dataset, model, config.training.augmentation)
             if features.identity != config.features:
                 raise SwanError(f"{features.path}: made again since the run began", "start a new run")
-        yield Start(dataset, features, model, tokenizer, notes)
+        yield Start(dataset, features, model, tokenizer, notes, seen)
 
 
 def train_run(
@@ -114,7 +119,7 @@ def train_run(
             model.to(processor).compile_images(images)
         if processes.first:
             write_json(run.config, {"created_by": CREATED_BY, **asdict(config)})
-        data = training_data(start.dataset, start.tokenizer, start.features)
+        data = training_data(start.dataset, start.tokenizer, start.features, start.seen)
         hardware = processes.describe() + describe_device(processor)
         for note in (_describe(run, config, hardware), *start.notes):
             watch.note(note)
@@ -150,8 +155,8 @@ def existing_run_error(run: Run) -> SwanError:
     return SwanError(f"{run.folder}: this run exists", "choose another --run, or resume it: --resume")
 
 
-def _new_model(config: RunConfig) -> tuple[Model, Tokenizer, list[str]]:
-    """The model before the first step, its tokenizer, and notes for the user."""
+def _new_model(config: RunConfig) -> tuple[tuple[Model, Tokenizer, list[str]], SeenImages | None]:
+    """The model before the first step, its tokenizer and notes for the user; what it was trained on."""
     vocabulary = vectors = None
     if config.text == GRU:
         vocabulary, vectors = _vocabulary(config), read_vectors(Path(config.vocab))
@@ -165,8 +170,18 @@ def _new_model(config: RunConfig) -> tuple[Model, Tokenizer, list[str]]:
     if config.init_from:
         vocab = Path(config.vocab) if config.vocab else None
         source = load_checkpoint(config.init_from, vocab, spare=True)
-        return continued_model(settings, seed, source, vocabulary, config.freeze_text)
-    return new_model(settings, seed, config.weights, config.text, vocabulary, vectors, config.freeze_text)
+        return continued_model(settings, seed, source, vocabulary, config.freeze_text), source.seen
+    start = new_model(settings, seed, config.weights, config.text, vocabulary, vectors, config.freeze_text)
+    return start, _seen_by_weights(config.weights)
+
+
+def _seen_by_weights(path: str) -> SeenImages | None:
+    """What the starting weights of a backbone were trained on, if their file says so."""
+    if not Path(path).is_file() or Path(path).suffix == SAFETENSORS:
+        return None
+    content = read_torch_file(Path(path), "take other weights", in_part=True)
+    plain = content.get("seen") if isinstance(content, dict) else None
+    return SeenImages.from_plain(plain) if plain else None
 
 
 def _vocabulary(config: RunConfig) -> Vocabulary:

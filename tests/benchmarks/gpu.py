@@ -82,7 +82,7 @@ def _noise(root: Path) -> tuple[Swan, Path]:
     texts = [" ".join(rng.choice(words, 12)) for _ in range(5 * count)]
     with create_dataset(workspace.dataset("noise"), "noise", (256, 256)) as writer:
         for number in range(count):
-            writer.add(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), str(number))
+            writer.add(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), f"{number:032x}", 0)
         splits = ["train"] * TRAINING + ["val"] * VALIDATION
         names = [f"{number}.png" for number in range(count)]
         writer.finish(Catalogue.of(names, [None] * count, splits, texts, np.repeat(range(count), 5)))

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, execute, invoke
+from conftest import SMALL, execute, invoke, write_source
 
 RECALLS = ["R@1", "R@5", "R@10"]
 
@@ -87,6 +87,32 @@ def test_eval_of_the_embeddings_file_equals_eval_of_the_run(finished, evaluated)
     again = json.loads(printed.stdout)
     assert again["i2t"] == evaluated["i2t"]
     assert again["t2i"] == evaluated["t2i"]
+
+
+def test_images_seen_in_training_are_counted_also_as_copies_of_another_size(finished, evaluated, tmp_path):
+    assert evaluated["seen_in_training"] == {"same": 0, "alike": 0}
+    assert "none of the images was seen in training" in finished.printed["eval"].stdout
+    source = write_source(tmp_path / "source")
+    listed = json.loads((source / "dataset.json").read_text())
+    for image in listed["images"]:
+        image["split"] = {"train": "test", "test": "train", "val": "val"}[image["split"]]
+    (source / "dataset.json").write_text(json.dumps(listed))
+    best = finished.run / "best.pt"
+    for size, counts in (((), {"same": 36, "alike": 0}), (("--size", 72), {"same": 0, "alike": 36})):
+        invoke("prepare", "--dataset", "copy", "--source", source, *size, root=tmp_path)
+        printed = invoke("eval", "--checkpoint", best, "--dataset", "copy", "--json", root=tmp_path)
+        assert json.loads(printed.stdout)["seen_in_training"] == counts
+    # A run that starts from the checkpoint has seen what that has.
+    options = ["--dataset", "copy", "--init-from", best, "--epochs", "1", "--run", "on"]
+    invoke("vocab", "--dataset", "copy", root=tmp_path)
+    printed = invoke("train", *options, *SMALL, root=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    printed = invoke("eval", "--run", "on", root=tmp_path)
+    assert "36 of 36 images were seen in training: 0 with the same pixels, 36 that look the" in printed.stdout
+    invoke("embed", "--run", "on", root=tmp_path)
+    printed = invoke("eval", "--embeddings", tmp_path / "copy/runs/on/embeddings.h5", "--csv", root=tmp_path)
+    (row,) = csv.DictReader(io.StringIO(printed.stdout))
+    assert (row["seen_in_training_same"], row["seen_in_training_alike"]) == ("0", "36")
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 60])

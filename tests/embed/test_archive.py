@@ -91,7 +91,7 @@ def write_dataset(path, values):
     """A data set with a picture for each value, equal ones for equal values, and a caption of each."""
     with create_dataset(path, "d", (SIDE, SIDE)) as writer:
         for value in values:
-            writer.add(picture_of(value), pixel_digest(picture_of(value)))
+            writer.add(picture_of(value), pixel_digest(picture_of(value)), value)
         count = len(values)
         names = [f"{row}.png" for row in range(count)]
         captions = [("road", "pond", "road pond")[row % 3] for row in range(count)]

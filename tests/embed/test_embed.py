@@ -85,7 +85,7 @@ def test_published_shards_of_a_split_are_those_of_validation_and_test(vocabulary
     captions[200] += " park" * 20
     with create_dataset(tmp_path / "dataset.h5", "d", (32, 32)) as writer:
         for row in range(60):
-            writer.add(np.full((32, 32, 3), row, np.uint8), str(row))
+            writer.add(np.full((32, 32, 3), row, np.uint8), f"{row:032x}", row)
         names = [f"{row}.png" for row in range(60)]
         writer.finish(Catalogue.of(names, [None] * 60, [split] * 60, captions, np.repeat(range(60), 5)))
     model = model_of("published", len(vocabulary))
@@ -121,7 +121,7 @@ def dataset(tmp_path):
     with create_dataset(tmp_path / "dataset.h5", "d", (32, 32)) as writer:
         rng = np.random.default_rng(0)
         for row in range(60):
-            writer.add(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), str(row))
+            writer.add(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), f"{row:032x}", row)
         names = [f"{row}.png" for row in range(60)]
         splits, captions = ["train", "test"] * 30, texts(300)
         captions[0] += " park" * 20

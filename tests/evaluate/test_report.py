@@ -66,7 +66,7 @@ def written(embeddings, tmp_path):
     (tmp_path / "best.pt").write_bytes(b"weights")
     with create_dataset(tmp_path / "dataset.h5", "hand", (8, 8)) as writer:
         for row in range(3):
-            writer.add(np.full((8, 8, 3), row, np.uint8), str(row))
+            writer.add(np.full((8, 8, 3), row, np.uint8), f"{row:032x}", row)
         writer.finish(embeddings.catalogue)
     with Dataset(tmp_path / "dataset.h5") as dataset:
         made_of = {"pictures": str(dataset.path), "dataset_digest": dataset.digest}
@@ -94,7 +94,7 @@ def test_checkpoint_that_was_trained_on_since_is_reported(written):
 def test_data_set_with_other_pixels_since_is_reported(written, embeddings):
     with create_dataset(written.parent / "dataset.h5", "hand", (8, 8)) as writer:
         for row in range(3):
-            writer.add(np.full((8, 8, 3), 9, np.uint8), f"other {row}")
+            writer.add(np.full((8, 8, 3), 9, np.uint8), f"{row + 99:032x}", 0)
         writer.finish(embeddings.catalogue)
     (warning,) = evaluate_file(written).warnings
     assert "dataset.h5 was prepared again after it was embedded" in warning

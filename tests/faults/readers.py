@@ -167,7 +167,7 @@ def write_dataset(path: Path, encoded: bool = False) -> None:
     catalogue = small_catalogue()
     with create_dataset(path, "small", None if encoded else (8, 8)) as writer:
         for row in range(len(catalogue.filename)):
-            writer.add(png(row) if encoded else np.full((8, 8, 3), 40 * row, np.uint8), str(row))
+            writer.add(png(row) if encoded else np.full((8, 8, 3), 40 * row, np.uint8), f"{row:032x}", row)
         writer.finish(catalogue)
 
 

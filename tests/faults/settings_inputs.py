@@ -155,7 +155,7 @@ def small_root(splits: Sequence[str | None], captions: Sequence[int], scene: str
         count = len(splits)
         with create_dataset(folder / "root" / "small" / "dataset.h5", "small", (40, 40)) as writer:
             for row in range(count):
-                writer.add(np.full((40, 40, 3), row, np.uint8), str(row))
+                writer.add(np.full((40, 40, 3), row, np.uint8), f"{row:032x}", 0)
             names, texts = [f"{row}.png" for row in range(count)], ["a river"] * len(captions)
             writer.finish(Catalogue.of(names, [scene] * count, splits, texts, captions))
         write_vocabulary(folder / "root" / "small" / "vocab.h5", WORDS)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swancli.errors import StoreError, SwanError
-from swancli.images import pixel_digest
+from swancli.images import look_hash, pixel_digest
 from swancli.store import vectors as vectors_module
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
@@ -125,7 +125,7 @@ def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
 @pytest.mark.parametrize(
     ("attribute", "value", "said"),
     [
-        ("version", 2, "version 2 of swan-dataset; this swan reads version 1"),
+        ("version", 1, "version 1 of swan-dataset; this swan reads version 2"),
         ("complete", False, "not complete"),
         ("complete", None, "not complete"),
     ],
@@ -187,7 +187,7 @@ def test_pixels_read_back_with_one_chunk_an_image(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
     with create_dataset(tmp_path / "dataset.h5", "tiny", (4, 5)) as writer:
         for image in images:
-            writer.add(image, pixel_digest(image))
+            writer.add(image, pixel_digest(image), look_hash(image))
         writer.finish(Catalogue.of("abc", [None] * 3, ["train"] * 3), [("d.jpg", "absent")])
     with Dataset(tmp_path / "dataset.h5") as dataset:
         assert dataset.name == "tiny"
@@ -207,7 +207,7 @@ def digest_of(path, images, catalogue):
     with create_dataset(path, "tiny", (1, 1)) as writer:
         for value in images:
             image = np.full((1, 1, 3), value, np.uint8)
-            writer.add(image, pixel_digest(image))
+            writer.add(image, pixel_digest(image), look_hash(image))
         writer.finish(catalogue)
     with Dataset(path) as dataset:
         return dataset.digest
@@ -378,6 +378,7 @@ def test_soft_link_inside_the_file_is_followed(tmp_path):
         write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
         file.attrs["digest"] = "0"
         file["images/digest"] = ["0"]
+        file["images/look"] = np.zeros(1, np.uint64)
         file["kept"] = np.full((1, 8, 8, 3), 7, np.uint8)
         file["images/pixels"] = h5py.SoftLink("/kept")
     with Dataset(tmp_path / "a.h5") as dataset:
@@ -411,7 +412,7 @@ def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
     path = tmp_path / "dataset.h5"
     with create_dataset(path, "a", (8, 8)) as writer:
         for name in ("a", "b"):
-            writer.add(np.zeros((8, 8, 3), np.uint8), name)
+            writer.add(np.zeros((8, 8, 3), np.uint8), name, 0)
         writer.finish(Catalogue.of(["a", "b"], [None] * 2, ["train"] * 2, ["a road"] * 2, [0, 1]))
     with h5py.File(path, "a") as file:
         values = file[f"images/{column}"][:1]

@@ -18,7 +18,7 @@ def make_dataset(path, name="tiny"):
     with create_dataset(path, name, (40, 40)) as writer:
         for row, colour in enumerate(names):
             noise = rng.integers(0, 15, (40, 40, 3))
-            writer.add((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8), str(row))
+            writer.add((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8), f"{row:032x}", row)
         texts = [
             text for colour in names for text in (f"a {colour} field", f"there is one {colour} roof here")
         ]

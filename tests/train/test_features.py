@@ -38,7 +38,7 @@ def dataset(tmp_path):
     rng = np.random.default_rng(0)
     with create_dataset(tmp_path / "dataset.h5", "d", (40, 40)) as writer:
         for row in range(8):
-            writer.add(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8), str(row))
+            writer.add(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8), f"{row:032x}", row)
         names = [f"{row}.png" for row in range(8)]
         writer.finish(Catalogue.of(names, [None] * 8, splits, ["a field"] * 8, range(8)))
     with Dataset(tmp_path / "dataset.h5") as stored:

@@ -46,7 +46,7 @@ def write_data(path):
     with create_dataset(path, "tiny", (40, 40)) as writer:
         for row, (colour, split) in enumerate(zip(names, splits, strict=True)):
             noise = rng.integers(0, 15, (40, 40, 3))
-            writer.add((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8), str(row))
+            writer.add((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8), f"{row:032x}", row)
             texts += [f"a {colour} field", f"{'only' if split == 'test' else 'one'} {colour} roof here"]
         files = [f"{colour}_{row}.png" for row, colour in enumerate(names)]
         writer.finish(Catalogue.of(files, names, splits, texts, np.repeat(range(12), 2)))
