@@ -125,7 +125,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     Dropout.forward = lambda part, values: values
-    loop.save_checkpoint = loop.tensorboard_writer = lambda *ignored: None  # which take the most time
+    loop.save_checkpoint = loop.tensorboard_writer = lambda *ignored, **also: None  # which take the most time
     torch.manual_seed(0)
     on_each_count(folder, {f"frozen{SINGLE}": Swan(CASES["frozen"][0])})
     torch.set_default_dtype(torch.float64)
