@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -141,6 +142,8 @@ def train(
     text_rate: float | None = rare(
         None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
+    average: float = rare(0.0, "X", "Moving average of weights.", min=0.0),
+    weight_decay: float = rare(0.0, "X", "Weight decay.", min=0.0),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
         None, "FILE", "Also write the best checkpoint in the layout of the published code.", dir_okay=False
@@ -260,6 +263,7 @@ def training_display(display: Display, epochs: int) -> Iterator[TrainingDisplay]
         yield TrainingDisplay(display, bars, epochs)
 
 
+MEASURED = 15  # seconds of steps from which the time of all is told
 HEADS = ("epoch", "loss", *(f"R@{k}" for _ in range(2) for k in RECALL_AT), "mR", "time")
 ROW_WIDTH = 7 * len(HEADS) + len("best")
 
@@ -270,11 +274,14 @@ class TrainingDisplay:
     def __init__(self, display: Display, bars: Progress, epochs: int) -> None:
         self._display = display
         self._bars = bars
+        self._total = epochs
         self._epochs = bars.add_task("epochs", total=epochs, figures="")
         self._steps = bars.add_task("steps", total=None, figures="")
         self._wide = display.console.width >= ROW_WIDTH
         self._headed = False
         self._last = 0
+        self._began: tuple[float, int] | None = None
+        self._announced = False
         self.validation = phase_bars(bars)
         self.note = display.note
 
@@ -284,8 +291,23 @@ class TrainingDisplay:
             self._last = epoch
             self._bars.reset(self._steps, description=f"epoch {epoch}")  # the time left is that of this epoch
         self._bars.update(self._epochs, completed=epoch - 1 + step / steps)  # so that it knows the time left
+        if not self._announced:
+            self._announce(step, steps, self._total - epoch + 1)
         speed = f"  {pairs_per_second:.0f} pairs/s" if self._wide else ""
         self._bars.update(self._steps, completed=step, total=steps, figures=f"loss {loss:.3f}{speed}")
+
+    def _announce(self, step: int, steps: int, epochs: int) -> None:
+        """Says once, after the first steps of this process, how long the epochs that are left will take."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, step  # the first step starts up everything, and says little
+            return
+        seconds, done = now - self._began[0], step - self._began[1]
+        if done and (seconds > MEASURED or step == steps):
+            self._announced = True
+            left = (steps * epochs - step) * seconds / done
+            count = f"{epochs} epochs" if epochs > 1 else "the epoch"
+            self.note(f"{count} will take about {duration(left)}, and the validation after each a little more")
 
     def epoch(self, report: Epoch) -> None:
         """Called after each epoch: adds its row of recalls, or a short line where that is too wide."""
@@ -301,6 +323,14 @@ class TrainingDisplay:
             self.note(_row(HEADS))
             self._headed = True
         self.note(f"{_row(cells)} {best}".rstrip(), style="green" if best else "")
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words, such as 40 s, 12 min or 3 h 20 min."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _row(cells: Sequence[str]) -> str:

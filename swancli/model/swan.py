@@ -29,7 +29,8 @@ class Swan(nn.Module):
         if not captions_only:
             drifting = settings.quirks.drifting_statistics
             self.backbone = Backbone(settings.backbone, settings.frozen, drifting, settings.freeze_stages)
-            self.image_tower = ImageTower(self.backbone.channels, settings.embed_dim, settings.without)
+            without = settings.without if settings.variant != "published" else (*settings.without, "pool")
+            self.image_tower = ImageTower(self.backbone.channels, settings.embed_dim, without)
         self.text_tower = TextTower(settings)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -61,6 +61,8 @@ class TrainSettings:
     margin: float = MARGIN
     temperature: float = 0.07
     clip_norm: float = 0.0
+    average: float = 0.0
+    weight_decay: float = 0.0
     own_captions_only: bool = False
     hide_rare_words: bool = True
     augmentation: str = "overhead"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from swancli.errors import SwanError
 from swancli.machine.device import autocast, move, pinned
@@ -209,6 +210,7 @@ def train(
     model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, settings)
     history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
+    average = _average(model, settings, run if history else None)
     encoders = pair_encoder(model, processes)
     training = Training(run, settings, data, model, encoders, optimizer, device, watch, processes)
     events = tensorboard_writer(run, len(history) + 1) if processes.first else None
@@ -222,9 +224,10 @@ def train(
     }
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
-        loss, rate, steps = _train_epoch(training, epoch)
+        loss, rate, steps = _train_epoch(training, epoch, average)
+        averaged = average.module if average else model
         try:
-            encoder = Encoder(Checkpoint.unsaved(model, data.tokenizer), device, settings.precision)
+            encoder = Encoder(Checkpoint.unsaved(averaged, data.tokenizer), device, settings.precision)
             scores, match = validate(encoder, dataset, data.features, watch.validation, processes)
         except FloatingPointError as error:  # the last step made the weights so
             problem = f"{run.folder}: epoch {epoch}, validation: {error}"
@@ -236,8 +239,10 @@ def train(
             reached = {"epoch": epoch, "steps": epoch * steps, "val_mR": scores.mean_recall}
             reached["match"] = asdict(match) if match else None
             if best:
-                save_checkpoint(run.best, model, data.tokenizer, origin | reached, seen=data.seen)
+                save_checkpoint(run.best, averaged, data.tokenizer, origin | reached, seen=data.seen)
             state = {"optimizer": optimizer.state_dict(), "history": history}
+            if average:
+                state["average"] = average.state_dict()
             save_checkpoint(run.last, model, data.tokenizer, origin | reached, state, data.seen)
             write_metrics(run, history)
             add_events(events, history[-1])
@@ -280,6 +285,16 @@ def _recovery_hint(run: Run) -> str:
     )
 
 
+def _average(model: Model, settings: TrainSettings, run: Run | None) -> AveragedModel | None:
+    """The moving average of a model's weights, on resume of a run as it was; None if there is none."""
+    if not settings.average:
+        return None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=False)
+    if run:
+        average.load_state_dict(load_checkpoint(run.last).training["average"])
+    return average
+
+
 def make_optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
     """Adam, with each tower in a group of its own; each group keeps its highest rate as `highest`."""
     shares = {"heads": 1.0, "backbone": settings.backbone_rate, "text": settings.text_rate}
@@ -290,7 +305,7 @@ def make_optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimiz
     ]
     if not groups:
         raise SwanError("nothing is left to train: both towers are frozen", "add --fine-tune")
-    return torch.optim.Adam(groups, lr=settings.lr)
+    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
 def _image_reader(training: Training, generator: np.random.Generator) -> Callable[[np.ndarray, slice], tuple]:
@@ -335,7 +350,7 @@ def _caption_reader(
     return read
 
 
-def _train_epoch(training: Training, epoch: int) -> tuple[float, float, int]:
+def _train_epoch(training: Training, epoch: int, average=None) -> tuple[float, float, int]:
     """Mean loss over the pairs of one epoch, pairs per second of all processes, and the number of steps.
 
     Raises:
@@ -359,6 +374,10 @@ def _train_epoch(training: Training, epoch: int) -> tuple[float, float, int]:
         for group in training.optimizer.param_groups:
             group["lr"] = group["highest"] * rate_share(settings, epoch, step, steps)
         loss = train_step(training, step, batch, sound)
+        if average:
+            average.update_parameters(training.model)
+            for own, other in zip(average.module.buffers(), training.model.buffers(), strict=True):
+                own.copy_(other)
         total += loss
         pairs += batch.positive.shape[1]
         if sound.looks_at(step):
