@@ -23,6 +23,7 @@ from swancli.store.text import read_json
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LISTED = 10  # names of runs in an error
 WITH_SWAN = "imagenet"  # in place of a backbone's file: the weights that come with swan
+NO_WEIGHTS = "none"  # likewise: random ones
 WEIGHTS_HINT = "check the path; imagenet and shipped come with swan"
 SHIPPED = "shipped"  # also the folder of its embeddings, so neither a data set nor a run may have this name
 

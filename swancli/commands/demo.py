@@ -26,6 +26,8 @@ QUERIES = (
 )
 # Takes two minutes on two cores. Views are not turned, since the captions say left and right.
 TRAINING = {
+    "backbone": "resnet18",
+    "text": "gru",
     "image-size": 64,
     "embed-dim": 128,
     "batch-size": 160,

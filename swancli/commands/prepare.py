@@ -14,7 +14,7 @@ from swancli.commands import options
 from swancli.commands.options import chosen, given_options, option, option_in
 from swancli.console import Display, show_fields, show_table, warn
 from swancli.errors import SwanError
-from swancli.workspace import WEIGHTS_HINT, WITH_SWAN, Workspace, named_checkpoint
+from swancli.workspace import NO_WEIGHTS, WEIGHTS_HINT, WITH_SWAN, Workspace, named_checkpoint
 
 if TYPE_CHECKING:
     from swancli.prepare.build import Summary
@@ -53,9 +53,9 @@ def prepare(
     features: bool = caching(
         False, "--features", "Also write features.h5. Without --source, use the existing data set."
     ),
-    backbone: str = caching("resnet18", "NAME", "resnet18, 34, 50 or timm/NAME (paper: resnet50)."),
-    weights: str = caching("", "FILE", "Backbone weights, as for train. Default: random."),
-    text: str = caching("gru", "NAME", "Also features of a frozen text tower: minilm, or a folder."),
+    backbone: str | None = caching(None, "NAME", "As for train."),
+    weights: str | None = caching(None, "FILE", "As for train."),
+    text: str | None = caching(None, "NAME", "As for train; gru, which is always trained, has no features."),
     image_size: int | None = caching(
         None, "N", "Side in pixels of the input. Default: the backbone's, 256 for ResNets.", min=32
     ),
@@ -83,8 +83,8 @@ def prepare(
         option = "--" + min(needless).replace("_", "-")
         reason = f"{path} exists and is not read again" if exists else "no --features"
         raise SwanError(f"{option} has nothing to act on: {reason}", f"leave {option} out")
-    weights = str(named_checkpoint(Path(weights))) if weights else ""
-    if weights and weights != WITH_SWAN and not Path(weights).is_file():
+    weights = weights and str(named_checkpoint(Path(weights)))
+    if weights and weights not in (WITH_SWAN, NO_WEIGHTS) and not Path(weights).is_file():
         raise SwanError(f"--weights {weights}: no such file", WEIGHTS_HINT)
     if not exists:
         read = chosen(
@@ -121,9 +121,12 @@ def _prepare_features(
     from swancli.machine.device import choose_device
     from swancli.model.backbone import preprocessing_of
     from swancli.model.settings import GRU
+    from swancli.model.start import named_towers
     from swancli.store.dataset import Dataset
     from swancli.train.features import FeatureSettings, Towers, features_cost, write_features
 
+    names = ("backbone", "weights", "text")
+    made_of |= zip(names, named_towers(*(made_of[name] for name in names)), strict=True)
     # Absolute, since a run may be started from elsewhere. Names of what comes with swan are no paths.
     for name in ("weights", "text"):
         if made_of[name] not in ("", GRU) and Path(made_of[name]).exists():

@@ -60,15 +60,21 @@ def train(
     vocab: Path | None = model(
         None, "FILE", "vocab.h5, or JSON of the published code. Default: the data set's."
     ),
-    backbone: str = model("resnet18", "NAME", "resnet18, 34, 50 or timm/NAME (paper: resnet50)."),
-    weights: str = model("", "FILE", "Backbone weights; `imagenet` for timm/tf_efficientnet_lite0."),
-    text: str = model("gru", "NAME", "Text tower: gru (paper), minilm, or a folder with a BERT."),
+    backbone: str | None = model(
+        None, "NAME", "resnet18, 34, 50 (paper) or timm/NAME. Default: timm/tf_efficientnet_lite0."
+    ),
+    weights: str | None = model(
+        None, "FILE", "Backbone weights, or none. Default: imagenet, for the default backbone."
+    ),
+    text: str | None = model(
+        None, "NAME", "Text tower: minilm (default), gru (paper), or a folder with a BERT."
+    ),
     init_from: str = model("", "RUN", "Start from a run, `shipped`, a checkpoint or open_clip:NAME:FILE."),
     freeze: bool | None = model(
-        None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: freeze with --weights."
+        None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: train."
     ),
-    freeze_stages: int = model(
-        0, "N", "Freeze the first N of the backbone's 4 stages.", min=0, show_default=False
+    freeze_stages: int | None = model(
+        None, "N", "Freeze the first N of the backbone's 4 stages. Default: 2; 0 from random weights.", min=0
     ),
     freeze_text: int | None = model(
         None, "N", "Freeze the first N text layers. Default: all, or as in --init-from.", min=0
@@ -76,21 +82,25 @@ def train(
     image_size: int | None = model(
         None, "N", "Side in pixels of the input. Default: the backbone's own (ResNets: 256).", min=32
     ),
-    embed_dim: int = model(512, "N", "Dimensions of an embedding, a multiple of 8.", min=16),
+    embed_dim: int = model(256, "N", "Dimensions of an embedding, a multiple of 8 (paper: 512).", min=16),
     variant: Variant = model(
         "repaired",
         "NAME",
         "repaired: the model of the paper. published: the model and recipe of the published code.",
     ),
     without: list[str] | None = model(
-        None, "PART", "Leave out a part of the model: vmsf, sfgs, tcge or wsa; repeatable."
+        None, "PART", "Leave out a part of the model: vmsf, sfgs, tcge, wsa or pool; repeatable."
     ),
-    epochs: int = recipe(30, "N", "Passes over all captions (paper: 50).", min=1),
-    batch_size: int = recipe(100, "N", "Captions per step, over all processes.", min=2),
+    epochs: int | None = recipe(
+        None, "N", "Passes over all captions (paper: 50). Default: 20; 30 from random weights.", min=1
+    ),
+    batch_size: int | None = recipe(
+        None, "N", "Captions per step (paper: 100). Default: 2000; 100 from random weights.", min=2
+    ),
     lr: float | None = recipe(
         None,
         "X",
-        "Learning rate (paper: 2e-4). Default: 1e-3; 5e-4 if pretrained; 1e-5 for a model of open_clip.",
+        "Learning rate (paper: 2e-4). Default: 2e-3; 1e-3 from random weights; 1e-5 for open_clip.",
         min=0.0,
     ),
     schedule: Schedule = recipe(
@@ -104,9 +114,11 @@ def train(
         "overhead: flips, turns, crops, colour. paper: rotation, crop. none: for captions with "
         "words such as left.",
     ),
-    loss: Loss = recipe("sum", "NAME", "Hinge over all negatives (sum), hardest, or contrastive."),
+    loss: Loss | None = recipe(
+        None, "NAME", "contrastive (default), or hinge: sum (paper; from random weights) or hardest."
+    ),
     margin: float = recipe(0.2, "X", "Margin of the hinge loss, in cosine similarity.", min=0.0),
-    temperature: float = recipe(0.07, "X", "Temperature of the contrastive loss.", min=0.001),
+    temperature: float = recipe(0.05, "X", "Temperature of the contrastive loss.", min=0.001),
     seed: int = recipe(0, "N", "Seed for weights, batches, views and dropout."),
     compare: str = several(
         "",
@@ -133,17 +145,21 @@ def train(
     captions_per_image: int | None = rare(
         None,
         "N",
-        "Captions per pass of an image (paper: 1). Default: 5, or 1 if pretrained.",
+        "Captions per pass of an image (paper: 1). Default: 5.",
         min=1,
     ),
     backbone_rate: float | None = rare(
-        None, "X", "Backbone's share of --lr. Default: 1, 0.4 if pretrained (open_clip: 1).", min=0.0
+        None, "X", "Backbone's share of --lr. Default: 0.1; 1 from random weights and for open_clip.", min=0.0
     ),
     text_rate: float | None = rare(
         None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
-    average: float = rare(0.0, "X", "Moving average of weights.", min=0.0),
-    weight_decay: float = rare(0.0, "X", "Weight decay.", min=0.0),
+    heads_first: int | None = rare(
+        None, "N", "Epochs before the towers are trained too. Default: half; 0 from random weights.", min=0
+    ),
+    average: float | None = rare(
+        None, "X", "Moving average of the weights; 0: none. Default: 0.99; 0 from random weights.", min=0.0
+    ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
         None, "FILE", "Also write the best checkpoint in the layout of the published code.", dir_okay=False
@@ -234,7 +250,7 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
     chosen |= {
         "dataset": name,
         "vocab": str(chosen["vocab"] or workspace.vocab(name)),
-        "weights": str(named_checkpoint(Path(weights))) if weights else "",
+        "weights": weights and str(named_checkpoint(Path(weights))),
         "init_from": checkpoint_named(workspace, init_from) if init_from else "",
         "without": tuple(part for parts in chosen["without"] or () for part in re.split("[,+]", parts)),
         "features": str(workspace.features(name)) if chosen["features"] else "",
@@ -263,7 +279,7 @@ def training_display(display: Display, epochs: int) -> Iterator[TrainingDisplay]
         yield TrainingDisplay(display, bars, epochs)
 
 
-MEASURED = 15  # seconds of steps from which the time of all is told
+MEASURED = 15  # seconds of steps from which the time of the others is told
 HEADS = ("epoch", "loss", *(f"R@{k}" for _ in range(2) for k in RECALL_AT), "mR", "time")
 ROW_WIDTH = 7 * len(HEADS) + len("best")
 
@@ -274,16 +290,19 @@ class TrainingDisplay:
     def __init__(self, display: Display, bars: Progress, epochs: int) -> None:
         self._display = display
         self._bars = bars
-        self._total = epochs
         self._epochs = bars.add_task("epochs", total=epochs, figures="")
         self._steps = bars.add_task("steps", total=None, figures="")
         self._wide = display.console.width >= ROW_WIDTH
         self._headed = False
         self._last = 0
-        self._began: tuple[float, int] | None = None
-        self._announced = False
+        self.part(1, epochs, "")
         self.validation = phase_bars(bars)
         self.note = display.note
+
+    def part(self, first: int, last: int, what: str) -> None:
+        """As in `Watch`."""
+        self._part = first, last, what
+        self._began, self._announced = None, False
 
     def step(self, epoch: int, step: int, steps: int, loss: float, pairs_per_second: float) -> None:
         """Called after each step."""
@@ -292,12 +311,12 @@ class TrainingDisplay:
             self._bars.reset(self._steps, description=f"epoch {epoch}")  # the time left is that of this epoch
         self._bars.update(self._epochs, completed=epoch - 1 + step / steps)  # so that it knows the time left
         if not self._announced:
-            self._announce(step, steps, self._total - epoch + 1)
+            self._announce(step, steps, epoch)
         speed = f"  {pairs_per_second:.0f} pairs/s" if self._wide else ""
         self._bars.update(self._steps, completed=step, total=steps, figures=f"loss {loss:.3f}{speed}")
 
-    def _announce(self, step: int, steps: int, epochs: int) -> None:
-        """Says once, after the first steps of this process, how long the epochs that are left will take."""
+    def _announce(self, step: int, steps: int, epoch: int) -> None:
+        """Says once for each part of the training how long its epochs will take, from the first steps."""
         now = time.monotonic()
         if self._began is None:
             self._began = now, step  # the first step starts up everything, and says little
@@ -305,9 +324,11 @@ class TrainingDisplay:
         seconds, done = now - self._began[0], step - self._began[1]
         if done and (seconds > MEASURED or step == steps):
             self._announced = True
-            left = (steps * epochs - step) * seconds / done
-            count = f"{epochs} epochs" if epochs > 1 else "the epoch"
-            self.note(f"{count} will take about {duration(left)}, and the validation after each a little more")
+            first, last, what = self._part
+            left = (steps * (last - epoch + 1) - step) * seconds / done
+            named = f"epochs {first} to {last}" if last > first else f"epoch {last}"
+            named += what and f", {what},"
+            self.note(f"{named} will take about {duration(left)}, without the validations")
 
     def epoch(self, report: Epoch) -> None:
         """Called after each epoch: adds its row of recalls, or a short line where that is too wide."""

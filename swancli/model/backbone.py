@@ -43,15 +43,16 @@ def preprocessing_of(name: str) -> Preprocessing:
 class Backbone(nn.Module):
     """Maps at four depths, from a network that is trained, frozen, or frozen in its first stages.
 
-    Of what is frozen neither weights nor batch statistics change. If also `drifting` (item 6), only the
-    weights are fixed: in training, batch norms use the statistics of the batch and update the running ones.
+    Of what is frozen neither weights nor batch statistics change; with frozen stages, no batch statistics do.
+    If also `drifting` (item 6), only the weights are fixed: in training, batch norms use the statistics of
+    the batch and update the running ones.
     """
 
     def __init__(self, name: str, frozen: bool, drifting: bool = False, freeze_stages: int = 0) -> None:
         super().__init__()
         self.name = name
         self.frozen = frozen
-        self.drifting = drifting
+        self._moving_statistics = drifting or not (frozen or freeze_stages)  # item 6
         self.compiled = False
         if name in RESNETS:
             self.network, self.channels, stages = _resnet(name)
@@ -59,26 +60,23 @@ class Backbone(nn.Module):
         else:
             self.network, self._plan, self.channels, stages = timm_network.built(name)
         self.network.requires_grad_(not frozen)
-        self._fixed: list[nn.Module] = []
+        fixed: list[nn.Module] = []
         if freeze_stages == STAGES:
-            self._fixed = [self.network]  # with the head's convolution, where that makes the deepest map
+            fixed = [self.network]  # with the head's convolution, where that makes the deepest map
         elif freeze_stages:
-            self._fixed = _modules_up_to(self.network, stages[freeze_stages - 1])
-            if not self._fixed:
+            fixed = _modules_up_to(self.network, stages[freeze_stages - 1])
+            if not fixed:
                 raise SwanError(
                     f"--freeze-stages {freeze_stages}: {name} does not say where its stages end",
                     "leave it out, or freeze the whole backbone: --freeze",
                 )
             for parameter in self.network.parameters(recurse=False):  # a table of positions, read first
                 parameter.requires_grad_(False)
-        for module in self._fixed:
+        for module in fixed:
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Backbone:
-        super().train(mode and (self.drifting or not self.frozen))  # item 6
-        for module in self._fixed:
-            module.eval()
-        return self
+        return super().train(mode and self._moving_statistics)
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps at four depths.

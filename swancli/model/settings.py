@@ -45,8 +45,8 @@ class Quirks:
 
 
 QUIRKS = {"repaired": Quirks(*[False] * 6), "published": Quirks(*[True] * 6)}
-# Allowed in `without`: the paper's modules, the learned weighting of SFGS's self-attention, and what is not in
-# the paper: the pooled maps (see `visual.PooledMaps`).
+# Allowed in `without`: the paper's modules, the learned weighting of SFGS's self-attention, and the pooled
+# maps, which are not in the paper (see `visual.PooledMaps`).
 PARTS = ("vmsf", "sfgs", "tcge", "wsa", "pool")
 POOLED_WIDTH = 1024  # hidden features of the pooled maps' MLP
 POOLED_DROPOUT = 0.2

@@ -17,8 +17,27 @@ from swancli.model.settings import GRU, MINILM, BertShape, ModelSettings
 from swancli.vocab.vocabulary import Vocabulary
 from swancli.vocab.word_pieces import WordPieces
 from swancli.vocab.word_vectors import WordVectors
+from swancli.workspace import NO_WEIGHTS, WITH_SWAN
 
 DIFFERENT = "leave out what makes the models differ: --backbone, --embed-dim, --variant, --without"
+
+
+def named_towers(backbone: str | None, weights: str | None, text: str | None) -> tuple[str, str, str]:
+    """The towers that options ask for, where None is what comes with swan.
+
+    Args:
+        backbone: as in `ModelSettings`.
+        weights: of the backbone, see `Backbone.load_weights`; `NO_WEIGHTS` for random ones. None: those that
+            come with swan if they fit, else random ones.
+        text: `GRU`, or see `text_transformer`.
+
+    Returns:
+        The same, with weights "" for random ones.
+    """
+    backbone = backbone or towers.IMAGE_TOWER
+    if weights is None:
+        weights = WITH_SWAN if backbone == towers.IMAGE_TOWER else NO_WEIGHTS
+    return backbone, "" if weights == NO_WEIGHTS else weights, text or MINILM
 
 
 def text_transformer(name: str) -> tuple[BertShape, dict[str, torch.Tensor], WordPieces]:

@@ -132,7 +132,7 @@ class PooledMaps(nn.Module):
         super().__init__()
         pooled = sum(channels) + channels[-1]
         self.project = nn.Sequential(
-            nn.BatchNorm1d(pooled, affine=False),
+            nn.BatchNorm1d(pooled),
             Dropout(POOLED_DROPOUT),
             nn.Linear(pooled, POOLED_WIDTH),
             nn.GELU(),

@@ -15,7 +15,7 @@ from swancli.errors import SwanError
 from swancli.model.backbone import preprocessing_of
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.settings import GRU, PUBLISHED_WORDS, ModelSettings
-from swancli.model.start import text_transformer
+from swancli.model.start import named_towers, text_transformer
 from swancli.prepare.splits import Fold
 from swancli.store.text import read_json
 from swancli.train.features import Features
@@ -41,6 +41,8 @@ class TrainSettings:
         "contrastive".
     margin: of the hinge, on cosine similarity.
     temperature: of the contrastive loss.
+    average: share of the moving average of the weights that each step keeps; 0 keeps no average.
+    heads_first: epochs before the first in which the towers are trained too, as far as they are not frozen.
     clip_norm: largest norm of all gradients together; larger ones are scaled down to it. 0 turns this off.
     own_captions_only: other captions of the same image count as negatives, as in the published code.
     hide_rare_words: rare words are replaced by the unknown word at random; the published code never does so.
@@ -59,10 +61,10 @@ class TrainSettings:
     schedule: str = "cosine"
     loss: str = "sum"
     margin: float = MARGIN
-    temperature: float = 0.07
-    clip_norm: float = 0.0
+    temperature: float = 0.05
     average: float = 0.0
-    weight_decay: float = 0.0
+    heads_first: int = 0
+    clip_norm: float = 0.0
     own_captions_only: bool = False
     hide_rare_words: bool = True
     augmentation: str = "overhead"
@@ -95,20 +97,40 @@ PUBLISHED_RECIPE = {
     "schedule": "step",
     "loss": "sum",
     "margin": MARGIN,
+    "average": 0.0,
+    "heads_first": 0,
     "clip_norm": 0.0,
     "augmentation": "paper",
     **PUBLISHED_PAIRS,
 }
 # Options that default to those of the checkpoint a run starts from.
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without", "text")
-# Defaults that depend on the backbone's starting weights. From random weights the backbone takes most of the
-# time, so captions share its passes, and it learns as fast as the heads. From trained weights an epoch gains
-# more from a pass, and another view, for each caption (see `train/README.md`).
-FROM_RANDOM_WEIGHTS = {"captions_per_image": 5, "lr": 1e-3, "backbone_rate": 1.0}
-FROM_TRAINED_WEIGHTS = {"captions_per_image": 1, "lr": 5e-4, "backbone_rate": 0.4}
+# Defaults that depend on what a run starts from; `train/README.md` says how they were found.
+FROM_RANDOM_WEIGHTS = {
+    "epochs": 30,
+    "batch_size": 100,
+    "captions_per_image": 5,
+    "lr": 1e-3,
+    "backbone_rate": 1.0,
+    "text_rate": 0.1,
+    "loss": "sum",
+    "average": 0.0,
+    "freeze_stages": 0,
+    "heads_first": 0,
+}
+FROM_TRAINED_WEIGHTS = FROM_RANDOM_WEIGHTS | {
+    "epochs": 20,
+    "batch_size": 2000,
+    "lr": 2e-3,
+    "backbone_rate": 0.1,
+    "loss": "contrastive",
+    "average": 0.99,
+    "freeze_stages": 2,
+    "heads_first": 10,
+}
+FROM_CHECKPOINT = FROM_TRAINED_WEIGHTS | {"lr": 1e-3, "backbone_rate": 0.2, "heads_first": 0}
 # Both towers of open_clip were trained together, on so much that a high rate would spoil them.
-FROM_OPEN_CLIP = {"captions_per_image": 1, "lr": 1e-5, "backbone_rate": 1.0, "text_rate": 1.0}
-TEXT_RATE = 0.1
+FROM_OPEN_CLIP = FROM_RANDOM_WEIGHTS | {"captions_per_image": 1, "lr": 1e-5, "text_rate": 1.0}
 # Options that default to those the features were made with.
 FEATURE_OPTIONS = ("backbone", "weights", "image_size", "augmentation", "text", "seed")
 
@@ -162,9 +184,9 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     from the published recipe when the variant is published.
 
     Args:
-        options: by name, as in `RunConfig` and `TrainSettings`, and `freeze` (None: frozen when there are
-            weights). Paths, also that of `features`, are text. None for what depends on the backbone's
-            starting weights: see `FROM_RANDOM_WEIGHTS` and `FROM_TRAINED_WEIGHTS`.
+        options: by name, as in `RunConfig` and `TrainSettings`, and `freeze`. Paths, also that of `features`,
+            are text. None for towers that come with swan, and for what depends on what the run starts from:
+            see `FROM_RANDOM_WEIGHTS` and those after it.
         given: names of the options that the user set.
 
     Raises:
@@ -189,16 +211,17 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
         options |= {name: made_with[name] for name in FEATURE_OPTIONS if name not in given}
         if "freeze" not in given:
             options["freeze"] = True
+    if options["init_from"]:
+        options["weights"] = ""
+    else:
+        names = ("backbone", "weights", "text")
+        options |= zip(names, named_towers(*(options[name] for name in names)), strict=True)
     if options["image_size"] is None:
         options["image_size"] = preprocessing_of(options["backbone"]).size
-    trained = options["weights"] or options["init_from"]
-    start = FROM_TRAINED_WEIGHTS if trained else FROM_RANDOM_WEIGHTS
-    if shape and shape.open_clip:
-        start = FROM_OPEN_CLIP
-    start = {"text_rate": TEXT_RATE} | start
+    start = _usual_recipe(options, shape)
     options |= {name: value for name, value in start.items() if options[name] is None}
     options |= _of_text_tower(options, given, shape)
-    frozen = bool(options["weights"]) if options["freeze"] is None else options["freeze"]
+    frozen = bool(options["freeze"])
     if options["freeze_stages"] and "freeze_stages" in given and "freeze" not in given:
         frozen = False
     if frozen and (useless := {"backbone_rate", "freeze_stages"} & given):
@@ -214,6 +237,16 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     )
     # Raises for an impossible model; orders what is left out.
     return replace(config, without=model_settings(config, words=1).without)
+
+
+def _usual_recipe(options: dict[str, Any], shape: ModelSettings | None) -> dict[str, Any]:
+    """The defaults of a run; `shape` is that of the checkpoint to start from, if any."""
+    if shape:
+        return FROM_OPEN_CLIP if shape.open_clip else FROM_CHECKPOINT
+    if not options["weights"]:
+        return FROM_RANDOM_WEIGHTS
+    epochs = options["epochs"] or FROM_TRAINED_WEIGHTS["epochs"]
+    return FROM_TRAINED_WEIGHTS | {"heads_first": epochs // 2}
 
 
 def _as_checkpoint(

@@ -115,6 +115,10 @@ class SharedBatchNorm(SharedStatistics, nn.BatchNorm2d):
     """`nn.BatchNorm2d` over all processes."""
 
 
+class SharedFlatBatchNorm(SharedStatistics, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` over all processes."""
+
+
 class SharedMaskedBatchNorm(MaskedBatchNorm, SharedStatistics):
     """`MaskedBatchNorm` over all processes."""
 
@@ -127,7 +131,11 @@ class SharedBatchNormAct(SharedBatchNorm):
         return self.act(self.drop(super().forward(values)))
 
 
-SHARED = {nn.BatchNorm2d: SharedBatchNorm, MaskedBatchNorm: SharedMaskedBatchNorm}
+SHARED = {
+    nn.BatchNorm2d: SharedBatchNorm,
+    nn.BatchNorm1d: SharedFlatBatchNorm,
+    MaskedBatchNorm: SharedMaskedBatchNorm,
+}
 
 
 def share_norms(model: nn.Module) -> None:

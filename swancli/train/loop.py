@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from swancli.errors import SwanError
 from swancli.machine.device import autocast, move, pinned
@@ -27,6 +27,7 @@ from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import DATASET, damage_named
 from swancli.store.seen import SeenImages
+from swancli.train.average import follow
 from swancli.train.batches import (
     Batch,
     draw_views,
@@ -53,6 +54,9 @@ class Watch:
 
     def note(self, text: str) -> None:
         """A line of information."""
+
+    def part(self, first: int, last: int, what: str) -> None:
+        """Before the epochs `first` to `last`, which are alike: what is trained in them."""
 
     def step(self, epoch: int, step: int, steps: int, loss: float, pairs_per_second: float) -> None:
         """After each step, counted from 1; loss: the mean over the step's pairs."""
@@ -98,7 +102,8 @@ class Training:
     settings: the recipe.
     data: the training split.
     model: on the device.
-    encoders: from `pair_encoder`.
+    average: of the model's weights, on the device; None if it is not kept.
+    encoders: from `pair_encoder`; None before the first epoch.
     optimizer: from `make_optimizer`.
     device: where the model runs.
     watch: receives progress.
@@ -109,7 +114,8 @@ class Training:
     settings: TrainSettings
     data: TrainingData
     model: Model
-    encoders: nn.Module
+    average: Model | None
+    encoders: nn.Module | None
     optimizer: torch.optim.Optimizer
     device: torch.device
     watch: Watch
@@ -153,7 +159,7 @@ def training_data(
     return TrainingData(dataset, tokenizer, features, catalogue, rows, captions, tokens, wording, seen)
 
 
-def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
+def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int, waits: int = 0) -> float:
     """Share of the highest learning rate at one step.
 
     Args:
@@ -161,10 +167,13 @@ def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int) -> fl
         epoch: from 1.
         step: of that epoch, from 1.
         steps: in an epoch.
+        waits: epochs before the first in which the weights in question are trained; that one is a warm-up.
     """
+    taken = (epoch - 1) * steps + step
+    share = warmed_cosine(taken, settings.epochs * steps, steps)
     if settings.schedule == "step":
-        return stepped(epoch)
-    return warmed_cosine((epoch - 1) * steps + step, settings.epochs * steps, steps)
+        share = stepped(epoch)
+    return share * min(1.0, max(0, taken - waits * steps) / steps) if waits else share
 
 
 def train(
@@ -209,10 +218,10 @@ def train(
         raise SwanError(problem, "start fewer, or train with a larger --batch-size")
     model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, settings)
-    history = _restore(run, model, optimizer, dataset) if resume and run.last.exists() else []
-    average = _average(model, settings, run if history else None)
-    encoders = pair_encoder(model, processes)
-    training = Training(run, settings, data, model, encoders, optimizer, device, watch, processes)
+    average = deepcopy(model) if settings.average else None
+    history = _restore(run, model, average, optimizer, dataset) if resume and run.last.exists() else []
+    training = Training(run, settings, data, model, average, None, optimizer, device, watch, processes)
+    kept = average or model
     events = tensorboard_writer(run, len(history) + 1) if processes.first else None
     if history and processes.first:
         write_metrics(run, history)  # an epoch is missing if the process was killed after `last.pt`
@@ -224,10 +233,11 @@ def train(
     }
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
-        loss, rate, steps = _train_epoch(training, epoch, average)
-        averaged = average.module if average else model
+        if training.encoders is None or epoch == settings.heads_first + 1:
+            training = _part_from(training, epoch)
+        loss, rate, steps = _train_epoch(training, epoch)
         try:
-            encoder = Encoder(Checkpoint.unsaved(averaged, data.tokenizer), device, settings.precision)
+            encoder = Encoder(Checkpoint.unsaved(kept, data.tokenizer), device, settings.precision)
             scores, match = validate(encoder, dataset, data.features, watch.validation, processes)
         except FloatingPointError as error:  # the last step made the weights so
             problem = f"{run.folder}: epoch {epoch}, validation: {error}"
@@ -239,11 +249,11 @@ def train(
             reached = {"epoch": epoch, "steps": epoch * steps, "val_mR": scores.mean_recall}
             reached["match"] = asdict(match) if match else None
             if best:
-                save_checkpoint(run.best, averaged, data.tokenizer, origin | reached, seen=data.seen)
+                save_checkpoint(run.best, kept, data.tokenizer, origin | reached, seen=data.seen)
             state = {"optimizer": optimizer.state_dict(), "history": history}
             if average:
-                state["average"] = average.state_dict()
-            save_checkpoint(run.last, model, data.tokenizer, origin | reached, state, data.seen)
+                state["weights"] = _trained_weights(model)
+            save_checkpoint(run.last, kept, data.tokenizer, origin | reached, state, data.seen)
             write_metrics(run, history)
             add_events(events, history[-1])
         watch.epoch(report)
@@ -285,27 +295,37 @@ def _recovery_hint(run: Run) -> str:
     )
 
 
-def _average(model: Model, settings: TrainSettings, run: Run | None) -> AveragedModel | None:
-    """The moving average of a model's weights, on resume of a run as it was; None if there is none."""
-    if not settings.average:
-        return None
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=False)
-    if run:
-        average.load_state_dict(load_checkpoint(run.last).training["average"])
-    return average
-
-
 def make_optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam, with each tower in a group of its own; each group keeps its highest rate as `highest`."""
+    """Adam, with each tower in a group of its own.
+
+    Each group keeps its highest rate as `highest` and the epochs before its first as `waits`.
+    """
     shares = {"heads": 1.0, "backbone": settings.backbone_rate, "text": settings.text_rate}
     groups = [
-        {"params": part, "highest": settings.lr * shares[name]}
+        {
+            "params": part,
+            "highest": settings.lr * shares[name],
+            "waits": 0 if name == "heads" else settings.heads_first,
+        }
         for name, part in model.parts().items()
         if part
     ]
     if not groups:
         raise SwanError("nothing is left to train: both towers are frozen", "add --fine-tune")
-    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.Adam(groups, lr=settings.lr)
+
+
+def _part_from(training: Training, epoch: int) -> Training:
+    """The training from an epoch on: of the heads alone, or also of what is not frozen of the towers."""
+    settings, waiting = training.settings, False
+    for group in training.optimizer.param_groups:
+        waits = epoch <= group["waits"]
+        waiting = waiting or waits
+        for weight in group["params"]:
+            weight.requires_grad_(not waits)
+    last = min(settings.heads_first, settings.epochs) if waiting else settings.epochs
+    training.watch.part(epoch, last, "the heads alone" if waiting else "")
+    return replace(training, encoders=pair_encoder(training.model, training.processes))
 
 
 def _image_reader(training: Training, generator: np.random.Generator) -> Callable[[np.ndarray, slice], tuple]:
@@ -350,7 +370,7 @@ def _caption_reader(
     return read
 
 
-def _train_epoch(training: Training, epoch: int, average=None) -> tuple[float, float, int]:
+def _train_epoch(training: Training, epoch: int) -> tuple[float, float, int]:
     """Mean loss over the pairs of one epoch, pairs per second of all processes, and the number of steps.
 
     Raises:
@@ -372,12 +392,10 @@ def _train_epoch(training: Training, epoch: int, average=None) -> tuple[float, f
     for step, batch in enumerate(read_ahead(ready), start=1):
         batch = batch.moved(lambda tensor: move(tensor, device))
         for group in training.optimizer.param_groups:
-            group["lr"] = group["highest"] * rate_share(settings, epoch, step, steps)
+            group["lr"] = group["highest"] * rate_share(settings, epoch, step, steps, group["waits"])
         loss = train_step(training, step, batch, sound)
-        if average:
-            average.update_parameters(training.model)
-            for own, other in zip(average.module.buffers(), training.model.buffers(), strict=True):
-                own.copy_(other)
+        if training.average:
+            follow(training.average, training.model, (epoch - 1) * steps + step, settings.average)
         total += loss
         pairs += batch.positive.shape[1]
         if sound.looks_at(step):
@@ -424,8 +442,13 @@ def _loss(
     return hinge_loss(similarity, positive, negative, margin=settings.margin, hardest=hardest)
 
 
+def _trained_weights(model: Model) -> dict[str, torch.Tensor]:
+    """The weights of the last step, where `last.pt` holds their average."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 def _restore(
-    run: Run, model: Model, optimizer: torch.optim.Optimizer, dataset: Dataset
+    run: Run, model: Model, average: Model | None, optimizer: torch.optim.Optimizer, dataset: Dataset
 ) -> list[dict[str, Any]]:
     """Restores the state in `last.pt`; returns the rows of `metrics.csv` so far."""
     last = load_checkpoint(run.last)
@@ -437,5 +460,8 @@ def _restore(
             "start a new run",
         )
     model.load_state_dict(last.model.state_dict())
+    if average:
+        average.load_state_dict(last.model.state_dict())
+        model.load_state_dict(last.training["weights"], strict=False)
     optimizer.load_state_dict(last.training["optimizer"])
     return last.training["history"]

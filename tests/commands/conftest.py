@@ -19,7 +19,8 @@ from swancli.prepare.demo import generate_demo
 # Building the commands takes ten times as long as a short command does, and they are the same each time.
 typer.testing._get_command = cache(typer.testing._get_command)
 
-SMALL = ["--image-size", "32", "--embed-dim", "32", "--augmentation", "none", "--lr", "1e-3"]
+SMALL = ["--backbone", "resnet18", "--text", "gru", "--image-size", "32", "--embed-dim", "32"]
+SMALL += ["--augmentation", "none", "--lr", "1e-3"]
 SMALL += ["--schedule", "step"]  # whose runs can be resumed for more epochs
 
 

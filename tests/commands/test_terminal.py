@@ -15,7 +15,7 @@ from conftest import SMALL
 from swancli import console
 from swancli.commands import query
 from swancli.commands.recall_tables import show_scores
-from swancli.commands.train import training_display
+from swancli.commands.train import duration, training_display
 from swancli.console import Display, ResultConsole, SafeConsole, show_fields, show_table
 from swancli.evaluate.metrics import Direction, Scores
 from swancli.query.questions import Answer, Hit
@@ -194,3 +194,18 @@ def test_training_in_a_terminal_shows_rows_of_epochs(source, tmp_path):
     rows = re.findall(r"^ +[12] +\d+\.\d{3}((?: +\d+\.\d\d){7}) +\d+ s", printed, re.MULTILINE)
     assert len(rows) == 2
     assert "…" not in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (89, "89 s"),
+        (91, "2 min"),
+        (3569, "59 min"),
+        (3600, "1 h 0 min"),
+        (12_010, "3 h 20 min"),
+    ],
+)
+def test_a_length_of_time_is_told_in_words(seconds, words):
+    assert duration(seconds) == words

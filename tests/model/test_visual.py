@@ -9,7 +9,7 @@ from swancli.errors import SwanError
 from swancli.model.backbone import Backbone
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
-from swancli.model.visual import SFGS, VMSF, WeightedSelfAttention
+from swancli.model.visual import SFGS, VMSF, ImageTower, PooledMaps, WeightedSelfAttention
 
 
 def test_backbone_maps_have_the_papers_shapes():
@@ -75,6 +75,28 @@ def test_vmsf_equals_the_order_of_the_paper():
     ]
     expected = vmsf.project(vmsf.fuse(torch.cat(stages, dim=1)).mean(dim=3).mean(dim=2))
     torch.testing.assert_close(vmsf(deep1[..., ::2, ::2], deep2, deep3), expected)
+
+
+def test_pooled_maps_are_the_means_of_the_deep_maps_and_the_largest_values_of_the_deepest():
+    pool = PooledMaps((1, 1, 2), 8).eval()
+    read = []
+    pool.project.register_forward_hook(lambda module, inputs, result: read.append(inputs[0]))
+    deep1 = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
+    deep2 = torch.tensor([[[[4.0, 6.0]]]])
+    deep3 = torch.tensor([[[[0.0, 8.0]], [[-1.0, -3.0]]]])
+    pool(deep1, deep2, deep3)
+    assert read[0].tolist() == [[3, 5, 4, -2, 8, -1]]
+
+
+def test_pooled_maps_are_added_to_what_the_other_parts_make():
+    torch.manual_seed(0)
+    tower = ImageTower((4, 4, 4, 8), 16).eval()
+    without = ImageTower((4, 4, 4, 8), 16, ("pool",)).eval()
+    without.load_state_dict(tower.state_dict(), strict=False)
+    sides = {"shallow": 64, "deep1": 16, "deep2": 16, "deep3": 8}
+    maps = {depth: torch.randn(2, 8 if depth == "deep3" else 4, side, side) for depth, side in sides.items()}
+    added = tower.pool(maps["deep1"], maps["deep2"], maps["deep3"])
+    torch.testing.assert_close(tower(maps), without(maps) + added)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
