@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from swancli.errors import StoreError, SwanError, SwanWarning
+from swancli.model.borrowed import IMAGE, TEXT, divided, tower_weights
 from swancli.model.clip_tokenizer import ClipTokenizer
 from swancli.model.open_clip import (
     PREFIX,
@@ -50,7 +51,7 @@ from swancli.vocab.vocabulary import Vocabulary, read_vocabulary
 from swancli.vocab.word_pieces import WordPieces
 from swancli.workspace import Run, named_checkpoint, relocated_checkpoint
 
-FORMAT, VERSION = "swan-checkpoint", 1
+FORMAT, VERSION = "swan-checkpoint", 2
 WORD_VECTORS = "text_tower.word_vectors.weight"
 WORD_PIECES = "text_tower.bert.words.weight"
 POSITIONS = "text_tower.bert.positions.weight"
@@ -125,6 +126,7 @@ def save_checkpoint(
     origin: dict[str, Any],
     training: dict[str, Any] | None = None,
     seen: SeenImages | None = None,
+    small: bool = False,
 ) -> None:
     """Writes a checkpoint, whole or not at all: tensors and plain values only.
 
@@ -135,7 +137,9 @@ def save_checkpoint(
         origin: as in `Checkpoint`.
         training: as in `Checkpoint`; None for an empty one.
         seen: as in `Checkpoint`.
+        small: in half precision, and without what is equal to the towers that come with swan.
     """
+    weights, borrowed = divided(model.state_dict()) if small else (model.state_dict(), [])
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -143,7 +147,8 @@ def save_checkpoint(
         "settings": asdict(model.settings),
         "vocabulary": tokenizer.to_plain(),
         "origin": origin,
-        "model": model.state_dict(),
+        "model": weights,
+        "borrowed": borrowed,
         "training": training or {},
         "seen": seen.to_plain() if seen else None,
     }
@@ -245,18 +250,29 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
         raise StoreError(f"{path}: version {content.get('version')!s:.9}; this swan reads version {VERSION}")
     with _damage_named(path):
         settings = ModelSettings.from_plain(content["settings"])
-        _check_sizes(settings, content["model"])
+        weights = content["model"] | _borrowed(content["borrowed"], captions_only)
+        _check_sizes(settings, weights)
         tokenizer = _tokenizer_of(settings).from_plain(content["vocabulary"])
         origin, training = content["origin"], content["training"]
-        seen = SeenImages.from_plain(content["seen"]) if content.get("seen") else None
+        seen = SeenImages.from_plain(content["seen"]) if content["seen"] else None
         if not (isinstance(origin["dataset"], str) and isinstance(origin["run"], str)):
             raise TypeError("its origin names no data set and no run")
         if not isinstance(training, dict):
             raise TypeError(f"its training is {type(training).__name__}")
         if len(tokenizer) > settings.words:
             raise ValueError(f"{len(tokenizer)} words, and word vectors for {settings.words}")
-        model = _filled(settings, content["model"], captions_only)
+        model = _filled(settings, weights, captions_only)
     return Checkpoint(path, model, tokenizer, origin, training, file_sha256(path), seen=seen)
+
+
+def _borrowed(names: list[str], captions_only: bool) -> dict[str, torch.Tensor]:
+    """The weights of a small checkpoint that it has from the towers that come with swan."""
+    places = {place for place in (IMAGE, TEXT) if any(name.startswith(place) for name in names)}
+    if captions_only:
+        places -= {IMAGE}
+        names = [name for name in names if not name.startswith(IMAGE_SIDE)]
+    weights = tower_weights(places) if places else {}
+    return {name: weights[name] for name in names}
 
 
 def _check_sizes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> None:
