@@ -14,17 +14,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from swancli.errors import SwanError
 from swancli.model import timm_network, towers
+from swancli.model.borrowed import IMAGE as OWN
 from swancli.model.inputs import Preprocessing
 from swancli.model.published import from_published, is_published
 from swancli.model.settings import BACKBONE_HINT, RESNETS, STAGES, TIMM
 from swancli.model.weights import COUNTER, misfit, not_finite, read_weights, shapes_of, weights_digest
+from swancli.store.torch_file import read_torch_file
 from swancli.workspace import WEIGHTS_HINT, WITH_SWAN
 
 DEPTHS = ("shallow", "deep1", "deep2", "deep3")
 RESNET_NODES = dict(zip(("maxpool", "layer2", "layer3", "layer4"), DEPTHS, strict=True))
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 PART = 32  # images that a CPU computes at a time
-OWN = "backbone.network."  # prefix of the backbone's weights in our checkpoints
 
 
 def preprocessing_of(name: str) -> Preprocessing:
@@ -256,7 +257,14 @@ def _read_backbone(path: Path) -> dict[str, torch.Tensor]:
     if is_published(weights):
         _, weights = from_published(weights)
     own = {key.removeprefix(OWN): value for key, value in weights.items() if key.startswith(OWN)}
-    return own or weights
+    return own | _borrowed(path) if own else weights
+
+
+def _borrowed(path: Path) -> dict[str, torch.Tensor]:
+    """What the backbone of a small checkpoint has from the towers that come with swan."""
+    names = read_torch_file(path, "take other weights", in_part=True).get("borrowed") or ()
+    theirs = towers.image_tower() if names else {}
+    return {name: value for name, value in theirs.items() if OWN + name in names}
 
 
 def _resnet_of(weights: dict[str, torch.Tensor]) -> str | None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from swancli.errors import StoreError
+from swancli.model.backbone import Backbone
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.start import new_model
@@ -56,6 +57,14 @@ def test_caption_side_of_a_small_checkpoint_equals_that_of_the_whole(small):
     tokens, lengths = torch.tensor([[101, 4231, 102]]), torch.tensor([3])
     with torch.no_grad():
         assert torch.equal(captions.encode_captions(tokens, lengths), whole.encode_captions(tokens, lengths))
+
+
+def test_backbone_of_a_small_checkpoint_is_whole(trained, small):
+    backbone = Backbone("timm/tf_efficientnet_lite0", frozen=True)
+    backbone.load_weights(small)
+    model = trained[0].backbone.state_dict()
+    for name, value in backbone.state_dict().items():
+        torch.testing.assert_close(value, model[name], rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("borrowed", [["image_tower.none"], [1], "all", None])
