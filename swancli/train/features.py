@@ -28,7 +28,7 @@ from swancli.machine.threads import read_ahead
 from swancli.model.backbone import DEPTHS, Backbone, preprocessing_of
 from swancli.model.checkpoint import Model
 from swancli.model.encoder import CAPTIONS, Encoder
-from swancli.model.inputs import Preprocessing, pad_tokens, stack_images
+from swancli.model.inputs import Preprocessing, stack_images
 from swancli.model.settings import GRU, ModelSettings
 from swancli.model.start import frozen_bert
 from swancli.store.dataset import Dataset
@@ -43,6 +43,7 @@ from swancli.store.hdf5 import (
     text_attribute,
 )
 from swancli.train.batches import augment, draw_views, stored_size
+from swancli.train.caption_states import CaptionStates, states_of
 
 Result = TypeVar("Result")
 
@@ -214,22 +215,11 @@ def _write_states(
     """
     number = {text: place for place, text in enumerate(_texts(dataset))}
     tokens = towers.pieces.encode_all(number)
-    starts = np.cumsum([0, *map(len, tokens)])
-    bert = towers.bert.to(device)
-    file.create_dataset(
-        "captions/text", data=np.array([number.get(text, -1) for text in dataset.catalogue.text])
-    )
-    file.create_dataset("captions/start", data=starts)
-    states = file.create_dataset("captions/states", (int(starts[-1]), bert.shape.width), np.float16)
-    for first in range(0, len(tokens), CAPTIONS):
-        padded, lengths = pad_tokens(tokens[first : first + CAPTIONS])
-        with torch.inference_mode(), autocast(device, "fp32"):
-            found = bert(move(padded, device), lengths)
-        halved = _halved(found, f"--text {towers.settings.text}: states")
-        kept = halved[torch.arange(padded.shape[1]) < lengths[:, None]]
-        states[starts[first] : starts[first] + len(kept)] = kept.numpy()
-        file.check()
-        progress("captions", min(first + CAPTIONS, len(tokens)), len(tokens))
+    found = states_of(towers.bert.to(device), tokens, device, "fp32", progress)
+    text = np.array([number.get(text, -1) for text in dataset.catalogue.text])
+    file.create_dataset("captions/text", data=np.where(text < 0, -1, found.wording[text]))
+    file.create_dataset("captions/start", data=found.start)
+    file.create_dataset("captions/states", data=found.states)
 
 
 def _halved(values: torch.Tensor, what: str) -> torch.Tensor:
@@ -315,12 +305,13 @@ class Features:
         self._plain = self._rows_by_image(~varied)
         self._states = None
         if self.has_states:
-            self._text = array_in(self._file, "captions/text", "iu", None)[:]
-            self._start = array_in(self._file, "captions/start", "iu", None)[:]
-            self._states = array_in(self._file, "captions/states", "f", int(self._start[-1]), None)
-            rising = self._start[0] == 0 and (np.diff(self._start) > 0).all()
-            if not (rising and ((self._text >= -1) & (self._text < len(self._start) - 1)).all()):
+            text = array_in(self._file, "captions/text", "iu", None)[:]
+            start = array_in(self._file, "captions/start", "iu", None)[:]
+            states = array_in(self._file, "captions/states", "f", int(start[-1]), None)
+            rising = start[0] == 0 and (np.diff(start) > 0).all()
+            if not (rising and ((text >= -1) & (text < len(start) - 1)).all()):
                 raise ValueError("its captions and their states do not belong together")
+            self._states = CaptionStates(states, start, text)
 
     @property
     def has_states(self) -> bool:
@@ -413,14 +404,10 @@ class Features:
         Raises:
             StoreError: the file is damaged there, or a state contains NaN or infinity.
         """
-        texts = self._text[captions]
         with damage_named(self.path, FEATURES):
-            parts = [
-                torch.from_numpy(self._states[self._start[text] : self._start[text + 1]]) for text in texts
-            ]
-        states = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-        self._check_finite(states, "/captions/states of text", texts)
-        return states, torch.tensor([len(part) for part in parts])
+            states, lengths = self._states.read(captions)
+        self._check_finite(states, "/captions/states of text", self._states.wording[captions])
+        return states, lengths
 
     def _check_finite(self, values: torch.Tensor, name: str, rows: np.ndarray) -> None:
         if not values.isfinite().all():

@@ -38,6 +38,7 @@ from swancli.train.batches import (
     read_images,
     stored_size,
 )
+from swancli.train.caption_states import CaptionStates, states_of
 from swancli.train.config import TrainSettings
 from swancli.train.distributed import pair_encoder
 from swancli.train.features import Features
@@ -62,10 +63,13 @@ class Watch:
         """After each step, counted from 1; loss: the mean over the step's pairs."""
 
     def validation(self, phase: str, done: int, total: int) -> None:
-        """While the validation split is encoded."""
+        """While the validation split, or what is frozen, is encoded."""
 
     def epoch(self, report: Epoch) -> None:
         """After each epoch."""
+
+
+MOST_STATES = 4 * 10**9  # bytes of states of captions that are kept in memory
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class TrainingData:
     dataset: that the split is from.
     tokenizer: of the model.
     features: of frozen towers, or None.
+    states: of its captions, in memory; None to compute them at each step.
     catalogue: of the split's images and captions.
     rows: int64 (N,), the images' rows in the data set.
     captions: int64 (M,), the captions' rows in the data set.
@@ -86,6 +91,7 @@ class TrainingData:
     dataset: Dataset
     tokenizer: Tokenizer
     features: Features | None
+    states: CaptionStates | None
     catalogue: Catalogue
     rows: np.ndarray
     captions: np.ndarray
@@ -156,7 +162,7 @@ def training_data(
     with damage_named(dataset.path, DATASET):
         own = SeenImages.of(dataset.digests(rows), dataset.looks(rows))
     seen = own.joined(seen) if seen else own
-    return TrainingData(dataset, tokenizer, features, catalogue, rows, captions, tokens, wording, seen)
+    return TrainingData(dataset, tokenizer, features, None, catalogue, rows, captions, tokens, wording, seen)
 
 
 def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int, waits: int = 0) -> float:
@@ -220,6 +226,8 @@ def train(
     optimizer = make_optimizer(model, settings)
     average = deepcopy(model) if settings.average else None
     history = _restore(run, model, average, optimizer, dataset) if resume and run.last.exists() else []
+    if not data.features:
+        data = replace(data, states=_frozen_states(data, model, settings, device, watch))
     training = Training(run, settings, data, model, average, None, optimizer, device, watch, processes)
     kept = average or model
     events = tensorboard_writer(run, len(history) + 1) if processes.first else None
@@ -315,6 +323,18 @@ def make_optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimiz
     return torch.optim.Adam(groups, lr=settings.lr)
 
 
+def _frozen_states(
+    data: TrainingData, model: Model, settings: TrainSettings, device: torch.device, watch: Watch
+) -> CaptionStates | None:
+    """The states of the training captions, if the text transformer is frozen and they fit into memory."""
+    bert = None if model.settings.open_clip else model.text_tower.bert
+    if not bert or bert.frozen < bert.shape.layers:
+        return None
+    if 2 * bert.shape.width * sum(map(len, set(map(tuple, data.tokens)))) > MOST_STATES:
+        return None
+    return states_of(bert.eval(), data.tokens, device, settings.precision, watch.validation)
+
+
 def _part_from(training: Training, epoch: int) -> Training:
     """The training from an epoch on: of the heads alone, or also of what is not frozen of the towers."""
     settings, waiting = training.settings, False
@@ -360,6 +380,8 @@ def _caption_reader(
     data, tokens = training.data, training.data.tokens
     if data.features and data.features.has_states:
         return lambda captions, share: data.features.read_states(data.captions[captions[share]])
+    if data.states:
+        return lambda captions, share: data.states.read(captions[share])
     if training.settings.hide_rare_words:
         tokens = hide_rare_words(tokens, data.tokenizer, generator)
 
