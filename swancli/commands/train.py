@@ -92,7 +92,7 @@ def train(
         None, "PART", "Leave out a part of the model: vmsf, sfgs, tcge, wsa or pool; repeatable."
     ),
     epochs: int | None = recipe(
-        None, "N", "Passes over all captions (paper: 50). Default: 20; 30 from random weights.", min=1
+        None, "N", "Passes over all captions (paper: 50). Default: 15 to 45; 30 from random weights.", min=1
     ),
     batch_size: int | None = recipe(
         None, "N", "Captions per step (paper: 100). Default: 2000; 100 from random weights.", min=2
@@ -155,7 +155,7 @@ def train(
         None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
     heads_first: int | None = rare(
-        None, "N", "Epochs before the towers are trained too. Default: half; 0 from random weights.", min=0
+        None, "N", "Epochs before the towers are trained too. Default: two thirds; 0 from random weights.", min=0
     ),
     average: float | None = rare(
         None, "X", "Moving average of the weights; 0: none. Default: 0.99; 0 from random weights.", min=0.0
@@ -234,6 +234,13 @@ def _refuse_changes(context: typer.Context) -> None:
         )
 
 
+def _training_images(workspace: Workspace, dataset: str) -> int:
+    from swancli.store.dataset import Dataset
+
+    with Dataset(workspace.dataset(dataset)) as stored:
+        return int((stored.catalogue.split == "train").sum())
+
+
 def _planned_runs(workspace: Workspace, context: typer.Context, processes: Processes) -> Runs:
     """The runs to train: those to resume, or those that the options ask for."""
     from swancli.train.config import new_config
@@ -259,7 +266,7 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
     runs = plan_runs(
         workspace,
         workspace.run(name, begun or run or datetime.now().strftime("%Y%m%d-%H%M%S")),
-        new_config(chosen, given),
+        new_config(chosen, given, _training_images(workspace, name)),
         variants=[entry.strip() for entry in chosen["compare"].split(",") if entry.strip()],
         folds=chosen["folds"],
         fold_rule=chosen["fold_split"],

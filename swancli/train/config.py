@@ -119,16 +119,16 @@ FROM_RANDOM_WEIGHTS = {
     "heads_first": 0,
 }
 FROM_TRAINED_WEIGHTS = FROM_RANDOM_WEIGHTS | {
-    "epochs": 20,
     "batch_size": 2000,
     "lr": 2e-3,
     "backbone_rate": 0.1,
     "loss": "contrastive",
     "average": 0.99,
     "freeze_stages": 2,
-    "heads_first": 10,
 }
-FROM_CHECKPOINT = FROM_TRAINED_WEIGHTS | {"lr": 1e-3, "backbone_rate": 0.2, "heads_first": 0}
+# Their epochs: enough for this many steps, within these bounds. The heads are trained alone in two of three.
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 300, 15, 45
+FROM_CHECKPOINT = FROM_TRAINED_WEIGHTS | {"epochs": 10, "lr": 1e-3, "backbone_rate": 0.2, "heads_first": 0}
 # Both towers of open_clip were trained together, on so much that a high rate would spoil them.
 FROM_OPEN_CLIP = FROM_RANDOM_WEIGHTS | {"captions_per_image": 1, "lr": 1e-5, "text_rate": 1.0}
 # Options that default to those the features were made with.
@@ -177,7 +177,7 @@ class RunConfig:
     group: str = ""
 
 
-def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
+def new_config(options: dict[str, Any], given: set[str], images: int) -> RunConfig:
     """The configuration that the options of `swan train` ask for.
 
     An option that the user did not set comes from the features, else from the checkpoint to start from, else
@@ -188,6 +188,7 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
             are text. None for towers that come with swan, and for what depends on what the run starts from:
             see `FROM_RANDOM_WEIGHTS` and those after it.
         given: names of the options that the user set.
+        images: number of training images; few images are seen more often.
 
     Raises:
         SwanError: options contradict each other, the checkpoint to start from does not exist, or it needs a
@@ -218,7 +219,7 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
         options |= zip(names, named_towers(*(options[name] for name in names)), strict=True)
     if options["image_size"] is None:
         options["image_size"] = preprocessing_of(options["backbone"]).size
-    start = _usual_recipe(options, shape)
+    start = _usual_recipe(options, shape, images)
     options |= {name: value for name, value in start.items() if options[name] is None}
     options |= _of_text_tower(options, given, shape)
     frozen = bool(options["freeze"])
@@ -239,14 +240,19 @@ def new_config(options: dict[str, Any], given: set[str]) -> RunConfig:
     return replace(config, without=model_settings(config, words=1).without)
 
 
-def _usual_recipe(options: dict[str, Any], shape: ModelSettings | None) -> dict[str, Any]:
+def _usual_recipe(options: dict[str, Any], shape: ModelSettings | None, images: int) -> dict[str, Any]:
     """The defaults of a run; `shape` is that of the checkpoint to start from, if any."""
     if shape:
         return FROM_OPEN_CLIP if shape.open_clip else FROM_CHECKPOINT
     if not options["weights"]:
         return FROM_RANDOM_WEIGHTS
-    epochs = options["epochs"] or FROM_TRAINED_WEIGHTS["epochs"]
-    return FROM_TRAINED_WEIGHTS | {"heads_first": epochs // 2}
+    recipe = FROM_TRAINED_WEIGHTS
+    batch = (options["batch_size"] or recipe["batch_size"]) // (
+        options["captions_per_image"] or recipe["captions_per_image"]
+    )
+    wanted = math.ceil(STEPS * batch / max(1, images))
+    epochs = options["epochs"] or min(MOST_EPOCHS, max(FEWEST_EPOCHS, wanted))
+    return recipe | {"epochs": epochs, "heads_first": 2 * epochs // 3}
 
 
 def _as_checkpoint(

@@ -173,13 +173,15 @@ def rate_share(settings: TrainSettings, epoch: int, step: int, steps: int, waits
         epoch: from 1.
         step: of that epoch, from 1.
         steps: in an epoch.
-        waits: epochs before the first in which the weights in question are trained; that one is a warm-up.
+        waits: epochs before the first in which the weights in question are trained; their schedule begins
+            with that one.
     """
-    taken = (epoch - 1) * steps + step
-    share = warmed_cosine(taken, settings.epochs * steps, steps)
+    epoch, epochs = epoch - waits, settings.epochs - waits
+    if epoch < 1:
+        return 0.0
     if settings.schedule == "step":
-        share = stepped(epoch)
-    return share * min(1.0, max(0, taken - waits * steps) / steps) if waits else share
+        return stepped(epoch)
+    return warmed_cosine((epoch - 1) * steps + step, epochs * steps, steps)
 
 
 def train(
