@@ -155,7 +155,7 @@ def train(
         None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
     heads_first: int | None = rare(
-        None, "N", "Epochs before the towers are trained too. Default: two thirds; 0 from random weights.", min=0
+        None, "N", "Epochs of the heads alone. Default: two of three; 0 from random weights.", min=0
     ),
     average: float | None = rare(
         None, "X", "Moving average of the weights; 0: none. Default: 0.99; 0 from random weights.", min=0.0

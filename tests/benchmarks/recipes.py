@@ -36,8 +36,8 @@ PARTS = ("", "vmsf", "sfgs", "tcge", "wsa", "pool")
 SPEED = ["--precision=bf16"]
 # Of the runs without parts: heads alone, on features, for half of the default's epochs.
 HEADS = ["--features", "--epochs=10", *SPEED]
-# Phrases that each training image of the shipped checkpoint gets as further captions.
-EACH = 1
+# The shipped checkpoint: images in a batch, captions of an image, and phrases that it gets as further captions.
+IMAGES, OWN, EACH = 400, 5, 1
 WAYS = {"i2t": "image-to-text", "t2i": "text-to-image"}
 AT = (1, 5, 10)
 
@@ -158,8 +158,10 @@ def ship(data: Path, root: Path) -> None:
     if not (root / "overhead" / "dataset.h5").exists():
         source = root / "overhead.csv"
         write_captions(root, source)
-        swan(root, "prepare", named, f"--source={source}", f"--images={data}", "--size=224")
-    train(root, "overhead", "shipped-from", SPEED)
+        swan(root, "prepare", named, f"--source={source}", f"--images={data}")
+    # An image passes through the backbone once for all its captions.
+    captions = [f"--captions-per-image={OWN + EACH}", f"--batch-size={IMAGES * (OWN + EACH)}"]
+    train(root, "overhead", "shipped-from", [*captions, *SPEED])
     best = load_checkpoint(root / "overhead" / "runs" / "shipped-from" / "best.pt")
     origin = {
         "dataset": "",  # so that it belongs to none, and embeds whatever is at hand
