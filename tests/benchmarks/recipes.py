@@ -36,7 +36,7 @@ PARTS = ("", "vmsf", "sfgs", "tcge", "wsa", "pool")
 SPEED = ["--precision=bf16"]
 # Of the runs without parts: heads alone, on features, for half of the default's epochs.
 HEADS = ["--features", "--epochs=10", *SPEED]
-# The shipped checkpoint: images in a batch, captions of an image, and phrases that it gets as further captions.
+# The shipped checkpoint: images in a batch, captions of an image, and phrases among its further captions.
 IMAGES, OWN, EACH = 400, 5, 1
 WAYS = {"i2t": "image-to-text", "t2i": "text-to-image"}
 AT = (1, 5, 10)
