@@ -72,9 +72,13 @@ def demo(
     for question in QUERIES:
         found = ["query", question, "--split", "test", "--top-k", "3"]
         _run(context, found, ["--root", str(root), "--device", device, "--quiet"])
+    output().print(Text("\nNow search your own photos, with the trained checkpoint that comes with swan:"))
+    _show_command("embed", "--images", "path/to/photos")
+    _show_command("query", "a car park beside a road")
 
 
 def _show_command(*words: str) -> None:
+    """Shows a command line as a person would type it."""
     output().print(Text(f"\n$ swan {shlex.join(words)}", style="bold"), soft_wrap=True)
 
 

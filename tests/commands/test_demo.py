@@ -70,3 +70,4 @@ def test_demo_shows_every_step_and_the_yardsticks(tmp_path):
         assert f"$ swan {text}" in result.stdout
     for text in ("SWAN", "knows the scene only", "chance", "five white planes"):
         assert text in result.stdout
+    assert result.stdout.endswith("$ swan embed --images path/to/photos\n\n$ swan query 'a car park beside a road'\n")
