@@ -231,9 +231,10 @@ def train(
         "run": run.name,
         "fold": asdict(fold) if fold else None,
     }
+    begins = {group["waits"] + 1 for group in optimizer.param_groups}  # epochs in which a part begins
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
-        if training.encoders is None or epoch == settings.heads_first + 1:
+        if training.encoders is None or epoch in begins:
             training = _part_from(training, epoch)
         loss, rate, steps = _train_epoch(training, epoch)
         try:
