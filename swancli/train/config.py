@@ -88,6 +88,7 @@ PUBLISHED_RECIPE = {
     "image_size": 256,
     "embed_dim": 512,
     "freeze": True,
+    "freeze_stages": 0,
     "epochs": 50,
     "batch_size": 100,
     "captions_per_image": 1,
