@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MethodType
 
 import torch
 import torch.nn.functional as F
@@ -135,7 +136,8 @@ class Backbone(nn.Module):
         Raises:
             SwanError: torch.compile does not work here.
         """
-        self._maps = torch.compile(self._maps)
+        # As a method, so that a copy of the backbone computes with its own weights.
+        self._maps = MethodType(torch.compile(Backbone._maps), self)
         self.compiled = True
         from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
 
