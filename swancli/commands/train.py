@@ -326,6 +326,8 @@ class TrainingDisplay:
             self._announced = True
             first, last, what = self._part
             left = (steps * (last - epoch + 1) - step) * seconds / done
+            if not left:
+                return
             named = f"epochs {first} to {last}" if last > first else f"epoch {last}"
             named += what and f", {what},"
             self.note(f"{named} will take about {duration(left)}, without the validations")
