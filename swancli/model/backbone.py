@@ -69,7 +69,7 @@ class Backbone(nn.Module):
             if not fixed:
                 raise SwanError(
                     f"--freeze-stages {freeze_stages}: {name} does not say where its stages end",
-                    "leave it out, or freeze the whole backbone: --freeze",
+                    "train all of it: --freeze-stages 0, or nothing of it: --freeze",
                 )
             for parameter in self.network.parameters(recurse=False):  # a table of positions, read first
                 parameter.requires_grad_(False)
