@@ -335,7 +335,9 @@ def test_parts_may_be_left_out_of_a_model_that_starts_from_a_whole_one(run_train
 def test_run_of_one_variant_may_start_from_the_other(run_training, first, second):
     best = run_training("source", epochs=1, variant=first).best
     run = run_training("next", epochs=1, variant=second, init_from=str(best))
-    assert load_checkpoint(run.best).model.settings.variant == second
+    settings = load_checkpoint(run.best).model.settings
+    assert settings.variant == second
+    assert settings.without == (("pool",) if first == "published" else ())  # which that one lacks
 
 
 def test_resumed_run_needs_neither_its_starting_weights_nor_its_vocabulary_file(
