@@ -453,8 +453,9 @@ def _restore(
 ) -> list[dict[str, Any]]:
     """Restores the state in `last.pt`; returns the rows of `metrics.csv` so far."""
     last = load_checkpoint(run.last)
-    if not last.training:
-        raise SwanError(f"{run.last}: cannot be resumed: it has no optimizer state")
+    needed = ["optimizer", "history", *(["weights"] if average else [])]
+    if lacking := [name for name in needed if name not in last.training]:
+        raise SwanError(f"{run.last}: cannot be resumed: its training has no {lacking[0]}", "start a new run")
     if last.origin.get("dataset_digest") != dataset.digest:
         raise SwanError(
             f"{dataset.path}: prepared again since the run began; images, captions or splits have changed",

@@ -125,7 +125,9 @@ def part_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: values.detach().flatten()[::KEPT].clone() for name, values in tensors.items()}
 
 
-def save_part(path: Path, model: Swan, tokenizer: Any, origin: Any, training: Any = None, *more: Any) -> None:
+def save_part(
+    path: Path, model: Swan, tokenizer: Any, origin: Any, training: Any = None, seen: Any = None
+) -> None:
     """In place of `save_checkpoint`, which takes the most time: some values of `last.pt`."""
     if training:
         kept = {"average": part_of(model.state_dict()), "weights": part_of(training["weights"])}

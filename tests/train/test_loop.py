@@ -187,6 +187,10 @@ def test_average_is_validated_and_stored_beside_the_weights_it_follows(run_train
     assert all(torch.equal(value, last["model"][name]) for name, value in weights_of(run.best).items())
     report = evaluate_checkpoint(Encoder(run, "cpu"), workspace, split="val")
     assert report.mean_recall == pytest.approx(pd.read_csv(run.metrics)["mR"].item())
+    del last["training"]["weights"]
+    torch.save(last, run.last)
+    with pytest.raises(SwanError, match=r"last\.pt: cannot be resumed: its training has no weights"):
+        run_training("one", training=recipe, backbone="timm/test_efficientnet", resume=True)
 
 
 class InterruptAtOnce(Watch):
