@@ -234,7 +234,7 @@ def test_commands_in_a_terminal_of_80_columns_cut_nothing(finished, tmp_path):
     printed = in_terminal(80, "embed", "--output", tmp_path / "embeddings.h5", root=finished.root)
     assert f" {tmp_path}/embeddings.h5\n" in printed
     printed = in_terminal(80, "query", "two red planes", "-k", "3", root=finished.root)
-    assert len(re.findall(r"^ +\d  -?0\.\d{4}  \w+_\d+\.png ", printed, re.MULTILINE)) == 3
+    assert len(re.findall(r"^ +\d +-?0\.\d{4}  \w+_\d+\.png ", printed, re.MULTILINE)) == 3
     assert "…" not in printed
 
 

@@ -186,7 +186,7 @@ def test_copy_of_a_compiled_backbone_computes_with_its_own_weights(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda maps: lambda *given: maps(*given))
     backbone, plain = (Backbone("resnet18", frozen=True).eval() for _ in range(2))
     backbone.compile_network(2, 32)
-    copied = copy.deepcopy(backbone)
+    copied = copy.deepcopy(backbone).eval()
     copied.load_state_dict(plain.state_dict())
     pixels = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(copied(pixels)["deep3"], plain(pixels)["deep3"], rtol=1e-4, atol=1e-5)
