@@ -156,12 +156,13 @@ def test_run_may_start_from_another_and_train_on_features_of_its_backbone(root, 
 def test_features_of_the_shipped_backbone(finished, tmp_path):
     (tmp_path / "small").mkdir()
     shutil.copy(finished.root / "small/dataset.h5", tmp_path / "small")
-    options = ["--dataset", "small", "--features", "--weights", "shipped", *VIEWS]
-    printed = invoke("prepare", *options, root=tmp_path)
+    shipped = load_checkpoint("shipped").model
+    options = [*VIEWS, "--backbone", shipped.settings.backbone, "--weights", "shipped"]
+    printed = invoke("prepare", "--dataset", "small", "--features", *options, root=tmp_path)
     assert printed.returncode == 0, printed.stderr
     with h5py.File(tmp_path / "small/features.h5") as file:
         assert file.attrs["weights"] == str(shipped_checkpoint().resolve())
-        assert file.attrs["backbone_digest"] == load_checkpoint("shipped").model.backbone.digest()
+        assert file.attrs["backbone_digest"] == shipped.backbone.digest()
 
 
 def test_options_of_features_without_features_are_refused_and_those_of_the_source_with_none(finished):
