@@ -71,7 +71,7 @@ def prepare(
     Examples:
         swan prepare --dataset ucm --source UCM_captions
         swan prepare --dataset mine --source captions.csv --images photos --split random
-        swan prepare --dataset ucm --features --weights resnet18-f37072fd.pth
+        swan prepare --dataset ucm --features
     """
     from swancli.prepare.build import PrepareSettings, prepare_dataset
 

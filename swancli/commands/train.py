@@ -61,10 +61,10 @@ def train(
         None, "FILE", "vocab.h5, or JSON of the published code. Default: the data set's."
     ),
     backbone: str | None = model(
-        None, "NAME", "resnet18, 34, 50 (paper) or timm/NAME. Default: timm/tf_efficientnet_lite0."
+        None, "NAME", "timm/NAME or resnet18, 34, 50 (paper: resnet50). Default: timm/tf_efficientnet_lite0."
     ),
     weights: str | None = model(
-        None, "FILE", "Backbone weights, or none. Default: imagenet, for the default backbone."
+        None, "FILE", "Backbone weights; none: random. Default: imagenet, if they fit."
     ),
     text: str | None = model(
         None, "NAME", "Text tower: minilm (default), gru (paper), or a folder with a BERT."
@@ -74,7 +74,7 @@ def train(
         None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: train."
     ),
     freeze_stages: int | None = model(
-        None, "N", "Freeze the first N of the backbone's 4 stages. Default: 2; 0 from random weights.", min=0
+        None, "N", "Freeze the first N of the backbone's 4 stages. Default: 2 (random: 0).", min=0
     ),
     freeze_text: int | None = model(
         None, "N", "Freeze the first N text layers. Default: all, or as in --init-from.", min=0
@@ -86,27 +86,29 @@ def train(
     variant: Variant = model(
         "repaired",
         "NAME",
-        "repaired: the model of the paper. published: the model and recipe of the published code.",
+        "repaired (default): the paper. published: the published code, its recipe.",
+        show_default=False,
     ),
     without: list[str] | None = model(
         None, "PART", "Leave out a part of the model: vmsf, sfgs, tcge, wsa or pool; repeatable."
     ),
     epochs: int | None = recipe(
-        None, "N", "Passes over all captions (paper: 50). Default: 15 to 45; 30 from random weights.", min=1
+        None, "N", "Passes over all captions (paper: 50). Default: 15 to 45 (random: 30).", min=1
     ),
     batch_size: int | None = recipe(
-        None, "N", "Captions per step (paper: 100). Default: 2000; 100 from random weights.", min=2
+        None, "N", "Captions per step (paper: 100). Default: 2000 (random: 100).", min=2
     ),
     lr: float | None = recipe(
         None,
         "X",
-        "Learning rate (paper: 2e-4). Default: 2e-3; 1e-3 from random weights; 1e-5 for open_clip.",
+        "Learning rate (paper: 2e-4). Default: 2e-3 (random or --init-from: 1e-3; open_clip: 1e-5).",
         min=0.0,
     ),
     schedule: Schedule = recipe(
         "cosine",
         "step|cosine",
-        "cosine: one epoch of warm-up, then decay to 0. step: x0.7 every 20 epochs (paper).",
+        "cosine (default): warm-up, then to 0. step: x0.7 every 20 epochs (paper).",
+        show_default=False,
     ),
     augmentation: options.Augmentation = recipe(
         "overhead",
@@ -115,7 +117,7 @@ def train(
         "words such as left.",
     ),
     loss: Loss | None = recipe(
-        None, "NAME", "contrastive (default), or hinge: sum (paper; from random weights) or hardest."
+        None, "NAME", "contrastive (default; random: sum), or a hinge: sum (paper) or hardest."
     ),
     margin: float = recipe(0.2, "X", "Margin of the hinge loss, in cosine similarity.", min=0.0),
     temperature: float = recipe(0.05, "X", "Temperature of the contrastive loss.", min=0.001),
@@ -145,20 +147,20 @@ def train(
     captions_per_image: int | None = rare(
         None,
         "N",
-        "Captions per pass of an image (paper: 1). Default: 5.",
+        "Captions per pass of an image (paper: 1). Default: 5 (open_clip: 1).",
         min=1,
     ),
     backbone_rate: float | None = rare(
-        None, "X", "Backbone's share of --lr. Default: 0.1; 1 from random weights and for open_clip.", min=0.0
+        None, "X", "Backbone's share of --lr. Default: 0.1 (random: 1; --init-from: 0.2).", min=0.0
     ),
     text_rate: float | None = rare(
         None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
     heads_first: int | None = rare(
-        None, "N", "Epochs of the heads alone. Default: two of three; 0 from random weights.", min=0
+        None, "N", "Epochs of the heads alone. Default: two of three (random: 0).", min=0
     ),
     average: float | None = rare(
-        None, "X", "Moving average of the weights; 0: none. Default: 0.99; 0 from random weights.", min=0.0
+        None, "X", "Moving average of the weights; 0: none. Default: 0.99 (random: 0).", min=0.0
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
@@ -173,7 +175,6 @@ def train(
 
     Examples:
         swan train --dataset ucm
-        swan train --dataset ucm --backbone timm/tf_efficientnet_lite0 --weights imagenet --text minilm
         swan train --dataset ucm --folds 5 --run cv
         torchrun --nproc-per-node 4 -m swancli train --dataset rsicd
     """
@@ -333,6 +334,8 @@ class TrainingDisplay:
             self._announced = True
             first, last, what = self._part
             left = (steps * (last - epoch + 1) - step) * seconds / done
+            if not left:
+                return
             named = f"epochs {first} to {last}" if last > first else f"epoch {last}"
             named += what and f", {what},"
             self.note(f"{named} will take about {duration(left)}, without the validations")

@@ -76,7 +76,7 @@ def vocab(
         export_json(export, vocabulary)
     _show_vocabulary(vocabulary, path, found)
     if dataset:
-        display.note(f"next: swan train --dataset {dataset} (--text minilm would need no vocab.h5)")
+        display.note(f"next: swan train --dataset {dataset} --text gru (other text towers need no vocab.h5)")
 
 
 def _captions(

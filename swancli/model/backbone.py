@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MethodType
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ class Backbone(nn.Module):
             if not fixed:
                 raise SwanError(
                     f"--freeze-stages {freeze_stages}: {name} does not say where its stages end",
-                    "leave it out, or freeze the whole backbone: --freeze",
+                    "train all of it: --freeze-stages 0, or nothing of it: --freeze",
                 )
             for parameter in self.network.parameters(recurse=False):  # a table of positions, read first
                 parameter.requires_grad_(False)
@@ -136,7 +137,8 @@ class Backbone(nn.Module):
         Raises:
             SwanError: torch.compile does not work here.
         """
-        self._maps = torch.compile(self._maps)
+        # As a method, so that a copy of the backbone computes with its own weights.
+        self._maps = MethodType(torch.compile(Backbone._maps), self)
         self.compiled = True
         from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
 

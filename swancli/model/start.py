@@ -142,7 +142,10 @@ def continued_model(
         SwanError: the checkpoint has no weights for some part of the model, or the backbone does not take the
             image size.
     """
-    theirs = source.model.settings
+    theirs, notes = source.model.settings, []
+    if theirs.variant == "published" and settings.variant == "repaired" and "pool" not in settings.without:
+        settings = replace(settings, without=(*settings.without, "pool"))
+        notes.append(f"without the pooled maps, since {source.path} has none")
     kept = ("mean", "std", "interpolation", "fit", "word_dim", "bert", "open_clip")
     settings = replace(settings, **{name: getattr(theirs, name) for name in kept})
     if freeze_text is None:
@@ -156,7 +159,7 @@ def continued_model(
         problem = f"{option}: {source.path} is a model of open_clip, whose shape is fixed"
         raise SwanError(problem, f"leave {option} out")
     model = _random_model(settings, seed)
-    own, weights, notes = model.state_dict(), source.model.state_dict(), []
+    own, weights = model.state_dict(), source.model.state_dict()
     if vocabulary is not None:
         known = _words_from(own[WORD_VECTORS], source, vocabulary)
         weights[WORD_VECTORS] = own[WORD_VECTORS]

@@ -88,6 +88,7 @@ PUBLISHED_RECIPE = {
     "image_size": 256,
     "embed_dim": 512,
     "freeze": True,
+    "freeze_stages": 0,
     "epochs": 50,
     "batch_size": 100,
     "captions_per_image": 1,
@@ -201,6 +202,8 @@ def new_config(options: dict[str, Any], given: set[str], images: int) -> RunConf
         if shape.open_clip and options["features"]:
             hint = "leave --features out; --freeze keeps its image tower as it is"
             raise SwanError("--features: not for models of open_clip", hint)
+        if shape.open_clip and options["heads_first"]:
+            raise SwanError("--heads-first: models of open_clip have no heads", "leave --heads-first out")
     if options["variant"] == "published":
         options |= {name: value for name, value in PUBLISHED_RECIPE.items() if name not in given}
     if options["features"]:

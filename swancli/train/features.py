@@ -333,8 +333,8 @@ class Features:
         own = model.settings
         again = f"make them again, also with --weights: swan prepare --dataset {dataset.name} --features"
         if not own.frozen:
-            trained = "--freeze-stages" if own.freeze_stages else "--fine-tune"
-            raise SwanError("--features trains the heads alone, the backbone stays frozen", f"drop {trained}")
+            problem = "--features trains the heads alone, the backbone stays frozen"
+            raise SwanError(problem, "leave --fine-tune and --freeze-stages out")
         if own.quirks.drifting_statistics:
             raise SwanError(
                 "--features: the published backbone's maps depend on the batch they are in (its item 6)",

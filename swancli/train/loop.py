@@ -241,9 +241,10 @@ def train(
         "run": run.name,
         "fold": asdict(fold) if fold else None,
     }
+    begins = {group["waits"] + 1 for group in optimizer.param_groups}  # epochs in which a part begins
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.perf_counter()
-        if training.encoders is None or epoch == settings.heads_first + 1:
+        if training.encoders is None or epoch in begins:
             training = _part_from(training, epoch)
         loss, rate, steps = _train_epoch(training, epoch)
         try:
@@ -476,8 +477,9 @@ def _restore(
 ) -> list[dict[str, Any]]:
     """Restores the state in `last.pt`; returns the rows of `metrics.csv` so far."""
     last = load_checkpoint(run.last)
-    if not last.training:
-        raise SwanError(f"{run.last}: cannot be resumed: it has no optimizer state")
+    needed = ["optimizer", "history", *(["weights"] if average else [])]
+    if lacking := [name for name in needed if name not in last.training]:
+        raise SwanError(f"{run.last}: cannot be resumed: its training has no {lacking[0]}", "start a new run")
     if last.origin.get("dataset_digest") != dataset.digest:
         raise SwanError(
             f"{dataset.path}: prepared again since the run began; images, captions or splits have changed",

@@ -56,11 +56,11 @@ def on_gpu(material: Material) -> Iterator[dict[str, Any]]:
     )
     yield row("gpu", "loading alone", count, "images/s", _loading(root, device))
 
-    backbone = ["--backbone=resnet50", f"--weights={checkpoint}"]
-    swan("prepare", "--dataset=noise", "--features", *backbone, "--views=2", "--max-gb=40", root=root)
+    towers = ["--backbone=resnet50", f"--weights={checkpoint}", "--text=gru"]
+    swan("prepare", "--dataset=noise", "--features", *towers, "--views=2", "--max-gb=40", root=root)
     for name, options in {
-        "epoch, exact": backbone,
-        "epoch, exact, compiled": [*backbone, "--compile"],
+        "epoch, exact": [*towers, "--freeze"],
+        "epoch, exact, compiled": [*towers, "--freeze", "--compile"],
         "epoch, features": ["--features"],
     }.items():
         for captions in (1, 5):

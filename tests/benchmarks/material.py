@@ -172,8 +172,8 @@ class Material:
         return swan("prepare", *options, root=self.root)
 
     def network(self) -> list[str]:
-        """The options that name the backbone, its weights and the size of its images."""
-        named = {"backbone": self.sizes.backbone, "weights": self.backbone()}
+        """The options that name the towers, the backbone's weights and the size of its images."""
+        named = {"backbone": self.sizes.backbone, "weights": self.backbone(), "text": "gru"}
         named["image-size"] = self.sizes.image_size
         return [f"--{name}={value}" for name, value in named.items()]
 

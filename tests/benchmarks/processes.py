@@ -25,7 +25,7 @@ from swancli.store.atomic import atomic_path
 RESULTS = Path(__file__).with_name("processes.json")
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
 RECIPE = ["--dataset", "ucm", "--epochs", "2", "--backbone", "resnet18", "--image-size", "96"]
-RECIPE += ["--embed-dim", "256", "--quiet", "--fine-tune"]
+RECIPE += ["--text", "gru", "--embed-dim", "256", "--quiet"]
 WAYS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread each": (2, 1)}
 
 

@@ -202,7 +202,7 @@ def training(material: Material) -> Iterator[Row]:
     note = f"one run, {sizes.runs} parts of it"
     yield row("train", "writing features", views, "images/s", written, floor=floor, note=note)
 
-    exact, features = material.network(), ["--features"]
+    exact, features = [*material.network(), "--freeze"], ["--features"]
     ways = {"exact": (exact, 1, sizes.batches), "features": (features, 1, sizes.batches)}
     if sizes.variations:
         ways |= {

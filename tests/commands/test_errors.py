@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import execute, invoke
+from conftest import RANDOM, execute, invoke
 
 from swancli.vocab.vocabulary import count_words, write_vocabulary
 
@@ -110,7 +110,8 @@ def test_published_data_set_that_is_absent_is_said_to_be_where(tmp_path, command
 def test_train_before_vocab(source, tmp_path):
     prepare(source, tmp_path)
     root, make = tmp_path / "root", "make it: swan vocab --dataset small"
-    refused(invoke("train", "--dataset", "small", root=root), "vocab.h5: no such", f"{make}; or take --text")
+    result = invoke("train", "--dataset", "small", *RANDOM, root=root)
+    refused(result, "vocab.h5: no such", f"{make}; or take --text")
     for start in (["--variant", "published", "--fine-tune"], ["--init-from", "shipped"]):
         result = invoke("train", "--dataset", "small", *start, root=root)
         refused(result, "vocab.h5: no such file", f"{make}\n")
@@ -120,7 +121,7 @@ def test_vocabulary_of_another_data_set(source, tmp_path):
     prepare(source, tmp_path)
     path = tmp_path / "other.h5"
     write_vocabulary(path, count_words(["a cat"], min_count=1, stop_words="keep", dataset="other"))
-    result = invoke("train", "--dataset", "small", "--vocab", path, root=tmp_path / "root")
+    result = invoke("train", "--dataset", "small", *RANDOM, "--vocab", path, root=tmp_path / "root")
     refused(result, path, "other", "swan vocab --dataset small")
     assert not (tmp_path / "root" / "small" / "runs").exists()
 
@@ -185,7 +186,7 @@ def test_embeddings_of_another_checkpoint_are_not_searched(finished, tmp_path):
         (["eval", "--embeddings", "none.h5"], ["none.h5", "swan embed"]),
         (["eval", "--dataset", "../up"], ["../up"]),
         (["train", "--dataset", "small", "--device", "cuda:99"], ["cuda:99"]),
-        (["train", "--dataset", "small", "--weights", "none.pth"], ["none.pth"]),
+        (["train", "--dataset", "small", *RANDOM, "--weights", "none.pth"], ["none.pth"]),
         (["train", "--resume", "--run", "none"], ["none"]),
         (["vocab", "--source", "nowhere"], ["--dataset"]),
         (["train", "--dataset", "small", "--embed-dim", "30"], ["--embed-dim 30", "8"]),

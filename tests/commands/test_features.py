@@ -8,12 +8,15 @@ import shutil
 import h5py
 import pytest
 import torch
-from conftest import invoke
+from conftest import RANDOM, invoke
 
+from swancli.errors import SwanError
 from swancli.model.checkpoint import load_checkpoint
+from swancli.train import features
+from swancli.train.features import FeatureSettings
 from swancli.workspace import shipped_checkpoint
 
-VIEWS = ["--image-size", "32", "--augmentation", "overhead", "--views", "2"]
+VIEWS = [*RANDOM, "--image-size", "32", "--augmentation", "overhead", "--views", "2"]
 NARROW = ["--embed-dim", "32", "--schedule", "step"]  # little to write, and resumable
 
 
@@ -67,6 +70,29 @@ def test_checkpoint_of_a_run_on_features_needs_no_features(root):
         shutil.move(moved, root / "small/features.h5")
     assert printed.returncode == 0, printed.stderr
     assert json.loads(printed.stdout)["images"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "made_of"),
+    [
+        ([], FeatureSettings("timm/tf_efficientnet_lite0", "imagenet", 224, "overhead", "minilm")),
+        (["--backbone", "resnet18"], FeatureSettings("resnet18", "", 256, "overhead", "minilm")),
+        (
+            ["--weights", "none", "--text", "gru"],
+            FeatureSettings("timm/tf_efficientnet_lite0", "", 224, "overhead", "gru"),
+        ),
+    ],
+)
+def test_features_are_made_with_the_towers_that_plain_training_has(finished, monkeypatch, options, made_of):
+    asked = []
+
+    def towers(settings):
+        asked.append(settings)
+        raise SwanError("enough")
+
+    monkeypatch.setattr(features, "Towers", towers)
+    invoke("prepare", "--dataset", "small", "--features", *options, root=finished.root)
+    assert asked == [made_of]
 
 
 def test_run_without_features_is_refused_with_how_to_make_them(finished):
@@ -130,12 +156,13 @@ def test_run_may_start_from_another_and_train_on_features_of_its_backbone(root, 
 def test_features_of_the_shipped_backbone(finished, tmp_path):
     (tmp_path / "small").mkdir()
     shutil.copy(finished.root / "small/dataset.h5", tmp_path / "small")
-    options = ["--dataset", "small", "--features", "--weights", "shipped", *VIEWS]
-    printed = invoke("prepare", *options, root=tmp_path)
+    shipped = load_checkpoint("shipped").model
+    options = [*VIEWS, "--backbone", shipped.settings.backbone, "--weights", "shipped"]
+    printed = invoke("prepare", "--dataset", "small", "--features", *options, root=tmp_path)
     assert printed.returncode == 0, printed.stderr
     with h5py.File(tmp_path / "small/features.h5") as file:
         assert file.attrs["weights"] == str(shipped_checkpoint().resolve())
-        assert file.attrs["backbone_digest"] == load_checkpoint("shipped").model.backbone.digest()
+        assert file.attrs["backbone_digest"] == shipped.backbone.digest()
 
 
 def test_options_of_features_without_features_are_refused_and_those_of_the_source_with_none(finished):

@@ -100,6 +100,7 @@ def test_examples_are_accepted_as_written(command):
 
 def test_help_names_the_value_of_the_paper_where_the_default_differs():
     known = {"--epochs": "50", "--lr": "2e-4", "--backbone": "resnet50", "--captions-per-image": "1"}
+    known |= {"--batch-size": "100", "--embed-dim": "512"}
     for name, value in known.items():
         assert f"(paper: {value})" in parameters("train")[name].help
     assert "(paper: 5)" in parameters("vocab")["--min-count"].help

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, execute, invoke, write_source
+from conftest import RANDOM, SMALL, execute, invoke, write_source
 
 RECALLS = ["R@1", "R@5", "R@10"]
 
@@ -105,7 +105,7 @@ def test_images_seen_in_training_are_counted_also_as_copies_of_another_size(fini
     # A run that starts from the checkpoint has seen what that has.
     options = ["--dataset", "copy", "--init-from", best, "--epochs", "1", "--run", "on"]
     invoke("vocab", "--dataset", "copy", root=tmp_path)
-    printed = invoke("train", *options, *SMALL, root=tmp_path)
+    printed = invoke("train", *options, root=tmp_path)
     assert printed.returncode == 0, printed.stderr
     printed = invoke("eval", "--run", "on", root=tmp_path)
     assert "36 of 36 images were seen in training: 0 with the same pixels, 36 that look the" in printed.stdout
@@ -392,14 +392,13 @@ def test_pretrained_backbone_is_what_a_run_starts_from(source, tmp_path):
     assert printed.returncode == 0, printed.stderr
     assert "backbone trained on the scenes of small" in printed.stdout
     weights = tmp_path / "small" / "backbone-resnet18.pt"
-    trained = invoke(
-        "train", *options, "--embed-dim", "32", "--weights", weights, "--run", "r", root=tmp_path
-    )
+    options += [*RANDOM, "--embed-dim", "32", "--weights", weights, "--run", "r"]
+    trained = invoke("train", *options, "--freeze", root=tmp_path)
     assert trained.returncode == 0, trained.stderr
     own = torch.load(weights, weights_only=True)["state_dict"]
     run = torch.load(tmp_path / "small/runs/r/best.pt", weights_only=True)["model"]
     assert all(torch.equal(run[f"backbone.network.{name}"], value) for name, value in own.items())
-    other = invoke("train", *options, "--backbone", "resnet50", "--weights", weights, root=tmp_path)
+    other = invoke("train", *options, "--backbone", "resnet50", "--run", "other", root=tmp_path)
     assert other.returncode == 2
     assert "it fits --backbone resnet18" in other.stderr
 

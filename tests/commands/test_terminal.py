@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 import termios
+from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL
@@ -151,6 +152,57 @@ def test_time_left_in_an_epoch_starts_again_with_each():
             assert steps.time_remaining == 0
 
 
+@pytest.fixture
+def announced(monkeypatch):
+    """Takes steps of a given number of seconds in each epoch, and returns what was said of the time.
+
+    parts: the arguments of `Watch.part`, by their first epoch.
+    """
+    now = [0.0]
+    monkeypatch.setattr("swancli.commands.train.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def run(seconds, steps, epochs, parts=None):
+        screen, first = Screen(140), epochs[0]
+        with training_display(screen.display, epochs[-1]) as watch:
+            for epoch in epochs:
+                if part := (parts or {first: (first, epochs[-1], "")}).get(epoch):
+                    watch.part(*part)
+                for step in range(1, steps + 1):
+                    now[0] += seconds
+                    watch.step(epoch, step, steps, 1.0, 5.0)
+        return [line.rstrip() for line in screen.lines if "will take" in line]
+
+    return run
+
+
+def test_time_of_all_epochs_is_announced_after_the_first_steps(announced):
+    """After 16 s, at step 17: 5 x 100 - 17 = 483 steps of 1 s are left."""
+    assert announced(1, 100, range(1, 6)) == ["epochs 1 to 5 will take about 8 min, without the validations"]
+
+
+def test_time_of_short_epochs_is_announced_at_the_end_of_the_first(announced):
+    """Eight epochs of five steps are left, and a step takes 2 s."""
+    assert announced(2, 5, range(1, 10)) == ["epochs 1 to 9 will take about 80 s, without the validations"]
+
+
+def test_time_of_each_part_is_announced_on_its_own(announced):
+    """After two steps of 10 s, at step 3, 2 x 10 - 3 = 17 are left, and then 4 x 10 - 3 = 37."""
+    parts = {1: (1, 2, "the heads alone"), 3: (3, 6, "")}
+    assert announced(10, 10, range(1, 7), parts) == [
+        "epochs 1 to 2, the heads alone, will take about 3 min, without the validations",
+        "epochs 3 to 6 will take about 6 min, without the validations",
+    ]
+
+
+def test_time_of_a_resumed_run_is_that_of_the_epochs_that_are_left(announced):
+    """Eight of ten steps of 100 s are left of the last epoch."""
+    assert announced(100, 10, range(5, 6)) == ["epoch 5 will take about 13 min, without the validations"]
+
+
+def test_no_time_is_announced_when_nothing_is_left(announced):
+    assert announced(1, 5, range(1, 2)) == []
+
+
 def in_terminal(columns, *arguments, root):
     """What a command prints in a pseudo-terminal, without what moves the cursor or colours."""
     pid, terminal = pty.fork()
@@ -182,7 +234,7 @@ def test_commands_in_a_terminal_of_80_columns_cut_nothing(finished, tmp_path):
     printed = in_terminal(80, "embed", "--output", tmp_path / "embeddings.h5", root=finished.root)
     assert f" {tmp_path}/embeddings.h5\n" in printed
     printed = in_terminal(80, "query", "two red planes", "-k", "3", root=finished.root)
-    assert len(re.findall(r"^ +\d  -?0\.\d{4}  \w+_\d+\.png ", printed, re.MULTILINE)) == 3
+    assert len(re.findall(r"^ +\d +-?0\.\d{4}  \w+_\d+\.png ", printed, re.MULTILINE)) == 3
     assert "…" not in printed
 
 

@@ -190,6 +190,7 @@ def equal_weights(one, other):
 
 def test_resumed_run_of_partly_frozen_towers_ends_bit_identical(made):
     options = [*TOWERS, *SMALL, "--text", made.bert, "--freeze-text", "1", "--freeze-stages", "2"]
+    options += ["--heads-first", "1", "--average", "0.9"]
     ran("train", *options, "--epochs", "2", "--run", "straight", root=made.root)
     ran("train", *options, "--epochs", "1", "--run", "halted", root=made.root)
     ran("train", "--resume", "--run", "halted", "--epochs", "2", root=made.root)
@@ -368,8 +369,8 @@ def test_captions_that_are_cut_are_counted_once_per_split(made, clip, run_main):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--freeze-text", "1"], "--freeze-text has no effect: the GRU is always trained"),
-        (["--text-rate", "0.5"], "--text-rate has no effect: the GRU is always trained"),
+        (["--text", "gru", "--freeze-text", "1"], "--freeze-text has no effect: the GRU is always trained"),
+        (["--text", "gru", "--text-rate", "0.5"], "--text-rate has no effect: the GRU is always trained"),
         (
             ["--text", "BERT", "--text-rate", "0.5"],
             "the text transformer is frozen\n  freeze fewer layers: --freeze-text N",
@@ -399,9 +400,17 @@ def test_options_without_effect_and_impossible_ones_are_refused_at_once(made, op
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--freeze"], "the backbone is frozen at random weights: give --weights FILE, or --fine-tune it"),
-        (["--freeze-stages", "2"], "--freeze-stages 2: these stages are frozen at random weights"),
+        (
+            ["--freeze", "--weights", "none"],
+            "the backbone is frozen at random weights: give --weights FILE, or --fine-tune it",
+        ),
+        (
+            ["--freeze-stages", "2", "--backbone", "resnet18"],
+            "--freeze-stages 2: these stages are frozen at random weights",
+        ),
         ([], ""),
+        (["--weights", "none"], ""),
+        (["--freeze"], ""),
         (["--fine-tune"], ""),
         (["--freeze", "--weights", "w.pt"], ""),
         (["--freeze-stages", "2", "--weights", "w.pt"], ""),

@@ -14,7 +14,8 @@ from PIL import Image
 
 from swancli.prepare.demo import generate_demo
 
-SMALL = ["--image-size=32", "--embed-dim=16", "--backbone=resnet18", "--freeze", "--captions-per-image=1"]
+RANDOM = ["--backbone=resnet18", "--text=gru"]
+SMALL = [*RANDOM, "--image-size=32", "--embed-dim=16", "--freeze", "--captions-per-image=1"]
 RUN = "small/runs/first"
 
 
@@ -68,7 +69,7 @@ COMMANDS = {
                 "prepare",
                 "--dataset=small",
                 "--features",
-                "--backbone=resnet18",
+                *RANDOM,
                 "--image-size=32",
                 "--views=2",
             ),

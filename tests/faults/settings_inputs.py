@@ -70,6 +70,8 @@ OPTIONS = [
     options("train", "a negative rate", "--lr -0.1", "--lr"),
     options("train", "a rate in words", "--lr fast", "--lr"),
     options("train", "a negative margin", "--margin -1", "--margin"),
+    options("train", "a negative average", "--average -1", "--average"),
+    options("train", "fewer epochs than none for the heads", "--heads-first -1", "--heads-first"),
     options("train", "no caption an image", "--captions-per-image 0", "--captions-per-image"),
     options("train", "images that are too small", "--image-size 16", "--image-size"),
     options("train", "too few dimensions", "--embed-dim 8", "--embed-dim"),
@@ -164,10 +166,12 @@ def small_root(splits: Sequence[str | None], captions: Sequence[int], scene: str
     return make
 
 
+RANDOM = ("--backbone", "resnet18", "--text", "gru")
+
+
 def train(*more: str) -> Callable[[Path], list[object]]:
-    return lambda path: [
-        *("train", "--root", path, "--dataset", "small", "--image-size", "32", "--embed-dim", "16", *more)
-    ]
+    size = ("--image-size", "32", "--embed-dim", "16")
+    return lambda path: ["train", "--root", path, "--dataset", "small", *RANDOM, *size, *more]
 
 
 def pretrain(path: Path) -> list[object]:
@@ -175,7 +179,7 @@ def pretrain(path: Path) -> list[object]:
 
 
 def features(path: Path) -> list[object]:
-    return ["prepare", "--root", path, "--dataset", "small", "--features", "--image-size", "32"]
+    return ["prepare", "--root", path, "--dataset", "small", "--features", *RANDOM, "--image-size", "32"]
 
 
 def count_words(path: Path) -> list[object]:

@@ -18,8 +18,9 @@ from swancli.train import loop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 
-OPTIONS = ["--dataset", "tiny", "--image-size", "32", "--embed-dim", "16", "--batch-size", "4"]
-OPTIONS += ["--captions-per-image", "1", "--lr", "1e-4", "--epochs", "2", "--freeze"]
+OPTIONS = ["--dataset", "tiny", "--backbone", "resnet18", "--text", "gru", "--image-size", "32"]
+OPTIONS += ["--embed-dim", "16", "--batch-size", "4", "--captions-per-image", "1", "--lr", "1e-4"]
+OPTIONS += ["--epochs", "2", "--freeze", "--average", "0.9"]
 CLOCK = ["pairs_per_second", "seconds"]
 
 

@@ -224,7 +224,7 @@ def test_item_6_batch_statistics_of_the_frozen_backbone_drift():
 
 def test_published_swan_hands_its_quirks_to_every_part():
     model = Swan(ModelSettings(words=5, embed_dim=32, frozen=True, variant="published"))
-    assert model.backbone.drifting
+    assert model.train().backbone.training  # item 6
     assert model.text_tower.tcge.attention.floored
     assert model.text_tower.tcge.triples.whole
     assert model.text_tower.unused_projection is not None

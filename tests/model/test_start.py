@@ -13,7 +13,7 @@ from swancli.model.bert import bert_weights
 from swancli.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from swancli.model.encoder import Encoder
 from swancli.model.settings import ModelSettings
-from swancli.model.start import continued_model, frozen_bert, new_model
+from swancli.model.start import continued_model, frozen_bert, named_towers, new_model
 from swancli.vocab.vocabulary import count_words
 from swancli.vocab.word_pieces import WordPieces
 from swancli.vocab.word_vectors import WordVectors
@@ -44,6 +44,29 @@ def checkpoint(bert, tmp_path_factory):
     model, tokenizer = started(bert, freeze_text=2)
     save_checkpoint(path, model, tokenizer, ORIGIN)
     return path
+
+
+# ---------------------------------------------------------------------------------------------------------
+# the towers that options ask for
+
+LITE0 = "timm/tf_efficientnet_lite0"
+
+
+@pytest.mark.parametrize(
+    ("given", "towers"),
+    [
+        ((None, None, None), (LITE0, "imagenet", "minilm")),
+        ((LITE0, None, "gru"), (LITE0, "imagenet", "gru")),
+        ((None, "none", None), (LITE0, "", "minilm")),
+        ((None, "w.pt", None), (LITE0, "w.pt", "minilm")),
+        (("resnet18", None, None), ("resnet18", "", "minilm")),
+        (("resnet18", "none", "bert"), ("resnet18", "", "bert")),
+        (("resnet18", "w.pt", None), ("resnet18", "w.pt", "minilm")),
+        (("resnet18", "", None), ("resnet18", "", "minilm")),  # as features name random ones
+    ],
+)
+def test_towers_that_are_not_given_are_those_that_come_with_swan(given, towers):
+    assert named_towers(*given) == towers
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The image side: shapes at several sizes, the exact shortcuts, and a backbone that stays frozen."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -177,6 +179,18 @@ def test_network_that_cannot_be_compiled_is_reported(monkeypatch):
     monkeypatch.setattr(backbone.network, "forward", broken)
     with pytest.raises(SwanError, match=r"--compile: not possible here \(no working C\+\+ compiler found\)"):
         backbone.compile_network(2, 32)
+
+
+def test_copy_of_a_compiled_backbone_computes_with_its_own_weights(monkeypatch):
+    """The average of the weights is such a copy."""
+    monkeypatch.setattr(torch, "compile", lambda maps: lambda *given: maps(*given))
+    backbone, plain = (Backbone("resnet18", frozen=True).eval() for _ in range(2))
+    backbone.compile_network(2, 32)
+    copied = copy.deepcopy(backbone).eval()
+    copied.load_state_dict(plain.state_dict())
+    pixels = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(copied(pixels)["deep3"], plain(pixels)["deep3"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(backbone(pixels)["deep3"], plain(pixels)["deep3"], atol=1e-2)
 
 
 def test_weights_of_another_network_name_the_one_they_fit(tmp_path):

@@ -46,7 +46,9 @@ CASES = {
     ),
 }
 SINGLE = "-single"  # after the name of a case in single precision
-RUN = TrainSettings(epochs=2, batch_size=4, captions_per_image=1, lr=1e-4)
+# The heads alone, then also what is not frozen of the backbone.
+RUN = TrainSettings(epochs=2, batch_size=4, captions_per_image=1, lr=1e-4, heads_first=1, average=0.05)
+RUN_SHAPE = replace(SHAPE, freeze_stages=2)
 KEPT = 101  # of the values of a tensor each so manieth
 IMAGES, BATCH = 10, 20  # so that the shares of three processes are uneven: 3, 3, 4 images
 CAPTIONS = 2
@@ -111,27 +113,38 @@ def take_step(
     encoders = pair_encoder(model, processes).train()
     batch = batch_of(processes, size, settings)
     optimizer = torch.optim.SGD([part for part in model.parameters() if part.requires_grad], lr=1e-3)
-    training = loop.Training(None, settings, None, model, encoders, optimizer, cpu, loop.Watch(), processes)
+    shared = (model, None, encoders, optimizer, cpu, loop.Watch(), processes)
+    training = loop.Training(None, settings, None, *shared)
     loss = loop.train_step(training, 1, batch, StepWatch(cpu, 1, RuntimeError))
     gradients = {name: part.grad for name, part in model.named_parameters() if part.grad is not None}
-    found = {"gradients": gradients, "state": model.state_dict()}
-    parts = {
-        kind: {name: part.flatten()[::KEPT].clone() for name, part in found[kind].items()} for kind in found
-    }
-    return {"loss": loss, **parts}
+    return {"loss": loss, "gradients": part_of(gradients), "state": part_of(model.state_dict())}
+
+
+def part_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Some values of each tensor."""
+    return {name: values.detach().flatten()[::KEPT].clone() for name, values in tensors.items()}
+
+
+def save_part(
+    path: Path, model: Swan, tokenizer: Any, origin: Any, training: Any = None, seen: Any = None
+) -> None:
+    """In place of `save_checkpoint`, which takes the most time: some values of `last.pt`."""
+    if training:
+        kept = {"average": part_of(model.state_dict()), "weights": part_of(training["weights"])}
+        torch.save(kept, path)
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     Dropout.forward = lambda part, values: values
-    loop.save_checkpoint = loop.tensorboard_writer = lambda *ignored, **also: None  # which take the most time
+    loop.save_checkpoint, loop.tensorboard_writer = save_part, lambda *ignored: None
     torch.manual_seed(0)
     on_each_count(folder, {f"frozen{SINGLE}": Swan(CASES["frozen"][0])})
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
     torch.manual_seed(0)
-    models = {case: Swan(shape) for case, (shape, _) in CASES.items()} | {"run": Swan(CASES["frozen"][0])}
+    models = {case: Swan(shape) for case, (shape, _) in CASES.items()} | {"run": Swan(RUN_SHAPE)}
     on_each_count(folder, models)
 
 

@@ -15,7 +15,7 @@ from swancli.machine.processes import Processes
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
 from swancli.train import distributed
-from swancli.train.distributed import SharedStatistics, share_norms
+from swancli.train.distributed import SharedFlatBatchNorm, SharedStatistics, share_norms
 from swancli.train.loop import Watch
 from swancli.train.run import train_run
 
@@ -61,6 +61,7 @@ def test_step_in_single_precision_is_that_of_one_but_for_rounding(root, count):
 def test_backbone_norms_follow_the_images_of_all_processes(root):
     trained = torch.load(root / "fine-tuned-3.pt", weights_only=True)["state"]
     assert trained["backbone.network.bn1.running_mean"].abs().max() > 0
+    assert trained["image_tower.pool.project.0.running_mean"].abs().max() > 0
     frozen = torch.load(root / "frozen-3.pt", weights_only=True)["state"]
     assert not frozen["backbone.network.bn1.running_mean"].any()
 
@@ -75,6 +76,36 @@ def test_run_on_several_processes_is_that_of_one(root, count):
     )
     assert len(one) == 2
     pd.testing.assert_frame_equal(one, several, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", SEVERAL)
+def test_towers_that_wait_and_the_average_are_those_of_one_process(root, count):
+    one, several = (
+        torch.load(root / "tiny" / "runs" / f"on-{number}" / "last.pt", weights_only=True)
+        for number in (1, count)
+    )
+    for part in ("average", "weights"):
+        assert one[part].keys() == several[part].keys()
+        for name, expected in one[part].items():
+            assert (several[part][name] - expected).abs().max() < 1e-8, name
+    trained = "backbone.network.layer4.0.conv1.weight"
+    assert not torch.equal(one["average"][trained], one["weights"][trained])
+    assert "backbone.network.layer2.0.conv1.weight" not in one["weights"]  # frozen
+
+
+def test_flat_norm_over_two_processes_by_hand(monkeypatch):
+    """Values 1 and 3 here, 8 in the other process: mean 4, variance 26/3, or 13 as an estimate."""
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    other = torch.tensor([[8.0], [0.0], [1.0]])  # its mean, its variance, its count
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda rows: rows[1].add_(other))
+    norm = nn.BatchNorm1d(1, eps=0)
+    share_norms(norm)
+    assert type(norm) is SharedFlatBatchNorm
+    found = norm(torch.tensor([[1.0], [3.0]]))
+    torch.testing.assert_close(found, torch.tensor([[-3.0], [-1.0]]) / (26 / 3) ** 0.5)
+    assert norm.running_mean.item() == pytest.approx(0.4)
+    assert norm.running_var.item() == pytest.approx(0.9 * 1 + 0.1 * 13)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -92,7 +123,7 @@ class VarianceNorm(nn.Module):
 @pytest.mark.parametrize(
     "norm",
     [
-        nn.BatchNorm1d(4),
+        nn.BatchNorm3d(4),
         nn.SyncBatchNorm(4),
         nn.BatchNorm2d(4, affine=False),
         nn.BatchNorm2d(4, momentum=None),

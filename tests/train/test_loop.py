@@ -1,6 +1,7 @@
 """A run from the first step to the last: repeatable, resumable, and blind to the test split."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -41,7 +42,10 @@ def assert_same_run(first, second):
         one, two = (torch.load(getattr(run, name), weights_only=True) for run in (first, second))
         assert all(torch.equal(one["model"][key], two["model"][key]) for key in one["model"])
         assert {**one["origin"], "run": ""} == {**two["origin"], "run": ""}
-    states = [plain_values(content["training"]["optimizer"]) for content in (one, two)]
+    states = [
+        plain_values([content["training"]["optimizer"], content["training"].get("weights", {})])
+        for content in (one, two)
+    ]
     for value, other in zip(*states, strict=True):
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
     tables = [pd.read_csv(run.metrics).drop(columns=NO_CLOCK) for run in (first, second)]
@@ -99,6 +103,96 @@ def test_backbone_learns_at_its_share_of_the_rate(run_training):
     assert [group["highest"] for group in groups] == [1e-3, 0.0]
 
 
+# ---------------------------------------------------------------------------------------------------------
+# heads first, and the average of the weights
+
+# Two steps in an epoch; the backbone is small, and its first stage is frozen.
+HEADS_FIRST = TrainSettings(epochs=3, batch_size=4, captions_per_image=1, heads_first=2)
+SMALL_TOWER = {"backbone": "timm/test_efficientnet", "frozen": False, "freeze_stages": 1}
+STAGE_1, STAGE_4 = "backbone.network.blocks.0.0.conv.weight", "backbone.network.conv_head.weight"
+HEAD = "image_tower.aggregate.0.weight"
+
+
+class InterruptIn(Watch):
+    """Stops a run in the first step of an epoch, and keeps what was said of its parts."""
+
+    def __init__(self, epoch=0):
+        self.epoch_to_stop, self.parts = epoch, []
+
+    def part(self, first, last, what):
+        self.parts.append((first, last, what))
+
+    def step(self, epoch, step, steps, loss, pairs_per_second):
+        if epoch == self.epoch_to_stop:
+            raise KeyboardInterrupt
+
+
+def weights_at_start(run):
+    settings = load_checkpoint(run.last).model.settings
+    torch.manual_seed(0)
+    return Swan(settings).state_dict()
+
+
+@pytest.mark.parametrize("average", [0.0, 0.3])
+def test_towers_wait_for_the_heads_and_a_run_resumed_on_either_side_ends_as_the_whole_one(
+    run_training, workspace, average
+):
+    recipe = {"training": replace(HEADS_FIRST, average=average), **SMALL_TOWER}
+    watch = InterruptIn()
+    whole = run_training("whole", watch=watch, **recipe)
+    assert watch.parts == [(1, 2, "the heads alone"), (3, 3, "")]
+    for resume, epoch in ((False, 2), (True, 3)):
+        with pytest.raises(KeyboardInterrupt):
+            run_training("parts", watch=InterruptIn(epoch), resume=resume, **recipe)
+    parts = workspace.run("tiny", "parts")
+    start, waited = weights_at_start(parts), weights_of(parts.last)
+    moved = {name for name, value in start.items() if not torch.equal(value, waited[name])}
+    assert HEAD in moved
+    assert not [name for name in moved if name.startswith("backbone.")]
+    watch = InterruptIn()
+    run_training("parts", watch=watch, resume=True, **recipe)
+    assert watch.parts == [(3, 3, "")]
+    assert_same_run(whole, parts)
+    end = weights_of(whole.last)
+    assert not torch.equal(end[STAGE_4], start[STAGE_4])
+    assert torch.equal(end[STAGE_1], start[STAGE_1])
+    statistics = [name for name in start if name.startswith("backbone.") and "running" in name]
+    assert statistics
+    assert all(torch.equal(end[name], start[name]) for name in statistics)  # since a stage is frozen
+
+
+def test_training_whose_towers_are_frozen_has_one_part(run_training):
+    watch = InterruptIn()
+    run_training("one", watch=watch, training=replace(HEADS_FIRST, heads_first=1), frozen=True)
+    assert watch.parts == [(1, 3, "")]
+
+
+def test_average_is_validated_and_stored_beside_the_weights_it_follows(run_training, workspace, monkeypatch):
+    """After two steps the average is 0.05 w1 + 0.95 w2: step 2 keeps min(0.05, 1 / 10) of it."""
+    steps = []
+    follow = loop.follow
+
+    def followed(average, model, step, decay):
+        steps.append(model.state_dict()[HEAD].clone())
+        follow(average, model, step, decay)
+
+    monkeypatch.setattr(loop, "follow", followed)
+    recipe = TrainSettings(epochs=1, batch_size=4, captions_per_image=1, average=0.05)
+    run = run_training("one", training=recipe, backbone="timm/test_efficientnet")
+    first, second = steps
+    assert not torch.equal(first, second)
+    last = torch.load(run.last, weights_only=True)
+    torch.testing.assert_close(last["model"][HEAD], 0.05 * first + 0.95 * second)
+    assert torch.equal(last["training"]["weights"][HEAD], second)
+    assert all(torch.equal(value, last["model"][name]) for name, value in weights_of(run.best).items())
+    report = evaluate_checkpoint(Encoder(run, "cpu"), workspace, split="val")
+    assert report.mean_recall == pytest.approx(pd.read_csv(run.metrics)["mR"].item())
+    del last["training"]["weights"]
+    torch.save(last, run.last)
+    with pytest.raises(SwanError, match=r"last\.pt: cannot be resumed: its training has no weights"):
+        run_training("one", training=recipe, backbone="timm/test_efficientnet", resume=True)
+
+
 class InterruptAtOnce(Watch):
     def step(self, epoch, step, steps, loss, pairs_per_second):
         raise KeyboardInterrupt
@@ -118,6 +212,22 @@ def test_rate_of_an_epoch_follows_its_schedule():
     # 8 steps, of which the first 4 rise.
     assert rate_share(cosine, 1, 1, 4) == pytest.approx(0.25)
     assert rate_share(cosine, 2, 1, 4) == pytest.approx(0.5)
+
+
+def test_rate_of_what_waits_is_zero_and_then_rises_for_an_epoch_to_that_of_the_others():
+    cosine = TrainSettings(schedule="cosine", epochs=4)
+    waiting = [rate_share(cosine, epoch, step, 4, waits=2) for epoch in (1, 2) for step in (1, 2, 3, 4)]
+    assert waiting == [0] * 8
+    # Step 9 of 16 is half way down, and the first of four in which the rate rises.
+    assert rate_share(cosine, 3, 1, 4, waits=2) == pytest.approx(0.25 * 0.5)
+    assert rate_share(cosine, 3, 1, 4) == pytest.approx(0.5)
+    # Step 13: (1 + cos(3 pi / 4)) / 2.
+    assert rate_share(cosine, 4, 1, 4, waits=2) == pytest.approx((1 - 0.5**0.5) / 2)
+    step = TrainSettings(schedule="step")
+    found = [
+        rate_share(step, epoch, number, 4, waits=1) for epoch, number in ((1, 4), (2, 2), (2, 4), (20, 1))
+    ]
+    assert found == pytest.approx([0, 0.5, 1, 0.7])
 
 
 def test_learning_rate_reaches_the_optimiser(run_training):

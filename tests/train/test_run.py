@@ -18,10 +18,10 @@ from swancli.model.settings import ModelSettings
 from swancli.model.start import new_model
 from swancli.store.dataset import Dataset
 from swancli.train.config import (
+    FROM_CHECKPOINT,
     FROM_OPEN_CLIP,
     FROM_RANDOM_WEIGHTS,
     FROM_TRAINED_WEIGHTS,
-    TEXT_RATE,
     TrainSettings,
     new_config,
     resumed_config,
@@ -33,26 +33,22 @@ README = Path(swancli.__file__).parent / "train" / "README.md"
 WORDS = "text_tower.word_vectors.weight"
 
 
+PARAMETERS = {found.name: found for found in typer.main.get_command(app).commands["train"].params}
+
+
 @pytest.fixture
 def options(workspace):
-    """All options of `swan train` at their defaults."""
-    return {
-        "dataset": "tiny",
-        "vocab": str(workspace.vocab("tiny")),
-        "weights": "",
-        "init_from": "",
-        "features": "",
-        "freeze": None,
-        "backbone": "resnet18",
-        "image_size": None,
-        "embed_dim": 512,
-        "variant": "repaired",
-        "without": (),
-        "freeze_stages": 0,
-        "text": "gru",
-        "freeze_text": None,
-        **dataclasses.asdict(TrainSettings()),
-    }
+    """All options of `swan train` at their defaults, but for the towers: ResNet-18 and the GRU."""
+    defaults = {name: found.default for name, found in PARAMETERS.items()}
+    towers = {"backbone": "resnet18", "text": "gru"}
+    read = {"dataset": "tiny", "vocab": str(workspace.vocab("tiny")), "without": (), "features": ""}
+    return defaults | towers | read
+
+
+def recipe_of(config):
+    """The settings that depend on what a run starts from."""
+    known = dataclasses.asdict(config.training) | dataclasses.asdict(config)
+    return {name: known[name] for name in FROM_RANDOM_WEIGHTS}
 
 
 def test_published_variant_brings_its_recipe(options):
@@ -71,37 +67,95 @@ def test_published_variant_brings_its_recipe(options):
     assert not training.hide_rare_words
 
 
+def test_published_recipe_does_not_depend_on_the_start(options):
+    given = {"variant": "published", "weights": "resnet50.pth", "freeze": False}
+    plain = new_config(options | {"text": None, "variant": "published"}, {"variant"})
+    tuned = new_config(options | {"text": None} | given, set(given))
+    assert recipe_of(tuned) == recipe_of(plain)
+    assert (tuned.freeze_stages, tuned.training.heads_first, tuned.training.average) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
-    ("given", "recipe"),
+    ("given", "start"),
     [
-        ({}, (5, 1e-3, 1.0)),
-        ({"weights": "resnet18.pth"}, (1, 5e-4, 0.4)),
-        ({"weights": "resnet18.pth", "freeze": False}, (1, 5e-4, 0.4)),
-        ({"weights": "resnet18.pth", "freeze": False, "backbone_rate": 0.5, "lr": 1e-2}, (1, 1e-2, 0.5)),
-        ({"variant": "published", "weights": "resnet50.pth", "freeze": False}, (1, 2e-4, 1.0)),
+        ({"backbone": None, "text": None}, FROM_TRAINED_WEIGHTS),
+        ({"backbone": None, "text": None, "weights": "none"}, FROM_RANDOM_WEIGHTS),
+        ({}, FROM_RANDOM_WEIGHTS),
+        ({"text": None}, FROM_RANDOM_WEIGHTS),
+        ({"weights": "resnet18.pth"}, FROM_TRAINED_WEIGHTS),
     ],
 )
-def test_recipe_depends_on_whether_the_backbone_has_learnt_something(options, given, recipe):
-    unsaid = {"backbone_rate": None, "lr": None, "captions_per_image": None}
-    training = new_config(options | unsaid | given, set(given)).training
-    assert (training.captions_per_image, training.lr, training.backbone_rate) == recipe
+def test_recipe_depends_on_whether_the_backbone_has_learnt_something(options, given, start):
+    config = new_config(options | given, {name for name, value in given.items() if value})
+    assert recipe_of(config) == start
+    assert not config.frozen
+
+
+def test_plain_training_starts_from_the_towers_that_come_with_swan(options):
+    config = new_config(options | {"backbone": None, "text": None}, set())
+    assert (config.backbone, config.weights) == ("timm/tf_efficientnet_lite0", "imagenet")
+    assert (config.image_size, config.embed_dim) == (224, 256)
+    assert (config.text, config.vocab, config.freeze_text) == ("minilm", "", None)
+    assert not config.training.hide_rare_words
+
+
+@pytest.mark.parametrize("backbone", [None, "resnet18"])
+def test_weights_none_are_random_ones(options, backbone):
+    config = new_config(options | {"backbone": backbone, "weights": "none"}, {"weights"})
+    assert config.weights == ""
+
+
+def test_recipe_of_a_run_that_starts_from_a_checkpoint(options, saved):
+    config = new_config(options | {"init_from": str(saved())}, {"init_from"})
+    assert recipe_of(config) == FROM_CHECKPOINT | {"freeze_stages": 0}  # as many as in the checkpoint
+
+
+def test_recipe_of_a_run_that_starts_from_a_model_of_open_clip(options, tmp_path):
+    from made_clip import make_model, model_cfg, save_folder
+
+    cfg = model_cfg()
+    given = {"init_from": f"open_clip:{save_folder(tmp_path / 'clip', make_model(cfg), cfg)}"}
+    assert recipe_of(new_config(options | given, set(given))) == FROM_OPEN_CLIP
+    with pytest.raises(SwanError, match="--heads-first: models of open_clip have no heads"):
+        new_config(options | given | {"heads_first": 1}, {*given, "heads_first"})
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [({}, FROM_TRAINED_WEIGHTS["epochs"] // 2), ({"epochs": 1}, 0), ({"epochs": 2}, 1), ({"epochs": 5}, 2)],
+)
+def test_heads_are_trained_alone_in_the_first_half_of_the_epochs(options, given, epochs):
+    given = {"weights": "resnet18.pth"} | given
+    assert new_config(options | given, set(given)).training.heads_first == epochs
+    given["heads_first"] = 3
+    assert new_config(options | given, set(given)).training.heads_first == 3
+
+
+def test_given_options_take_precedence_over_the_recipe_of_the_start(options):
+    given = {"weights": "w.pth", "lr": 1e-2, "backbone_rate": 0.5, "average": 0.0, "freeze_stages": 0}
+    given |= {"loss": "hardest", "batch_size": 40, "captions_per_image": 2}
+    found = recipe_of(new_config(options | given, set(given)))
+    del given["weights"]
+    assert found == FROM_TRAINED_WEIGHTS | given
 
 
 def test_readme_and_help_name_the_defaults_of_each_start():
-    table = README.read_text(encoding="utf-8").partition("| | from random weights")[2].partition("\n\n")[0]
+    starts = (FROM_TRAINED_WEIGHTS, FROM_RANDOM_WEIGHTS, FROM_CHECKPOINT, FROM_OPEN_CLIP)
+    table = README.read_text(encoding="utf-8").partition("| | from trained weights")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
-    named = {cells[3].strip("`-").replace("-", "_"): list(map(float, cells[:3])) for cells in rows}
-    starts = ({"text_rate": TEXT_RATE} | FROM_RANDOM_WEIGHTS, {"text_rate": TEXT_RATE} | FROM_TRAINED_WEIGHTS)
-    assert named == {name: [*(start[name] for start in starts), FROM_OPEN_CLIP[name]] for name in named}
-    assert named.keys() == FROM_OPEN_CLIP.keys()
-    helps = {found.name: found.help for found in typer.main.get_command(app).commands["train"].params}
-    for name, values in named.items():
-        default = helps[name].partition("Default")[2]
-        assert set(map(float, re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", default))) == set(values), name
+    named = {cells[4].strip("`-").replace("-", "_"): cells[:4] for cells in rows}
+    in_words = {"freeze_stages", "heads_first"}  # which are below the table
+    assert named.keys() == FROM_RANDOM_WEIGHTS.keys() - in_words
+    for name, cells in named.items():
+        values = [start[name] for start in starts]
+        assert [type(value)(cell) for value, cell in zip(values, cells, strict=True)] == values, name
+        default = PARAMETERS[name].help.partition("Default")[2]
+        numbers = set(map(float, re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", default)))
+        assert name == "loss" or numbers == set(values), name
 
 
 def test_rate_for_a_frozen_backbone_is_refused(options):
-    given = {"weights": "resnet18.pth", "backbone_rate": 0.5}
+    given = {"freeze": True, "backbone_rate": 0.5}
     with pytest.raises(SwanError, match="the whole backbone is frozen"):
         new_config(options | given, set(given))
 
@@ -118,7 +172,6 @@ def test_repaired_variant_is_trained_as_its_options_say(options):
     config = new_config(options, set())
     assert config.training == TrainSettings()
     assert not config.frozen
-    assert new_config(options | {"weights": "w.pth"}, {"weights"}).frozen
 
 
 @pytest.fixture
@@ -242,17 +295,17 @@ def test_shape_of_the_checkpoint_is_taken_over_unless_given(workspace, run_train
 @pytest.mark.parametrize(
     ("given", "frozen", "stages"),
     [
-        ({}, False, 2),
-        ({"freeze": False}, False, 0),
+        ({}, False, 3),
+        ({"freeze": False}, False, FROM_CHECKPOINT["freeze_stages"]),
         ({"freeze": False, "freeze_stages": 1}, False, 1),
-        ({"freeze_stages": 3}, False, 3),
+        ({"freeze_stages": 4}, False, 4),
         ({"freeze": True}, True, 0),
     ],
 )
 def test_stages_frozen_in_the_checkpoint_stay_so_unless_options_say_what_is_frozen(
     saved, options, given, frozen, stages
 ):
-    best = saved(freeze_stages=2)
+    best = saved(freeze_stages=3)
     config = new_config(options | {"init_from": str(best)} | given, {"init_from", *given})
     assert (config.frozen, config.freeze_stages) == (frozen, stages)
 
@@ -267,7 +320,7 @@ def test_backbone_of_a_checkpoint_that_is_frozen_whole_stays_so_whatever_its_sta
 
 def test_model_that_the_checkpoint_does_not_fit_is_refused(run_training):
     best = run_training("source", epochs=1).best
-    with pytest.raises(SwanError, match=r"--init-from .*: it lacks 78 weights") as error:
+    with pytest.raises(SwanError, match=r"--init-from .*: it lacks \d+ weights") as error:
         run_training("next", embed_dim=24, init_from=str(best))
     assert "--embed-dim" in error.value.hint
 
@@ -282,7 +335,9 @@ def test_parts_may_be_left_out_of_a_model_that_starts_from_a_whole_one(run_train
 def test_run_of_one_variant_may_start_from_the_other(run_training, first, second):
     best = run_training("source", epochs=1, variant=first).best
     run = run_training("next", epochs=1, variant=second, init_from=str(best))
-    assert load_checkpoint(run.best).model.settings.variant == second
+    settings = load_checkpoint(run.best).model.settings
+    assert settings.variant == second
+    assert settings.without == (("pool",) if first == "published" else ())  # which that one lacks
 
 
 def test_resumed_run_needs_neither_its_starting_weights_nor_its_vocabulary_file(
