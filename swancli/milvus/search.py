@@ -60,6 +60,12 @@ class CollectionRanking:
         """What a user should know about the search; "" for nothing."""
         return "" if self._address.is_lite else "its index is Milvus' AUTOINDEX, which may miss some images"
 
+    def count(self) -> int:
+        """The number of images that pass the filter, which Milvus counts."""
+        if not self._condition:
+            return self.size
+        return count_images(self._client, self._address, self._condition)
+
     def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[Hit]]:
         """For each question the images most similar to it; equal scores in the order of file names.
 
@@ -145,6 +151,9 @@ class CollectionSearcher(BaseSearcher):
         if scope.top_k > MOST:
             raise SwanError(f"--top-k {scope.top_k}: Milvus gives at most {MOST} results", "ask for fewer")
         return self._narrowed(replace(scope, top_k=0, threshold=0.0))
+
+    def count(self, scope: Scope) -> int:
+        return self.ranking(scope).count()
 
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
         for hits in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
