@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,9 @@ class CollectionRanking:
         """What a user should know about the search; "" for nothing."""
         return "" if self._address.is_lite else "its index is Milvus' AUTOINDEX, which may miss some images"
 
+    @cached_property
     def count(self) -> int:
-        """The number of images that pass the filter, which Milvus counts."""
+        """The number of images that pass the filter. Lite counts slowly, so only `--threshold auto` asks."""
         if not self._condition:
             return self.size
         return count_images(self._client, self._address, self._condition)
@@ -153,7 +154,7 @@ class CollectionSearcher(BaseSearcher):
         return self._narrowed(replace(scope, top_k=0, threshold=0.0))
 
     def count(self, scope: Scope) -> int:
-        return self.ranking(scope).count()
+        return self.ranking(scope).count
 
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
         for hits in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):
