@@ -148,15 +148,15 @@ def embed(
 
 def _calibrate(encoder: Encoder, dataset: Path, display: Display) -> None:
     """Sets the match threshold that is stored with the embeddings."""
-    from swancli.evaluate.match_threshold import calibrated
+    from swancli.evaluate.match_threshold import MatchThreshold, calibrated
     from swancli.store.dataset import Dataset
 
     with Dataset(dataset) as stored, display.progress() as progress:
         encoder.checkpoint = calibrated(encoder, stored, progress)
-    match = encoder.checkpoint.origin["match"]
+    match = MatchThreshold.from_plain(encoder.checkpoint.origin["match_threshold"])
     display.note(
-        f"score of a match: {match['threshold']:.3f}, set on {dataset.parent.name} "
-        f"({match['miss']:.1f} % missed, {match['false_alarm']:.1f} % false alarms)"
+        f"score of a match among {match.images} images: {match.among(match.images):.3f}, set on "
+        f"{dataset.parent.name} ({match.miss:.1f} % missed, {match.false_alarm:.1f} % false alarms)"
     )
 
 

@@ -22,7 +22,7 @@ from swancli.workspace import Workspace
 
 if TYPE_CHECKING:
     from swancli.milvus.search import CollectionSearcher
-    from swancli.query.questions import Answer, Question
+    from swancli.query.questions import Answer, Least, Question, Scope
     from swancli.query.search import Searcher
     from swancli.scene_image.search import SceneAnswer
     from swancli.store.pictures import Pictures
@@ -47,8 +47,8 @@ def query(
     threshold: str = option(
         "-1",
         "NUMBER|auto",
-        "Minimum score, -1 to 1. auto: the value from training, meant to reject queries for things "
-        "that are not there.",
+        "Minimum score, -1 to 1. auto: that of a match; about 20 % of the queries for things that are not "
+        "there find one.",
     ),
     embeddings: Path | None = which(None, "FILE", "Embeddings, or tiles of a scene. Default: the newest."),
     source: str | None = which(
@@ -106,12 +106,13 @@ def query(
     if source:
         alone("from", source, embeddings=embeddings, captions=captions, exact=exact)
     with _database(params) if source else _file(params) as (searcher, place, images):
-        least = _found_threshold(searcher, display) if least is None else least
         scope = Scope("captions" if captions else "images", top_k, least, tuple(scene or ()), split, files)
         ranking = searcher.ranking(scope)
         display.note(f"searching {ranking.size} {scope.find} of {place}")
         if note := ranking.note(top_k):
             display.note(note)
+        if least == "auto":
+            display.note(_threshold_note(searcher, scope))
         if image:
             answers = iter([searcher.ask_image(image, str(image), scope)])
         else:
@@ -135,10 +136,10 @@ def _check_question(
             raise SwanError(f"query {words!r}: not UTF-8 text", "set the terminal, or the script, to UTF-8")
 
 
-def _least_score(threshold: str) -> float | None:
-    """The number that --threshold gives; None for auto."""
+def _least_score(threshold: str) -> Least:
+    """What --threshold gives."""
     if threshold == "auto":
-        return None
+        return "auto"
     try:
         least = float(threshold)
     except ValueError:
@@ -148,15 +149,14 @@ def _least_score(threshold: str) -> float | None:
     return least
 
 
-def _found_threshold(searcher: Searcher | CollectionSearcher, display: Display) -> float:
-    """The minimum score of a match, which training stored, with a note about how reliable it is."""
-    match = searcher.match_threshold()
-    display.note(
-        f"minimum score of a match: {match.threshold:.3f}; on {match.images} validation images "
-        f"{match.false_alarm:.0f} % of the queries about something absent found a match, and "
-        f"{match.miss:.0f} % of the others found none"
+def _threshold_note(searcher: Searcher | CollectionSearcher, scope: Scope) -> str:
+    """The minimum score of a match in a search, and how reliable it is."""
+    match, count = searcher.match_threshold, searcher.count(scope)
+    return (
+        f"minimum score of a match among {count} {scope.find}: {match.among(count):.3f}; set so that "
+        f"{match.false_alarm:.0f} % of the queries about something absent find a match; on {match.images} "
+        f"validation images {match.miss:.0f} % of the others found none"
     )
-    return match.threshold
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def _print_answers(
 
 
 def _query_scene(
-    asked: Question | Path | None, least: float | None, params: dict[str, Any], display: Display
+    asked: Question | Path | None, least: Least, params: dict[str, Any], display: Display
 ) -> None:
     """Answers a question, or an image's file, with places of one large scene."""
     from swancli.scene_image.search import open_scene
@@ -245,7 +245,7 @@ def _query_scene(
     for_images = ("batch", "captions", "scene", "split", "files", "exact", "html", "sheet", "pictures")
     others = {name: params[name] for name in for_images}
     alone("scene_image", params["scene_image"], **others, **{"from": params["source"]})
-    if least is None:
+    if least == "auto":
         raise SwanError("--threshold auto is for images, not for places", "give a number")
 
     def on_stale(reason: str) -> None:

@@ -1,6 +1,10 @@
 """The score from which an image matches a caption, to tell "not in these images" from "found".
 
 swan query "a stadium" --threshold auto
+
+The more images are searched, the higher the best score is by chance. So the threshold depends on their
+number, such that the rate of false alarms does not. Letters in shapes: N images, M captions, D embedding,
+m captions of one scene, A images of other scenes, S sizes of a search, L levels.
 """
 
 from __future__ import annotations
@@ -18,20 +22,28 @@ from swancli.model.encoder import Encoder
 from swancli.store.dataset import Dataset
 
 BLOCK = 256  # captions at a time
+FALSE_ALARM = (
+    20.0  # percent of the searches for something absent that find a match; evaluate/README.md says why
+)
+FEWEST = 8  # images in the smallest search that counts; smaller ones depart from the law of `among`
+SIZES = 8  # numbers of images for which a threshold is found, to fit that law
+LEVELS = np.arange(-199, 200) / 200  # the cosine similarities that are tried
 
 
 @dataclass(frozen=True)
 class MatchThreshold:
     """The score from which the best image counts as a match, and how often that is wrong.
 
-    threshold: a cosine similarity.
+    offset: see `among`.
+    growth: see `among`.
     false_alarm: of queries that no image shows, the percentage that find a match.
-    miss: of queries that an image shows, the percentage that find none.
+    miss: of queries that an image shows, the percentage that find none among all images of the split.
     images: number in the split that the threshold was set on.
     captions: the same.
     """
 
-    threshold: float
+    offset: float
+    growth: float
     false_alarm: float
     miss: float
     images: int
@@ -51,12 +63,20 @@ class MatchThreshold:
             raise TypeError(f"{stored!r} is not a record of finite numbers")
         return cls(**stored)
 
+    def among(self, images: int) -> float:
+        """The threshold, a cosine similarity, for a search of some images, at least one.
+
+        It is tanh(offset + growth * sqrt(log2 images)). The best of n normally distributed scores grows
+        about as sqrt(log n), and the inverse of tanh, Fisher's transformation, makes cosines nearly normal.
+        """
+        return math.tanh(self.offset + self.growth * math.sqrt(math.log2(images)))
+
 
 def calibrated(encoder: Encoder, dataset: Dataset, progress: Progress = quiet) -> Checkpoint:
     """The checkpoint of an encoder with the match threshold of a data set's validation split.
 
     Raises:
-        SwanError: there is no validation split, or it has fewer than two scenes.
+        SwanError: there is no validation split, or it has too few scenes or images.
     """
     rows = dataset.rows_of("val")
     part, _ = dataset.catalogue.select(rows)
@@ -64,20 +84,21 @@ def calibrated(encoder: Encoder, dataset: Dataset, progress: Progress = quiet) -
     match = match_threshold(image, caption, part.image, part.scene)
     if not match:
         raise SwanError(
-            f"--calibrate {dataset.name}: its validation split has fewer than two scenes",
-            "take a data set whose images have scenes",
+            f"--calibrate {dataset.name}: its validation split has too few images of different scenes",
+            "take a data set with more images that have scenes",
         )
     checkpoint = encoder.checkpoint
-    return replace(checkpoint, origin=checkpoint.origin | {"match": asdict(match)})
+    return replace(checkpoint, origin=checkpoint.origin | {"match_threshold": asdict(match)})
 
 
 def match_threshold(
     image: np.ndarray, caption: np.ndarray, caption_image: np.ndarray, scene: np.ndarray
 ) -> MatchThreshold | None:
-    """The threshold at which both errors are equally frequent.
+    """The threshold at which `FALSE_ALARM` percent of the searches for something absent find a match.
 
-    Each caption is a query twice: among all images, and among the images of other scenes, which do not show
-    it. The best score of each query counts.
+    Each caption is searched for among images of other scenes, which do not show it. Images without a scene
+    might, and are left out. For several numbers of images, drawn at random, the lowest level is found that
+    the best score reaches in at most this share of the searches; the law of `among` is fitted to them.
 
     Args:
         image: float32 (N, D), L2-normalised.
@@ -86,36 +107,52 @@ def match_threshold(
         scene: object (N,) of str or None.
 
     Returns:
-        None if the images have fewer than two scenes, or no caption's image has a scene.
+        None if the images have fewer than two scenes, or if there is a scene with captions and fewer than two
+        images of others, or no scene with captions.
     """
     code = scene_codes(scene)
     caption_code = caption_codes(code, caption_image)
-    captions = np.flatnonzero(caption_code >= 0)
-    if code.max(initial=-1) < 1 or not len(captions):  # codes start at 0
+    asked = np.unique(caption_code[caption_code >= 0])
+    absent = [np.flatnonzero((code >= 0) & (code != number)) for number in asked]
+    fewest = min(map(len, absent), default=0)
+    if fewest < 2:
         return None
-    there, not_there = [], []
-    for start in range(0, len(captions), BLOCK):
-        rows = captions[start : start + BLOCK]
-        scores = caption[rows] @ image.T
-        there.append(scores.max(axis=1))
-        not_there.append(np.where(caption_code[rows, None] == code, -np.inf, scores).max(axis=1))
-    threshold, false_alarm, miss = equal_errors(np.concatenate(there), np.concatenate(not_there))
-    return MatchThreshold(threshold, 100 * false_alarm, 100 * miss, len(image), len(captions))
+    sizes = np.unique(np.geomspace(min(FEWEST, fewest // 2), fewest, SIZES).astype(np.int64))
+    alarms, best = np.zeros((len(sizes), len(LEVELS))), []
+    for number, others in zip(asked, absent, strict=True):
+        captions = np.flatnonzero(caption_code == number)
+        for start in range(0, len(captions), BLOCK):
+            scores = caption[captions[start : start + BLOCK]] @ image.T
+            best.append(scores.max(axis=1))
+            alarms += expected_alarms(scores[:, others], sizes)
+    there = np.concatenate(best)
+    low = (alarms > FALSE_ALARM / 100 * len(there)).sum(axis=1)  # number of levels that are too low
+    levels = LEVELS[np.minimum(low, len(LEVELS) - 1)]
+    growth, offset = np.polyfit(np.sqrt(np.log2(sizes)), np.arctanh(levels), 1)
+    growth = max(growth, 0.0)  # rounding can make it negative
+    found = MatchThreshold(float(offset), float(growth), FALSE_ALARM, 0.0, len(image), len(there))
+    return replace(found, miss=100 * float(np.mean(there < found.among(len(image)))))
 
 
-def equal_errors(there: np.ndarray, not_there: np.ndarray) -> tuple[float, float, float]:
-    """The threshold at which the two shares of errors are closest; the lowest such threshold.
+def expected_alarms(scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """float64 (S, L): of the searches for m captions, how many are expected to reach each level.
 
     Args:
-        there: float (n,), best scores of queries that an image shows.
-        not_there: float (n,), best scores of queries that no image shows.
-
-    Returns:
-        The threshold, which is one of the scores; the share of `not_there` at or above it; the share of
-        `there` below it.
+        scores: float32 (m, A), the similarities of the captions and the images that do not show them.
+        sizes: int64 (S,), from 1 to A: numbers of images that a search draws from these at random.
     """
-    thresholds = np.unique(np.concatenate([there, not_there]))
-    miss = np.searchsorted(np.sort(there), thresholds, side="left") / len(there)
-    false_alarm = 1 - np.searchsorted(np.sort(not_there), thresholds, side="left") / len(not_there)
-    best = int(np.argmin(np.abs(miss - false_alarm)))
-    return float(thresholds[best]), float(false_alarm[best]), float(miss[best])
+    captions, images = scores.shape
+    level = np.searchsorted(LEVELS, scores, side="right")  # how many levels a score reaches
+    place = level + (len(LEVELS) + 1) * np.arange(captions)[:, None]
+    count = np.bincount(place.ravel(), minlength=captions * (len(LEVELS) + 1)).reshape(captions, -1)
+    reach = count[:, :0:-1].cumsum(axis=1)[:, ::-1]
+    return np.stack([chances(size, images)[reach].sum(axis=0) for size in sizes])
+
+
+def chances(drawn: int, images: int) -> np.ndarray:
+    """float64 (images + 1,): for c from 0 to `images`, the chance that the drawn ones include one of c.
+
+    Of `images`, `drawn` are drawn at random: 1 - C(images - c, drawn) / C(images, drawn).
+    """
+    left = np.arange(images, 0, -1)
+    return 1 - np.append(1.0, np.cumprod(np.maximum(1 - drawn / left, 0.0)))

@@ -227,7 +227,7 @@ def check_target(address: Address, made_by: MadeBy) -> None:
             found.check(made_by, address, OTHER_COLLECTION)
 
 
-def count_images(client: MilvusClient, address: Address) -> int:
-    """The number of images in a collection."""
+def count_images(client: MilvusClient, address: Address, condition: str = "") -> int:
+    """The number of images in a collection that meet a condition, as Milvus spells it; "" for all."""
     options = {"output_fields": ["count(*)"], "timeout": patience(address)}
-    return client.query(address.collection, filter="", **options)[0]["count(*)"]
+    return client.query(address.collection, filter=condition, **options)[0]["count(*)"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,13 @@ class CollectionRanking:
     def note(self, top_k: int) -> str:
         """What a user should know about the search; "" for nothing."""
         return "" if self._address.is_lite else "its index is Milvus' AUTOINDEX, which may miss some images"
+
+    @cached_property
+    def count(self) -> int:
+        """The number of images that pass the filter. Lite counts slowly, so only `--threshold auto` asks."""
+        if not self._condition:
+            return self.size
+        return count_images(self._client, self._address, self._condition)
 
     def best(self, vectors: np.ndarray, top_k: int, threshold: float = -1.0) -> Iterator[list[Hit]]:
         """For each question the images most similar to it; equal scores in the order of file names.
@@ -145,6 +152,9 @@ class CollectionSearcher(BaseSearcher):
         if scope.top_k > MOST:
             raise SwanError(f"--top-k {scope.top_k}: Milvus gives at most {MOST} results", "ask for fewer")
         return self._narrowed(replace(scope, top_k=0, threshold=0.0))
+
+    def count(self, scope: Scope) -> int:
+        return self.ranking(scope).count
 
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
         for hits in self.ranking(scope).best(vectors, scope.top_k, scope.threshold):

@@ -98,7 +98,7 @@ class Checkpoint:
         """The record stored with the vectors that it makes."""
         settings = self.model.settings
         vocab = str(self.vocab or "")
-        match = self.origin.get("match")
+        match = self.origin.get("match_threshold")
         return MadeBy(
             str(self.path),
             self.sha256,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from swancli.store.text import has_word
 AWAY = 0.3
 
 Find = Literal["images", "captions"]
+Least = float | Literal["auto"]  # a minimum score; auto is that of a match, see `MatchThreshold`
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Scope:
 
     find: images, or captions, each distinct text once.
     top_k: number of results, at most.
-    threshold: the minimum score.
+    threshold: the minimum score, or "auto" for that of a match among as many images.
     scenes: only images of one of these scenes, or their captions; () for all.
     split: only those of this split; None for all.
     files: only those with a file name of this shell pattern; None for all.
@@ -65,7 +67,7 @@ class Scope:
 
     find: Find = "images"
     top_k: int = 10
-    threshold: float = -1.0
+    threshold: Least = -1.0
     scenes: tuple[str, ...] = ()
     split: str | None = None
     files: str | None = None
@@ -181,6 +183,7 @@ class BaseSearcher(ABC):
         """What is most similar to an embedding, float32 (1, D); raises as `ask_image` does."""
         return Answer(name, (), next(self._best(vector, scope)))
 
+    @cached_property
     def match_threshold(self) -> MatchThreshold:
         """The score from which a result counts as a match.
 
@@ -190,7 +193,7 @@ class BaseSearcher(ABC):
         Raises:
             SwanError: it is not stored, and cannot be measured here.
         """
-        own = self.checkpoint.origin.get("match")
+        own = self.checkpoint.origin.get("match_threshold")
         try:
             stored = json.loads(self._match) if self._match else own
             found = MatchThreshold.from_plain(stored) if stored else None
@@ -216,11 +219,17 @@ class BaseSearcher(ABC):
         if not np.isfinite(vectors).all():  # it would be similar to nothing, and nothing would be found
             problem = f"{self.checkpoint.path}: the embedding of a question contains NaN or infinity"
             raise StoreError(problem, "use an undamaged checkpoint, or train again")
+        if scope.threshold == "auto":
+            scope = replace(scope, threshold=self.match_threshold.among(self.count(scope)))
         yield from self._hits(vectors, scope)
 
     @abstractmethod
+    def count(self, scope: Scope) -> int:
+        """Number of images, or captions, that a scope searches; raises as `ask_image` does."""
+
+    @abstractmethod
     def _hits(self, vectors: np.ndarray, scope: Scope) -> Iterator[tuple[Hit, ...]]:
-        """The hits of each question, given as embeddings, float32 (Q, D)."""
+        """The hits of each question, given as embeddings, float32 (Q, D); the threshold is a number."""
 
 
 def no_words_error() -> SwanError:

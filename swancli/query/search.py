@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,16 @@ from swancli.machine.device import choose_device
 from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
 from swancli.query.index import open_index
-from swancli.query.questions import Answer, BaseSearcher, Hit, Question, Scope, absent_error, no_image_error
+from swancli.query.questions import (
+    Answer,
+    BaseSearcher,
+    Hit,
+    Least,
+    Question,
+    Scope,
+    absent_error,
+    no_image_error,
+)
 from swancli.query.ranking import Ranking, exact_ranking
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, open_embeddings
@@ -59,7 +68,7 @@ class Searcher(BaseSearcher):
         image: str | PathLike[str] | Image | np.ndarray | None = None,
         not_: str | Sequence[str] = (),
         top_k: int = 10,
-        threshold: float | Literal["auto"] = -1.0,
+        threshold: Least = -1.0,
         scene: str | Sequence[str] = (),
         split: str | None = None,
         files: str | None = None,
@@ -74,7 +83,7 @@ class Searcher(BaseSearcher):
             image: what to look for, instead of a text: a path, a PIL image or a uint8 (H, W, 3) array.
             not_: one or several texts to keep away from.
             top_k: number of rows of the table, at most.
-            threshold: the minimum score; "auto" for that of a match, as set in training.
+            threshold: the minimum score; "auto" for that of a match among the images that are searched.
             scene: only images of this scene, or of one of these scenes.
             split: only images of this split.
             files: only images whose file name matches this shell pattern, as in "harbor_*".
@@ -96,8 +105,7 @@ class Searcher(BaseSearcher):
             )
         if top_k < 1:
             raise SwanError(f"top_k {top_k}: less than 1")
-        least = self.match_threshold().threshold if threshold == "auto" else threshold
-        scope = Scope("captions" if captions else "images", top_k, least, _several(scene), split, files)
+        scope = Scope("captions" if captions else "images", top_k, threshold, _several(scene), split, files)
         if image is not None:
             answer = self.ask_image(image, "image", scope)
         else:
@@ -146,6 +154,9 @@ class Searcher(BaseSearcher):
         ):
             check_normalised(vectors, f"{stored.file.filename}: {stored.name}", places)
         return match_threshold(image, caption, part.image, part.scene)
+
+    def count(self, scope: Scope) -> int:
+        return self.ranking(scope).size
 
     def ranking(self, scope: Scope) -> Ranking:
         """The search of a scope; raises as `ask_image` does."""

@@ -34,7 +34,7 @@ from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
 from swancli.query.page import SIDE, ResultCard, Section, render_page
-from swancli.query.questions import Answer, Find, Question, Scope
+from swancli.query.questions import Answer, Find, Least, Question, Scope
 from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
 from swancli.store.pictures import Pictures, jpeg
@@ -69,8 +69,8 @@ class SearchRequest(BaseModel):
     like: int | None = Field(None, ge=0, description="Row of an image, instead of text.")
     find: Find = Field("images", description="What is ranked.")
     top_k: int = Field(24, ge=1, le=MOST_RESULTS, description="Number of results.")
-    threshold: float | Literal["auto"] = Field(
-        -1.0, description="Lowest score, -1 to 1; auto: the score of a match, as set in training."
+    threshold: Least = Field(
+        -1.0, description="Lowest score, -1 to 1; auto: that of a match among the images searched."
     )
     scene: Several = Field([], description="Only images of these scenes.")
     split: Text = Field("", description="Only images of this split.")
@@ -145,7 +145,7 @@ class Service:
         names = "\n".join([searcher.checkpoint.sha256, *searcher.catalogue.filename])
         self._tag = hashlib.sha256(names.encode()).hexdigest()[:12]
         try:
-            self._match = searcher.match_threshold().threshold
+            self._match = searcher.match_threshold
         except SwanError:
             self._match = None
         catalogue = searcher.catalogue
@@ -153,7 +153,7 @@ class Service:
             "scene": _names_or_any(catalogue.scene),
             "split": _names_or_any(catalogue.split),
             "find": [("images", "images"), *([("captions", "captions")] if len(catalogue.text) else [])],
-            "threshold": [("-1.0", "any"), *([("auto", "a match")] if self._match is not None else [])],
+            "threshold": [("-1.0", "any"), *([("auto", "a match")] if self._match else [])],
         }
 
     def ask(self, asked: SearchRequest) -> Answer:
@@ -183,10 +183,11 @@ class Service:
         return answer
 
     def _scope(self, asked: SearchRequest) -> Scope:
-        least = self._match if asked.threshold == "auto" else asked.threshold
-        if least is None:
-            raise SwanError("threshold=auto: this model has no match score", "give a number")
-        if not -1 <= least <= 1:
+        least = asked.threshold
+        if least == "auto":
+            if not self._match:
+                raise SwanError("threshold=auto: this model has no match score", "give a number")
+        elif not -1 <= least <= 1:
             raise SwanError(f"threshold={least}: not from -1 to 1", "give a number from -1 to 1, or auto")
         scenes, split, files = tuple(asked.scene), asked.split or None, asked.files or None
         return Scope(asked.find, asked.top_k, least, scenes, split, files)

@@ -258,7 +258,7 @@ def train(
         history.append(metrics_row(report, settings.lr * rate_share(settings, epoch, steps, steps)))
         if processes.first:
             reached = {"epoch": epoch, "steps": epoch * steps, "val_mR": scores.mean_recall}
-            reached["match"] = asdict(match) if match else None
+            reached["match_threshold"] = asdict(match) if match else None
             if best:
                 save_checkpoint(run.best, kept, data.tokenizer, origin | reached, seen=data.seen)
             state = {"optimizer": optimizer.state_dict(), "history": history}

@@ -168,7 +168,7 @@ def ship(data: Path, root: Path) -> None:
         "run": "shipped",
         "epoch": best.origin["epoch"],
         "val_mR": best.origin["val_mR"],
-        "match": best.origin["match"],
+        "match_threshold": best.origin["match_threshold"],
         "trained_on": "training splits of RSICD and UCM-Captions",
     }
     save_checkpoint(SHIPPED, best.model, best.tokenizer, origin, seen=best.seen, small=True)

@@ -1,7 +1,10 @@
 """Asking well, and seeing: the options of `swan query` that put questions together and show pictures."""
 
 import json
+import math
 import shutil
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -10,7 +13,9 @@ import torch
 from conftest import execute, invoke
 from PIL import Image
 
+from swancli.evaluate.match_threshold import MatchThreshold
 from swancli.query.questions import AWAY
+from swancli.store.embeddings import store_match
 
 
 def asked(finished, *options):
@@ -73,14 +78,26 @@ def test_file_names_filter(finished):
 
 def test_threshold_auto_is_what_training_set(finished):
     """So that a query of no known word, which is like nothing, finds no match."""
-    import torch
-
-    match = torch.load(finished.run / "best.pt", weights_only=True)["origin"]["match"]
-    assert -1 < match["threshold"] < 1
-    assert 0 <= match["miss"] <= 100
-    number = asked(finished, "boats", "--threshold", match["threshold"], "--top-k", "60")
+    stored = torch.load(finished.run / "best.pt", weights_only=True)["origin"]["match_threshold"]
+    assert 0 <= stored["miss"] <= 100
+    number = asked(finished, "boats", "--threshold", MatchThreshold(**stored).among(60), "--top-k", "60")
     assert asked(finished, "boats", "--threshold", "auto", "--top-k", "60") == number
-    assert all(hit["score"] >= match["threshold"] for hit in number["results"])
+
+
+@pytest.mark.parametrize("scope", [[], ["--scene", "harbor"], ["--files", "harbor_[12].png"]])
+def test_threshold_auto_is_for_the_number_of_images_that_are_searched(finished, tmp_path, scope):
+    """Half of all images have the score of a match among all of them; the score among fewer is lower."""
+    root = shutil.copytree(finished.root, tmp_path / "root")
+    options = ["boats", "--top-k", "60", *scope]
+    scores = [hit["score"] for hit in asked(finished, "boats", "--top-k", "60")["results"]]
+    growth = (scores[29] - scores[-1]) / 4
+    offset = math.atanh(scores[29] - 1e-6) - growth * math.sqrt(math.log2(60))
+    match = MatchThreshold(offset, growth, false_alarm=20, miss=10, images=9, captions=9)
+    store_match(root / "small/runs/first/embeddings.h5", json.dumps(asdict(match)))
+    count = len(asked(finished, *options)["results"])
+    found = asked(SimpleNamespace(root=root), *options, "--threshold", "auto")
+    assert found == asked(finished, *options, "--threshold", match.among(count))
+    assert scope or len(found["results"]) == 30
 
 
 @pytest.mark.parametrize("threshold", ["2", "nan", "much"])
@@ -151,14 +168,14 @@ def test_threshold_of_a_checkpoint_without_one_is_set_on_the_validation_split_at
     root = shutil.copytree(finished.root, tmp_path / "root")
     best = root / "small/runs/first/best.pt"
     content = torch.load(best, weights_only=True)
-    match = content["origin"].pop("match")
+    match = MatchThreshold.from_plain(content["origin"].pop("match_threshold"))
     torch.save(content, best)
     assert invoke("embed", "--run", "first", root=root).returncode == 0
     options = ["--threshold", "auto", "--top-k", "60", "--json"]
     printed = invoke("query", "boats", *options, root=root)
     assert printed.returncode == 0, printed.stderr
     found = json.loads(printed.stdout)["results"]
-    assert all(hit["score"] >= match["threshold"] - 1e-6 for hit in found)
+    assert all(hit["score"] >= match.among(60) - 1e-6 for hit in found)
     lines = tmp_path / "lines.h5"
     invoke("embed", "--texts", "-", "--output", lines, root=root, stdin="boats\n")
     refused = invoke("query", "boats", "--captions", "--embeddings", lines, "--threshold", "auto", root=root)
@@ -188,7 +205,7 @@ def test_damaged_threshold_of_a_checkpoint_is_an_error_that_names_it(finished, t
     root = shutil.copytree(finished.root, tmp_path / "root")
     best = root / "small/runs/first/best.pt"
     content = torch.load(best, weights_only=True)
-    content["origin"]["match"]["recall"] = 1.0
+    content["origin"]["match_threshold"]["recall"] = 1.0
     torch.save(content, best)
     assert invoke("embed", "--run", "first", root=root).returncode == 0
     printed = invoke("query", "boats", "--threshold", "auto", root=root)

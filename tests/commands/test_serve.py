@@ -15,12 +15,14 @@ from types import SimpleNamespace
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+import torch
 from conftest import invoke
 from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
+from swancli.evaluate.match_threshold import MatchThreshold
 from swancli.query.serve import application
 
 BROWSER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -74,6 +76,15 @@ def test_api_filters_excludes_and_averages(served):
     assert {hit["scene"] for hit in found["results"]} == {"harbor"}
     _, captions = search(served, text="boats", find="captions", files="harbor_*", top_k=3)
     assert [len(hit["captions"]) for hit in captions["results"]] == [1, 1, 1]
+
+
+def test_minimum_score_may_be_that_of_a_match(served, finished):
+    stored = torch.load(finished.run / "best.pt", weights_only=True)["origin"]["match_threshold"]
+    options = {"like": 3, "scene": "harbor", "top_k": 60}
+    _, everything = search(served, **options)
+    least = MatchThreshold(**stored).among(len(everything["results"]))
+    _, found = search(served, **options, threshold="auto")
+    assert found["results"] == [hit for hit in everything["results"] if hit["score"] >= least]
 
 
 def test_image_is_uploaded_and_searched_by(served, source):

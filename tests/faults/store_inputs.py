@@ -444,8 +444,8 @@ EMBEDDINGS_CASES += [
         for defect, stored in (
             ("a stored threshold that is text", "half"),
             ("a stored threshold in a list", "[0.5]"),
-            ("a stored threshold that is NaN", '{"threshold": NaN}'),
-            ("a stored threshold alone", '{"threshold": 0.5}'),
+            ("a stored threshold that is NaN", '{"offset": NaN}'),
+            ("a stored threshold in part", '{"offset": 0.5}'),
             ("a stored threshold nested too deeply", "[" * 50_000),
         )
     ),

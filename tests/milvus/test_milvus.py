@@ -329,6 +329,7 @@ def test_filters_leave_the_images_that_they_leave_of_a_file(searcher, scope):
     scope = Scope(top_k=100, **scope)
     rows = image_rows(CATALOGUE, scope)
     wanted = NAMES if rows is None else [NAMES[row] for row in rows]
+    assert searcher.count(scope) == len(wanted)
     hits = searcher.ask_vector(unit(1, 32, seed=1), "a vector", scope).hits
     assert sorted(hit.filename for hit in hits) == sorted(wanted)
     assert all(hit.scene == SCENES[NAMES.index(hit.filename)] for hit in hits)
@@ -402,13 +403,13 @@ def test_checkpoint_is_the_collections_own_and_no_other(tiny_model, address, tmp
 
 def test_threshold_is_that_of_training_or_has_to_be_given(searcher, tiny_model):
     with pytest.raises(SwanError, match="--threshold auto"):
-        searcher.match_threshold()
-    stored = {"threshold": 0.5, "images": 9, "captions": 9, "miss": 10.0, "false_alarm": 10.0}
+        searcher.match_threshold  # noqa: B018 - it is measured, or raises, when it is first needed
+    stored = {"offset": 0.5, "growth": 0.1, "images": 9, "captions": 9, "miss": 10.0, "false_alarm": 20.0}
     checkpoint = load_checkpoint(tiny_model, captions_only=True)
-    encoder = Encoder(replace(checkpoint, origin={**checkpoint.origin, "match": stored}), "cpu")
-    for match, threshold in (("", 0.5), (json.dumps(stored | {"threshold": 0.25}), 0.25)):
+    encoder = Encoder(replace(checkpoint, origin={**checkpoint.origin, "match_threshold": stored}), "cpu")
+    for match, offset in (("", 0.5), (json.dumps(stored | {"offset": 0.25}), 0.25)):
         asking = CollectionSearcher(None, Address("a.db"), 1, encoder, match)
-        assert asking.match_threshold().threshold == threshold
+        assert asking.match_threshold.offset == offset
 
 
 def test_threshold_that_was_set_later_is_recorded_and_one_that_is_missing_removes_none(address, tmp_path):
