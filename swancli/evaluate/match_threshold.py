@@ -22,9 +22,7 @@ from swancli.model.encoder import Encoder
 from swancli.store.dataset import Dataset
 
 BLOCK = 256  # captions at a time
-FALSE_ALARM = (
-    20.0  # percent of the searches for something absent that find a match; evaluate/README.md says why
-)
+FALSE_ALARM = 20.0  # percent of the searches for something absent; evaluate/README.md says why
 FEWEST = 8  # images in the smallest search that counts; smaller ones depart from the law of `among`
 SIZES = 8  # numbers of images for which a threshold is found, to fit that law
 LEVELS = np.arange(-199, 200) / 200  # the cosine similarities that are tried

@@ -70,4 +70,5 @@ def test_demo_shows_every_step_and_the_yardsticks(tmp_path):
         assert f"$ swan {text}" in result.stdout
     for text in ("SWAN", "knows the scene only", "chance", "five white planes"):
         assert text in result.stdout
-    assert result.stdout.endswith("$ swan embed --images path/to/photos\n\n$ swan query 'a car park beside a road'\n")
+    own_photos = "$ swan embed --images path/to/photos\n\n$ swan query 'a car park beside a road'\n"
+    assert result.stdout.endswith(own_photos)
