@@ -8,6 +8,8 @@ import pytest
 import torch
 from conftest import invoke
 
+from swancli.evaluate.match_threshold import MatchThreshold
+from swancli.model.checkpoint import load_checkpoint
 from swancli.workspace import shipped_checkpoint
 
 
@@ -21,11 +23,18 @@ def embedded(source, tmp_path_factory):
 
 
 def test_shipped_checkpoint_is_small_half_precision_and_whole():
-    assert shipped_checkpoint().stat().st_size < 50e6
+    assert shipped_checkpoint().stat().st_size < 40e6
     content = torch.load(shipped_checkpoint(), weights_only=True)
     assert {value.dtype for value in content["model"].values()} <= {torch.float16, torch.int64}
-    assert "boats" in content["vocabulary"]["words"]
+    assert "text_tower.bert.words.weight" in content["borrowed"]  # from the towers that come with swan
     assert not content["training"]
+
+
+def test_shipped_checkpoint_knows_its_training_images_and_the_score_of_a_match():
+    checkpoint = load_checkpoint("shipped")
+    assert len(checkpoint.seen.digest) > 9000  # RSICD's and UCM's, some of which are equal
+    match = MatchThreshold.from_plain(checkpoint.origin["match_threshold"])
+    assert match.images == 1966  # set on RSICD's validation split
 
 
 def test_embed_without_a_run_takes_the_shipped_checkpoint_and_says_so(embedded):
