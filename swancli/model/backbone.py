@@ -90,8 +90,9 @@ class Backbone(nn.Module):
             shallow (B, C0, S/4, S/4), deep1 (B, C1, S/16, S/16), every second pixel of the map at stride 8,
             as VMSF reads it, deep2 (B, C2, S/16, S/16), deep3 (B, C3, S/32, S/32); C = `channels`.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if self.training or torch.is_grad_enabled():
+        trained = any(weight.requires_grad for weight in self.network.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+            if self.training:  # batch norms see the whole batch
                 return self._maps(pixels)
             parts = [self._maps(part) for part in _parts(pixels)]
             if len(parts) == 1:
@@ -220,7 +221,7 @@ def _modules_up_to(network: nn.Module, last: str) -> list[nn.Module]:
 
 
 def _parts(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """A batch that is not trained on, in equal parts: larger ones cost a CPU memory and save no time."""
+    """A batch in equal parts: larger ones cost a CPU memory and save no time."""
     return pixels.chunk(-(-len(pixels) // PART)) if pixels.device.type == "cpu" else (pixels,)
 
 
