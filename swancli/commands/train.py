@@ -287,7 +287,7 @@ def training_display(display: Display, epochs: int) -> Iterator[TrainingDisplay]
         yield TrainingDisplay(display, bars, epochs)
 
 
-MEASURED = 15  # seconds of steps from which the time of the others is told
+MEASURED = 15  # seconds of steps from which the time of the others is estimated
 HEADS = ("epoch", "loss", *(f"R@{k}" for _ in range(2) for k in RECALL_AT), "mR", "time")
 ROW_WIDTH = 7 * len(HEADS) + len("best")
 

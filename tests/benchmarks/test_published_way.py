@@ -9,9 +9,9 @@ from swancli.model.swan import Swan
 
 
 def fresh_model(backbone):
-    """A model whose batch norms have statistics of their own, as after training."""
+    """A model of the paper's parts whose batch norms have statistics of their own, as after training."""
     torch.manual_seed(0)
-    model = Swan(ModelSettings(5, backbone, image_size=64, embed_dim=32, frozen=True))
+    model = Swan(ModelSettings(5, backbone, image_size=64, embed_dim=32, frozen=True, without=("pool",)))
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

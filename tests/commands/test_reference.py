@@ -9,6 +9,6 @@ def test_reference_is_up_to_date():
 
 def test_reference_has_each_option_and_its_default():
     text = reference()
-    assert "| `--epochs N` | Passes over all captions (paper: 50). [default: 30] |" in text
+    assert "| `--seed N` | Seed for weights, batches, views and dropout. [default: 0] |" in text
     assert "| `--missing error\\|skip` |" in text
     assert text.count("## swan ") == 9

@@ -259,5 +259,5 @@ def test_training_in_a_terminal_shows_rows_of_epochs(source, tmp_path):
         (12_010, "3 h 20 min"),
     ],
 )
-def test_a_length_of_time_is_told_in_words(seconds, words):
+def test_length_of_time_is_shown_in_words(seconds, words):
     assert duration(seconds) == words
