@@ -7,6 +7,8 @@ import ctypes.util
 import os
 import re
 import sys
+from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -81,11 +83,25 @@ def _keep_freed_memory() -> None:
 
     By default each large buffer of a convolution is mapped again, and half of the time goes into page faults.
     """
-    if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
-        return
-    library = ctypes.util.find_library("c")
-    mallopt = getattr(ctypes.CDLL(library), "mallopt", None) if library else None
-    if mallopt:
+    if mallopt := _glibc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 64 * 2**20)
+
+
+def release_freed_memory() -> None:
+    """Returns to the system what `_keep_freed_memory` has kept so far.
+
+    Buffers of ever new sizes, as training has them, leave gaps that others do not fit into.
+    """
+    if malloc_trim := _glibc("malloc_trim"):
+        malloc_trim(0)
+
+
+@cache
+def _glibc(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None with other C libraries, and where the user has chosen what malloc does."""
+    if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return None
+    library = ctypes.util.find_library("c")
+    return getattr(ctypes.CDLL(library), name, None) if library else None

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from swancli.errors import SwanError
-from swancli.machine.device import autocast, move, pinned
+from swancli.machine.device import autocast, move, pinned, release_freed_memory
 from swancli.machine.processes import ALONE, Processes
 from swancli.machine.threads import read_ahead
 from swancli.model.checkpoint import Checkpoint, Model, Tokenizer, load_checkpoint, save_checkpoint
@@ -69,6 +69,7 @@ class Watch:
         """After each epoch."""
 
 
+RELEASE_STEPS = 4  # between two releases of freed memory
 MOST_STATES = 4 * 10**9  # bytes of states of captions that are kept in memory
 
 
@@ -423,6 +424,8 @@ def _train_epoch(training: Training, epoch: int) -> tuple[float, float, int]:
             follow(training.average, training.model, (epoch - 1) * steps + step, settings.average)
         total += loss
         pairs += batch.positive.shape[1]
+        if step % RELEASE_STEPS == 0:
+            release_freed_memory()
         if sound.looks_at(step):
             shown = float(loss) / batch.positive.shape[1]
         training.watch.step(epoch, step, steps, shown, pairs / (time.perf_counter() - started))
