@@ -19,7 +19,15 @@ from swancli.model.borrowed import IMAGE as OWN
 from swancli.model.inputs import Preprocessing
 from swancli.model.published import from_published, is_published
 from swancli.model.settings import BACKBONE_HINT, RESNETS, STAGES, TIMM
-from swancli.model.weights import COUNTER, misfit, not_finite, read_weights, shapes_of, weights_digest
+from swancli.model.weights import (
+    COUNTER,
+    SAFETENSORS,
+    misfit,
+    not_finite,
+    read_weights,
+    shapes_of,
+    weights_digest,
+)
 from swancli.store.torch_file import read_torch_file
 from swancli.workspace import WEIGHTS_HINT, WITH_SWAN
 
@@ -265,6 +273,8 @@ def _read_backbone(path: Path) -> dict[str, torch.Tensor]:
 
 def _borrowed(path: Path) -> dict[str, torch.Tensor]:
     """What the backbone of a small checkpoint has from the towers that come with swan."""
+    if path.suffix == SAFETENSORS:
+        return {}
     names = read_torch_file(path, "take other weights", in_part=True).get("borrowed") or ()
     theirs = towers.image_tower() if names else {}
     return {name: value for name, value in theirs.items() if OWN + name in names}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from swancli.errors import StoreError
 from swancli.model.backbone import Backbone
@@ -65,6 +66,16 @@ def test_backbone_of_a_small_checkpoint_is_whole(trained, small):
     model = trained[0].backbone.state_dict()
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(value, model[name], rtol=1e-3, atol=1e-7)
+
+
+def test_backbone_of_a_whole_model_in_safetensors_is_read(tmp_path):
+    source, backbone = (Backbone("timm/test_efficientnet", frozen=True) for _ in range(2))
+    weights = source.network.state_dict()
+    save_file(
+        {f"backbone.network.{name}": value for name, value in weights.items()}, tmp_path / "w.safetensors"
+    )
+    backbone.load_weights(tmp_path / "w.safetensors")
+    assert torch.equal(backbone.network.conv_head.weight, source.network.conv_head.weight)
 
 
 @pytest.mark.parametrize("borrowed", [["image_tower.none"], [1], "all", None])

@@ -214,20 +214,18 @@ def test_rate_of_an_epoch_follows_its_schedule():
     assert rate_share(cosine, 2, 1, 4) == pytest.approx(0.5)
 
 
-def test_rate_of_what_waits_is_zero_and_then_rises_for_an_epoch_to_that_of_the_others():
+def test_rate_of_what_waits_is_zero_and_then_follows_the_schedule_from_its_start():
     cosine = TrainSettings(schedule="cosine", epochs=4)
     waiting = [rate_share(cosine, epoch, step, 4, waits=2) for epoch in (1, 2) for step in (1, 2, 3, 4)]
     assert waiting == [0] * 8
-    # Step 9 of 16 is half way down, and the first of four in which the rate rises.
-    assert rate_share(cosine, 3, 1, 4, waits=2) == pytest.approx(0.25 * 0.5)
-    assert rate_share(cosine, 3, 1, 4) == pytest.approx(0.5)
-    # Step 13: (1 + cos(3 pi / 4)) / 2.
-    assert rate_share(cosine, 4, 1, 4, waits=2) == pytest.approx((1 - 0.5**0.5) / 2)
+    # The first of the 8 steps that are left, of which 4 rise; the fifth is half way down.
+    assert rate_share(cosine, 3, 1, 4, waits=2) == pytest.approx(0.25)
+    assert rate_share(cosine, 4, 1, 4, waits=2) == pytest.approx(0.5)
+    assert rate_share(cosine, 3, 1, 4) == pytest.approx(0.5)  # step 9 of 16, of what does not wait
     step = TrainSettings(schedule="step")
-    found = [
-        rate_share(step, epoch, number, 4, waits=1) for epoch, number in ((1, 4), (2, 2), (2, 4), (20, 1))
-    ]
-    assert found == pytest.approx([0, 0.5, 1, 0.7])
+    assert [rate_share(step, epoch, 1, 4, waits=1) for epoch in (1, 2, 20, 21)] == pytest.approx(
+        [0, 1, 1, 0.7]
+    )
 
 
 def test_learning_rate_reaches_the_optimiser(run_training):

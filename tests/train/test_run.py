@@ -17,11 +17,15 @@ from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.start import new_model
 from swancli.store.dataset import Dataset
+from swancli.train import config as train_config
 from swancli.train.config import (
+    FEWEST_EPOCHS,
     FROM_CHECKPOINT,
     FROM_OPEN_CLIP,
     FROM_RANDOM_WEIGHTS,
     FROM_TRAINED_WEIGHTS,
+    MOST_EPOCHS,
+    STEPS,
     TrainSettings,
     new_config,
     resumed_config,
@@ -33,6 +37,8 @@ README = Path(swancli.__file__).parent / "train" / "README.md"
 WORDS = "text_tower.word_vectors.weight"
 
 
+# Of a large data set, from the towers that come with swan.
+FROM_TOWERS = FROM_TRAINED_WEIGHTS | {"epochs": FEWEST_EPOCHS, "heads_first": 2 * FEWEST_EPOCHS // 3}
 PARAMETERS = {found.name: found for found in typer.main.get_command(app).commands["train"].params}
 
 
@@ -45,6 +51,11 @@ def options(workspace):
     return defaults | towers | read
 
 
+def configured(options, given, images=1_000_000):
+    """The configuration of a run on a large data set."""
+    return new_config(options, given, images)
+
+
 def recipe_of(config):
     """The settings that depend on what a run starts from."""
     known = dataclasses.asdict(config.training) | dataclasses.asdict(config)
@@ -52,7 +63,7 @@ def recipe_of(config):
 
 
 def test_published_variant_brings_its_recipe(options):
-    config = new_config(options | {"variant": "published"}, {"variant"})
+    config = configured(options | {"variant": "published"}, {"variant"})
     assert (config.backbone, config.image_size, config.embed_dim, config.frozen) == (
         "resnet50",
         256,
@@ -69,8 +80,8 @@ def test_published_variant_brings_its_recipe(options):
 
 def test_published_recipe_does_not_depend_on_the_start(options):
     given = {"variant": "published", "weights": "resnet50.pth", "freeze": False}
-    plain = new_config(options | {"text": None, "variant": "published"}, {"variant"})
-    tuned = new_config(options | {"text": None} | given, set(given))
+    plain = configured(options | {"text": None, "variant": "published"}, {"variant"})
+    tuned = configured(options | {"text": None} | given, set(given))
     assert recipe_of(tuned) == recipe_of(plain)
     assert (tuned.freeze_stages, tuned.training.heads_first, tuned.training.average) == (0, 0, 0)
 
@@ -78,21 +89,21 @@ def test_published_recipe_does_not_depend_on_the_start(options):
 @pytest.mark.parametrize(
     ("given", "start"),
     [
-        ({"backbone": None, "text": None}, FROM_TRAINED_WEIGHTS),
+        ({"backbone": None, "text": None}, FROM_TOWERS),
         ({"backbone": None, "text": None, "weights": "none"}, FROM_RANDOM_WEIGHTS),
         ({}, FROM_RANDOM_WEIGHTS),
         ({"text": None}, FROM_RANDOM_WEIGHTS),
-        ({"weights": "resnet18.pth"}, FROM_TRAINED_WEIGHTS),
+        ({"weights": "resnet18.pth"}, FROM_TOWERS),
     ],
 )
 def test_recipe_depends_on_whether_the_backbone_has_learnt_something(options, given, start):
-    config = new_config(options | given, {name for name, value in given.items() if value})
+    config = configured(options | given, {name for name, value in given.items() if value})
     assert recipe_of(config) == start
     assert not config.frozen
 
 
 def test_plain_training_starts_from_the_towers_that_come_with_swan(options):
-    config = new_config(options | {"backbone": None, "text": None}, set())
+    config = configured(options | {"backbone": None, "text": None}, set())
     assert (config.backbone, config.weights) == ("timm/tf_efficientnet_lite0", "imagenet")
     assert (config.image_size, config.embed_dim) == (224, 256)
     assert (config.text, config.vocab, config.freeze_text) == ("minilm", "", None)
@@ -101,12 +112,12 @@ def test_plain_training_starts_from_the_towers_that_come_with_swan(options):
 
 @pytest.mark.parametrize("backbone", [None, "resnet18"])
 def test_weights_none_are_random_ones(options, backbone):
-    config = new_config(options | {"backbone": backbone, "weights": "none"}, {"weights"})
+    config = configured(options | {"backbone": backbone, "weights": "none"}, {"weights"})
     assert config.weights == ""
 
 
 def test_recipe_of_a_run_that_starts_from_a_checkpoint(options, saved):
-    config = new_config(options | {"init_from": str(saved())}, {"init_from"})
+    config = configured(options | {"init_from": str(saved())}, {"init_from"})
     assert recipe_of(config) == FROM_CHECKPOINT | {"freeze_stages": 0}  # as many as in the checkpoint
 
 
@@ -115,61 +126,90 @@ def test_recipe_of_a_run_that_starts_from_a_model_of_open_clip(options, tmp_path
 
     cfg = model_cfg()
     given = {"init_from": f"open_clip:{save_folder(tmp_path / 'clip', make_model(cfg), cfg)}"}
-    assert recipe_of(new_config(options | given, set(given))) == FROM_OPEN_CLIP
+    assert recipe_of(configured(options | given, set(given))) == FROM_OPEN_CLIP
     with pytest.raises(SwanError, match="--heads-first: models of open_clip have no heads"):
-        new_config(options | given | {"heads_first": 1}, {*given, "heads_first"})
+        configured(options | given | {"heads_first": 1}, {*given, "heads_first"})
 
 
 @pytest.mark.parametrize(
-    ("given", "epochs"),
-    [({}, FROM_TRAINED_WEIGHTS["epochs"] // 2), ({"epochs": 1}, 0), ({"epochs": 2}, 1), ({"epochs": 5}, 2)],
+    ("given", "images", "epochs"),
+    [
+        ({}, 8000, 15),  # 400 images a step: 20 steps in an epoch
+        ({}, 80_000, 15),
+        ({}, 4000, 30),
+        ({}, 4100, 30),  # 29.3
+        ({}, 400, 45),
+        ({"batch_size": 1000}, 2000, 30),
+        ({"captions_per_image": 1}, 40_000, 15),  # 2000 images a step
+        ({"captions_per_image": 1}, 20_000, 30),
+        ({"epochs": 3}, 400, 3),
+    ],
 )
-def test_heads_are_trained_alone_in_the_first_half_of_the_epochs(options, given, epochs):
+def test_small_data_sets_are_seen_more_often(options, monkeypatch, given, images, epochs):
+    for name, value in {"STEPS": 300, "FEWEST_EPOCHS": 15, "MOST_EPOCHS": 45}.items():
+        monkeypatch.setattr(train_config, name, value)
     given = {"weights": "resnet18.pth"} | given
-    assert new_config(options | given, set(given)).training.heads_first == epochs
-    given["heads_first"] = 3
-    assert new_config(options | given, set(given)).training.heads_first == 3
+    assert configured(options | given, set(given), images).training.epochs == epochs
+
+
+@pytest.mark.parametrize(("epochs", "heads_first"), [(1, 0), (2, 1), (3, 2), (5, 3), (15, 10)])
+def test_heads_are_trained_alone_in_two_of_three_epochs(options, epochs, heads_first):
+    given = {"weights": "resnet18.pth", "epochs": epochs}
+    assert configured(options | given, set(given)).training.heads_first == heads_first
+    given["heads_first"] = 4
+    assert configured(options | given, set(given)).training.heads_first == 4
 
 
 def test_given_options_take_precedence_over_the_recipe_of_the_start(options):
     given = {"weights": "w.pth", "lr": 1e-2, "backbone_rate": 0.5, "average": 0.0, "freeze_stages": 0}
     given |= {"loss": "hardest", "batch_size": 40, "captions_per_image": 2}
-    found = recipe_of(new_config(options | given, set(given)))
+    found = recipe_of(configured(options | given, set(given)))
     del given["weights"]
-    assert found == FROM_TRAINED_WEIGHTS | given
+    assert found == FROM_TOWERS | given
+
+
+def in_readme(cell):
+    """The value at the start of a cell of README's table."""
+    first = cell.split()[0].strip(";").replace(",", "")
+    words = {"none": 0, "hinge": "sum"}
+    return words[first] if first in words else float(first) if first[0].isdigit() else first
 
 
 def test_readme_and_help_name_the_defaults_of_each_start():
-    starts = (FROM_TRAINED_WEIGHTS, FROM_RANDOM_WEIGHTS, FROM_CHECKPOINT, FROM_OPEN_CLIP)
-    table = README.read_text(encoding="utf-8").partition("| | from trained weights")[2].partition("\n\n")[0]
+    table = README.read_text(encoding="utf-8").partition("| | from trained towers")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()[2:]]
-    named = {cells[4].strip("`-").replace("-", "_"): cells[:4] for cells in rows}
-    in_words = {"freeze_stages", "heads_first"}  # which are below the table
-    assert named.keys() == FROM_RANDOM_WEIGHTS.keys() - in_words
-    for name, cells in named.items():
-        values = [start[name] for start in starts]
-        assert [type(value)(cell) for value, cell in zip(values, cells, strict=True)] == values, name
+    named = {cells[3].strip("`-").replace("-", "_"): cells[:3] for cells in rows}
+    assert named.keys() == FROM_RANDOM_WEIGHTS.keys()
+    trained = FROM_TOWERS | {"heads_first": "two"}  # thirds
+    for name, (first, *others) in named.items():
+        first, _, continued = first.partition(" (`--init-from`: ")
+        starts = (trained, FROM_CHECKPOINT, FROM_RANDOM_WEIGHTS, FROM_OPEN_CLIP)
+        cells = (first, continued.strip(")") or first, *others)
+        assert [in_readme(cell) for cell in cells] == [start[name] for start in starts], name
         default = PARAMETERS[name].help.partition("Default")[2]
         numbers = set(map(float, re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", default)))
-        assert name == "loss" or numbers == set(values), name
+        if name not in ("loss", "epochs", "heads_first"):
+            assert numbers == {start[name] for start in starts}, name
+    assert f"up to {MOST_EPOCHS}, to make {STEPS} steps" in named["epochs"][0]
+    assert f"Default: {FEWEST_EPOCHS} to {MOST_EPOCHS}" in PARAMETERS["epochs"].help
 
 
 def test_rate_for_a_frozen_backbone_is_refused(options):
     given = {"freeze": True, "backbone_rate": 0.5}
     with pytest.raises(SwanError, match="the whole backbone is frozen"):
-        new_config(options | given, set(given))
+        configured(options | given, set(given))
 
 
 def test_given_options_take_precedence_over_the_published_recipe(options):
     given = {"variant": "published", "backbone": "resnet34", "epochs": 3, "freeze": False, "loss": "hardest"}
-    config = new_config(options | given, set(given))
+    config = configured(options | given, set(given))
     assert (config.backbone, config.frozen, config.training.epochs) == ("resnet34", False, 3)
     assert config.training.loss == "hardest"
     assert config.embed_dim == 512
 
 
 def test_repaired_variant_is_trained_as_its_options_say(options):
-    config = new_config(options, set())
+    config = configured(options, set())
     assert config.training == TrainSettings()
     assert not config.frozen
 
@@ -199,11 +239,11 @@ def bert(tmp_path):
 def test_rate_of_a_text_transformer_is_refused_if_all_its_layers_are_frozen(options, bert, layers, effect):
     chosen = options | {"text": str(bert), "freeze_text": layers, "text_rate": 0.5}
     if effect:
-        assert new_config(chosen, {"text", "text_rate"}).training.text_rate == 0.5
+        assert configured(chosen, {"text", "text_rate"}).training.text_rate == 0.5
         return
     with pytest.raises(SwanError, match="--text-rate has no effect: the text transformer is frozen"):
-        new_config(chosen, {"text", "text_rate"})
-    assert new_config(chosen, {"text"}).freeze_text == layers
+        configured(chosen, {"text", "text_rate"})
+    assert configured(chosen, {"text"}).freeze_text == layers
 
 
 @pytest.mark.parametrize(
@@ -215,15 +255,15 @@ def test_rate_of_a_checkpoint_s_text_transformer_is_refused_if_all_its_layers_ar
     best = saved(str(bert), before)
     chosen = options | {"init_from": str(best), "freeze_text": layers, "text_rate": 0.5}
     if effect:
-        assert new_config(chosen, {"init_from", "text_rate"}).training.text_rate == 0.5
+        assert configured(chosen, {"init_from", "text_rate"}).training.text_rate == 0.5
         return
     with pytest.raises(SwanError, match="--text-rate has no effect: the text transformer is frozen"):
-        new_config(chosen, {"init_from", "text_rate"})
+        configured(chosen, {"init_from", "text_rate"})
 
 
 def test_contradicting_parts_are_refused_at_once(options):
     with pytest.raises(SwanError, match="gru"):
-        new_config(options | {"without": ("gru",)}, {"without"})
+        configured(options | {"without": ("gru",)}, {"without"})
 
 
 def test_configuration_reads_back_as_it_was_written(run_training, tiny_config):
@@ -285,10 +325,10 @@ def test_run_starts_from_another_ones_weights_word_by_word(workspace, run_traini
 
 def test_shape_of_the_checkpoint_is_taken_over_unless_given(workspace, run_training, options):
     best = run_training("source", epochs=1, frozen=True, without=("wsa",)).best
-    config = new_config(options | {"init_from": str(best)}, {"init_from"})
+    config = configured(options | {"init_from": str(best)}, {"init_from"})
     assert (config.backbone, config.image_size, config.embed_dim) == ("resnet18", 32, 16)
     assert (config.without, config.frozen) == (("wsa",), True)
-    config = new_config(options | {"init_from": str(best), "image_size": 64, "freeze": False}, {"image_size"})
+    config = configured(options | {"init_from": str(best), "image_size": 64, "freeze": False}, {"image_size"})
     assert (config.image_size, config.frozen) == (64, False)
 
 
@@ -306,15 +346,15 @@ def test_stages_frozen_in_the_checkpoint_stay_so_unless_options_say_what_is_froz
     saved, options, given, frozen, stages
 ):
     best = saved(freeze_stages=3)
-    config = new_config(options | {"init_from": str(best)} | given, {"init_from", *given})
+    config = configured(options | {"init_from": str(best)} | given, {"init_from", *given})
     assert (config.frozen, config.freeze_stages) == (frozen, stages)
 
 
 def test_backbone_of_a_checkpoint_that_is_frozen_whole_stays_so_whatever_its_stages(saved, options):
     given = options | {"init_from": str(saved(frozen=True, freeze_stages=2))}
-    config = new_config(given, {"init_from"})
+    config = configured(given, {"init_from"})
     assert (config.frozen, config.freeze_stages) == (True, 0)
-    config = new_config(given | {"freeze_stages": 1}, {"init_from", "freeze_stages"})
+    config = configured(given | {"freeze_stages": 1}, {"init_from", "freeze_stages"})
     assert (config.frozen, config.freeze_stages) == (False, 1)
 
 
