@@ -69,7 +69,7 @@ class Watch:
         """After each epoch."""
 
 
-RELEASE_STEPS = 4  # between two releases of freed memory
+RELEASE_STEPS = 2  # between two releases of freed memory
 MOST_STATES = 4 * 10**9  # bytes of states of captions that are kept in memory
 
 
