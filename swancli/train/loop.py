@@ -49,6 +49,9 @@ from swancli.train.schedule import stepped, warmed_cosine
 from swancli.train.validation import validate
 from swancli.workspace import Run
 
+RELEASE_STEPS = 2  # between two releases of freed memory
+MOST_STATES = 4 * 10**9  # bytes of states of captions that are kept in memory
+
 
 class Watch:
     """Callbacks during training. These do nothing; the console's show progress."""
@@ -67,10 +70,6 @@ class Watch:
 
     def epoch(self, report: Epoch) -> None:
         """After each epoch."""
-
-
-RELEASE_STEPS = 2  # between two releases of freed memory
-MOST_STATES = 4 * 10**9  # bytes of states of captions that are kept in memory
 
 
 @dataclass(frozen=True)
