@@ -151,13 +151,13 @@ def train(
         min=1,
     ),
     backbone_rate: float | None = rare(
-        None, "X", "Backbone's share of --lr. Default: 0.1 (random: 1; --init-from: 0.2).", min=0.0
+        None, "X", "Backbone's share of --lr. Default: 0.5 (random: 1; --init-from: 1).", min=0.0
     ),
     text_rate: float | None = rare(
         None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
     heads_first: int | None = rare(
-        None, "N", "Epochs of the heads alone. Default: two of three (random: 0).", min=0
+        None, "N", "Epochs of the heads alone. Default: half (random: 0).", min=0
     ),
     average: float | None = rare(
         None, "X", "Moving average of the weights; 0: none. Default: 0.99 (random: 0).", min=0.0

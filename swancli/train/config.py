@@ -122,14 +122,14 @@ FROM_RANDOM_WEIGHTS = {
 FROM_TRAINED_WEIGHTS = FROM_RANDOM_WEIGHTS | {
     "batch_size": 2000,
     "lr": 2e-3,
-    "backbone_rate": 0.1,
+    "backbone_rate": 0.5,
     "loss": "contrastive",
     "average": 0.99,
     "freeze_stages": 2,
 }
-# Their epochs: enough for this many steps, within these bounds. The heads are trained alone in two of three.
+# Their epochs: enough for this many steps, within these bounds. The heads are trained alone in the first half.
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 300, 15, 45
-FROM_CHECKPOINT = FROM_TRAINED_WEIGHTS | {"epochs": 10, "lr": 1e-3, "backbone_rate": 0.2, "heads_first": 0}
+FROM_CHECKPOINT = FROM_TRAINED_WEIGHTS | {"epochs": 10, "lr": 1e-3, "backbone_rate": 1.0, "heads_first": 0}
 # Both towers of open_clip were trained together, on so much that a high rate would spoil them.
 FROM_OPEN_CLIP = FROM_RANDOM_WEIGHTS | {"captions_per_image": 1, "lr": 1e-5, "text_rate": 1.0}
 # Options that default to those the features were made with.
@@ -255,7 +255,7 @@ def _usual_recipe(options: dict[str, Any], shape: ModelSettings | None, images: 
     )
     wanted = math.ceil(STEPS * batch / max(1, images))
     epochs = options["epochs"] or min(MOST_EPOCHS, max(FEWEST_EPOCHS, wanted))
-    return recipe | {"epochs": epochs, "heads_first": 2 * epochs // 3}
+    return recipe | {"epochs": epochs, "heads_first": epochs - epochs // 2}
 
 
 def _as_checkpoint(
