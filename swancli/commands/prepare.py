@@ -94,7 +94,7 @@ def prepare(
         with display.progress() as progress:
             summary = prepare_dataset(settings, path, progress)
         show_prepared(dataset, summary)
-        display.note(f"wrote {path}; next: swan vocab --dataset {dataset}")
+        display.note(f"wrote {path}; next: swan train --dataset {dataset}")
     if features:
         made_of = chosen(context, "backbone", "text", "image_size", "augmentation", "views", "seed")
         made_of["weights"] = weights

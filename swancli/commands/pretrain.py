@@ -11,7 +11,7 @@ import typer
 from swancli.commands import options
 from swancli.commands.options import chosen, option, prepared_dataset
 from swancli.console import Display, print_json, show_fields
-from swancli.workspace import Workspace, named_checkpoint
+from swancli.workspace import NO_WEIGHTS, Workspace, named_checkpoint
 
 if TYPE_CHECKING:
     from swancli.train.pretrain import SceneAccuracy
@@ -52,7 +52,8 @@ def pretrain(
     path = output or workspace.dataset(name).with_name(f"backbone-{backbone.replace('/', '-')}.pt")
     recipe = chosen(context, "backbone", "epochs", "batch_size", "lr", "precision", "seed")
     recipe["image_size"] = image_size or preprocessing_of(backbone).size
-    settings = SceneSettings(weights=str(named_checkpoint(Path(weights))) if weights else "", **recipe)
+    start = "" if weights == NO_WEIGHTS else weights and str(named_checkpoint(Path(weights)))
+    settings = SceneSettings(weights=start, **recipe)
 
     def on_epoch(epoch: int, loss: float, accuracy: SceneAccuracy) -> None:
         share = _percent(accuracy.accuracy)

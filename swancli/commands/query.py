@@ -47,8 +47,8 @@ def query(
     threshold: str = option(
         "-1",
         "NUMBER|auto",
-        "Minimum score, -1 to 1. auto: that of a match; about 20 % of the queries for things that are not "
-        "there find one.",
+        "Minimum score, -1 to 1. auto: set in training so that about 20 % of the queries for absent things "
+        "find a match.",
     ),
     embeddings: Path | None = which(None, "FILE", "Embeddings, or tiles of a scene. Default: the newest."),
     source: str | None = which(
@@ -112,7 +112,7 @@ def query(
         if note := ranking.note(top_k):
             display.note(note)
         if least == "auto":
-            display.note(_threshold_note(searcher, scope))
+            display.note(_threshold_note(searcher, scope, image))
         if image:
             answers = iter([searcher.ask_image(image, str(image), scope)])
         else:
@@ -149,11 +149,14 @@ def _least_score(threshold: str) -> Least:
     return least
 
 
-def _threshold_note(searcher: Searcher | CollectionSearcher, scope: Scope) -> str:
+def _threshold_note(searcher: Searcher | CollectionSearcher, scope: Scope, image: Path | None) -> str:
     """The minimum score of a match in a search, and how reliable it is."""
     match, count = searcher.match_threshold, searcher.count(scope)
+    least = f"minimum score of a match among {count} {scope.find}: {match.among(count):.3f}; set "
+    if image or scope.find == "captions":
+        return f"{least}for texts that search images, so it may not fit"
     return (
-        f"minimum score of a match among {count} {scope.find}: {match.among(count):.3f}; set so that "
+        f"{least}so that "
         f"{match.false_alarm:.0f} % of the queries about something absent find a match; on {match.images} "
         f"validation images {match.miss:.0f} % of the others found none"
     )

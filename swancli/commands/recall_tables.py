@@ -72,8 +72,8 @@ def _show_report(report: Report) -> None:
         notes.append(f"new captions: only the {report.new_captions} whose text is in no training caption")
     if report.scenes:
         images, captions = report.scenes.image_to_text.skipped, report.scenes.text_to_image.skipped
-        left_out = f"without one: {images} images, {captions} captions"
-        notes.append(f"scene recall: share of the K best that have the query's scene ({left_out})")
+        left_out = f" (without one: {images} images, {captions} captions)" if images or captions else ""
+        notes.append(f"scene recall: share of the K best that have the query's scene{left_out}")
     notes.append(_seen_in_training(report))
     rows = [(row, "bold" if row[0] == "recall" else "") for row in _rows(report.record(), "recall")]
     _show_rows(report.title, rows, notes)
@@ -122,7 +122,7 @@ def _seen_in_training(report: Report) -> str:
     if report.seen is None:
         return "it is not known which of the images were seen in training"
     if not report.seen.total:
-        return "none of the images was seen in training, nor one that looks the same"
+        return "no image was seen in training, nor one that looks the same"
     counts = f"{report.seen.same} with the same pixels, {report.seen.alike} that look the same"
     return f"{report.seen.total} of {report.images} images were seen in training: {counts}"
 

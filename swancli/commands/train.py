@@ -71,7 +71,7 @@ def train(
     ),
     init_from: str = model("", "RUN", "Start from a run, `shipped`, a checkpoint or open_clip:NAME:FILE."),
     freeze: bool | None = model(
-        None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: train."
+        None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: train its last stages."
     ),
     freeze_stages: int | None = model(
         None, "N", "Freeze the first N of the backbone's 4 stages. Default: 2 (random: 0).", min=0
@@ -86,7 +86,7 @@ def train(
     variant: Variant = model(
         "repaired",
         "NAME",
-        "repaired (default): the paper. published: the published code, its recipe.",
+        "repaired (default): the paper's parts, and pooled maps. published: the published code, its recipe.",
         show_default=False,
     ),
     without: list[str] | None = model(
@@ -157,10 +157,14 @@ def train(
         None, "X", "Text transformer's share of --lr. Default: 0.1 (open_clip: 1).", min=0.0
     ),
     heads_first: int | None = rare(
-        None, "N", "Epochs of the heads alone. Default: half (random: 0).", min=0
+        None, "N", "Epochs that train only the heads. Default: half (random: 0).", min=0
     ),
     average: float | None = rare(
-        None, "X", "Moving average of the weights; 0: none. Default: 0.99 (random: 0).", min=0.0
+        None,
+        "X",
+        "Decay of the weights' moving average (EMA); 0: none. Default: 0.99 (random: 0).",
+        min=0.0,
+        max=0.9999,
     ),
     clip_norm: float = rare(0.0, "X", "Clip gradients to this norm; 0: no clipping.", min=0.0),
     export_published: Path | None = rare(
@@ -235,11 +239,16 @@ def _refuse_changes(context: typer.Context) -> None:
         )
 
 
-def _training_images(workspace: Workspace, dataset: str) -> int:
+def _training_images(workspace: Workspace, dataset: str, folds: int) -> int:
+    """The number of training images, of one fold if there are folds."""
+    from swancli.prepare.splits import VAL_FRACTION
     from swancli.store.dataset import Dataset
 
     with Dataset(workspace.dataset(dataset)) as stored:
-        return int((stored.catalogue.split == "train").sum())
+        split = stored.catalogue.split
+    if folds:
+        return int((1 - VAL_FRACTION) * ((split == "train") | (split == "val")).sum())
+    return int((split == "train").sum())
 
 
 def _planned_runs(workspace: Workspace, context: typer.Context, processes: Processes) -> Runs:
@@ -267,7 +276,7 @@ def _planned_runs(workspace: Workspace, context: typer.Context, processes: Proce
     runs = plan_runs(
         workspace,
         workspace.run(name, begun or run or datetime.now().strftime("%Y%m%d-%H%M%S")),
-        new_config(chosen, given, _training_images(workspace, name)),
+        new_config(chosen, given, _training_images(workspace, name, chosen["folds"])),
         variants=[entry.strip() for entry in chosen["compare"].split(",") if entry.strip()],
         folds=chosen["folds"],
         fold_rule=chosen["fold_split"],
@@ -288,6 +297,7 @@ def training_display(display: Display, epochs: int) -> Iterator[TrainingDisplay]
 
 
 MEASURED = 15  # seconds of steps from which the time of the others is estimated
+SLOWER = 2  # an epoch that also trains the last stages of the backbone, against one of the heads alone
 HEADS = ("epoch", "loss", *(f"R@{k}" for _ in range(2) for k in RECALL_AT), "mR", "time")
 ROW_WIDTH = 7 * len(HEADS) + len("best")
 
@@ -301,6 +311,7 @@ class TrainingDisplay:
         self._epochs = bars.add_task("epochs", total=epochs, figures="")
         self._steps = bars.add_task("steps", total=None, figures="")
         self._wide = display.console.width >= ROW_WIDTH
+        self._count = epochs
         self._headed = False
         self._last = 0
         self.part(1, epochs, "")
@@ -325,11 +336,11 @@ class TrainingDisplay:
 
     def _announce(self, step: int, steps: int, epoch: int) -> None:
         """Says once for each part of the training how long its epochs will take, from the first steps."""
-        now = time.monotonic()
+        now, number = time.monotonic(), (epoch - 1) * steps + step
         if self._began is None:
-            self._began = now, step  # the first step starts up everything, and says little
+            self._began = now, number  # the first step starts up everything, and says little
             return
-        seconds, done = now - self._began[0], step - self._began[1]
+        seconds, done = now - self._began[0], number - self._began[1]
         if done and (seconds > MEASURED or step == steps):
             self._announced = True
             first, last, what = self._part
@@ -338,7 +349,9 @@ class TrainingDisplay:
                 return
             named = f"epochs {first} to {last}" if last > first else f"epoch {last}"
             named += what and f", {what},"
-            self.note(f"{named} will take about {duration(left)}, without the validations")
+            later = (self._count - last) * steps * SLOWER * seconds / done
+            whole = f"; all {self._count} about {duration(left + later)}" if later else ""
+            self.note(f"{named} will take about {duration(left)}, without the validations{whole}")
 
     def epoch(self, report: Epoch) -> None:
         """Called after each epoch: adds its row of recalls, or a short line where that is too wide."""

@@ -173,7 +173,7 @@ def scene_confusion_matrix(confusion: pd.DataFrame, title: str) -> Figure:
     share = 100 * confusion.to_numpy()
     names, columns = ([_shortened(name) for name in axis] for axis in confusion.axes)
     side = max(4.5, 2.6 + 0.27 * len(names))
-    figure = _figure("Scene of the best image, for the captions of each scene", title, side + 0.6, side)
+    figure = _figure("Scene of the top-ranked image, for the captions of each scene", title, side + 0.6, side)
     panel = figure.subplots()
     image = panel.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="equal")
     for row, column in np.argwhere(np.nan_to_num(share) >= 0.5):
@@ -182,7 +182,7 @@ def scene_confusion_matrix(confusion: pd.DataFrame, title: str) -> Figure:
         panel.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
     panel.set_xticks(range(len(columns)), columns, rotation=90)
     panel.set_yticks(range(len(names)), names)
-    panel.set(xlabel="scene of the best image", ylabel="scene of the caption")
+    panel.set(xlabel="scene of the top-ranked image", ylabel="scene of the caption")
     panel.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
     panel.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     panel.grid(which="minor")
@@ -216,7 +216,7 @@ def embedding_map(
     """
     names = sorted({name for name in (*image_scene, *caption_scene) if name is not None})
     height = max(6.9, 1.5 + 0.19 * len(names))  # enough for a long legend
-    figure = _figure("Images and captions by likeness (t-SNE of the embeddings)", title, 8.6, height)
+    figure = _figure("Images and captions by similarity (t-SNE of the embeddings)", title, 8.6, height)
     panel = figure.subplots()
     looks = {None: {"color": "#999999", "marker": "o"}}
     for place, name in enumerate(names):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from swancli.errors import SwanError
+from swancli.errors import StoreError, SwanError
 from swancli.model import timm_network, towers
 from swancli.model.borrowed import IMAGE as OWN
 from swancli.model.inputs import Preprocessing
@@ -53,16 +53,17 @@ def preprocessing_of(name: str) -> Preprocessing:
 class Backbone(nn.Module):
     """Maps at four depths, from a network that is trained, frozen, or frozen in its first stages.
 
-    Of what is frozen neither weights nor batch statistics change; with frozen stages, no batch statistics do.
-    If also `drifting` (item 6), only the weights are fixed: in training, batch norms use the statistics of
-    the batch and update the running ones.
+    Of what is frozen neither weights nor batch statistics change; with frozen stages, or while no weight
+    requires a gradient, no batch statistics do. If `drifting` (item 6), only the weights are fixed: in
+    training, batch norms use the statistics of the batch and update the running ones.
     """
 
     def __init__(self, name: str, frozen: bool, drifting: bool = False, freeze_stages: int = 0) -> None:
         super().__init__()
         self.name = name
         self.frozen = frozen
-        self._moving_statistics = drifting or not (frozen or freeze_stages)  # item 6
+        self._drifting = drifting  # item 6
+        self._whole = not (frozen or freeze_stages)
         self.compiled = False
         if name in RESNETS:
             self.network, self.channels, stages = _resnet(name)
@@ -86,7 +87,11 @@ class Backbone(nn.Module):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Backbone:
-        return super().train(mode and self._moving_statistics)
+        return super().train(mode and (self._drifting or (self._whole and self._trained)))
+
+    @property
+    def _trained(self) -> bool:
+        return any(weight.requires_grad for weight in self.network.parameters())
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps at four depths.
@@ -98,8 +103,7 @@ class Backbone(nn.Module):
             shallow (B, C0, S/4, S/4), deep1 (B, C1, S/16, S/16), every second pixel of the map at stride 8,
             as VMSF reads it, deep2 (B, C2, S/16, S/16), deep3 (B, C3, S/32, S/32); C = `channels`.
         """
-        trained = any(weight.requires_grad for weight in self.network.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trained):
             if self.training:  # batch norms see the whole batch
                 return self._maps(pixels)
             parts = [self._maps(part) for part in _parts(pixels)]
@@ -275,7 +279,9 @@ def _borrowed(path: Path) -> dict[str, torch.Tensor]:
     """What the backbone of a small checkpoint has from the towers that come with swan."""
     if path.suffix == SAFETENSORS:
         return {}
-    names = read_torch_file(path, "take other weights", in_part=True).get("borrowed") or ()
+    names = read_torch_file(path, "take other weights", in_part=True).get("borrowed") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise StoreError(f"{path}: damaged, `borrowed` is not a list of names", "take other weights")
     theirs = towers.image_tower() if names else {}
     return {name: value for name, value in theirs.items() if OWN + name in names}
 

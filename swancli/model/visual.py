@@ -125,7 +125,8 @@ class PooledMaps(nn.Module):
     """The three deep maps, pooled over all positions, to a vector that is added to the image embedding.
 
     Not in the paper. VMSF squeezes all channels into D before it pools, which loses much of what a strong
-    frozen backbone knows: on RSICD this path raises validation mR by 2 (see `train/README.md`).
+    frozen backbone knows: without SFGS, this path raised the validation mR on RSICD from 13.2 to 15.9 in five
+    epochs (tests/benchmarks/README.md).
     """
 
     def __init__(self, channels: tuple[int, int, int], width: int) -> None:

@@ -163,11 +163,12 @@ def write_overlay(path: str | PathLike[str], preview: np.ndarray, heat: HeatMap,
     line = max(1, round(max(height, width) / 500))
     font = ImageFont.load_default(max(10, 12 * line))
     scale = np.array([width / heat.width, height / heat.height] * 2)
-    for rank, box in reversed(list(enumerate(boxes * scale, start=1))):  # the best on top
-        left, top, right, bottom = box
+    placed = list(enumerate((boxes * scale).tolist(), start=1))[::-1]  # the best on top
+    for _, (left, top, right, bottom) in placed:
         inner = (left, top, max(left, right - 1), max(top, bottom - 1))
         draw.rectangle(inner, outline=SHADOW, width=2 * line)
         draw.rectangle(inner, outline=OUTLINE, width=line)
+    for rank, (left, top, *_) in placed:  # no frame cuts through a number
         place = left + 4 * line, top + 2 * line
         draw.text(place, str(rank), font=font, fill=OUTLINE, stroke_width=line, stroke_fill=SHADOW)
     with atomic_path(path) as temporary:

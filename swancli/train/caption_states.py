@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import torch
 
-from swancli.errors import SwanError
 from swancli.machine.device import autocast, move
 from swancli.machine.progress import Progress
 from swancli.model.bert import Bert
@@ -43,7 +42,7 @@ class CaptionStates:
 
 def states_of(
     bert: Bert, tokens: Sequence[Sequence[int]], device: torch.device, precision: str, progress: Progress
-) -> CaptionStates:
+) -> CaptionStates | None:
     """The states of captions in memory: 2 bytes for each of H values of each word piece.
 
     Args:
@@ -53,8 +52,8 @@ def states_of(
         precision: "fp32" or "bf16".
         progress: called with "captions", the number of different ones that are done, and of all.
 
-    Raises:
-        SwanError: a state is too large for half precision.
+    Returns:
+        None if a state is too large for half precision.
     """
     wording = number_wordings(tokens)
     _, first = np.unique(wording, return_index=True)
@@ -65,12 +64,7 @@ def states_of(
         states[start[number] : start[number + 1]] = found.numpy()
         if done % CAPTIONS == 0 or done == len(different):
             progress("captions", done, len(different))
-    if not np.isfinite(states).all():
-        raise SwanError(
-            "the states of the text transformer exceed half precision",
-            "give trained weights, or train some of its layers: --freeze-text N",
-        )
-    return CaptionStates(states, start, wording)
+    return CaptionStates(states, start, wording) if np.isfinite(states).all() else None
 
 
 def encoded(

@@ -106,7 +106,7 @@ PUBLISHED_RECIPE = {
 }
 # Options that default to those of the checkpoint a run starts from.
 SHAPE = ("backbone", "image_size", "embed_dim", "variant", "without", "text")
-# Defaults that depend on what a run starts from; `train/README.md` says how they were found.
+# Defaults that depend on what a run starts from; tests/benchmarks/README.md says how they were found.
 FROM_RANDOM_WEIGHTS = {
     "epochs": 30,
     "batch_size": 100,
@@ -127,7 +127,7 @@ FROM_TRAINED_WEIGHTS = FROM_RANDOM_WEIGHTS | {
     "average": 0.99,
     "freeze_stages": 2,
 }
-# Their epochs: enough for this many steps, within these bounds. The heads are trained alone in the first half.
+# Their epochs: enough for this many steps, within these bounds. The first half is for the heads alone.
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 300, 15, 45
 FROM_CHECKPOINT = FROM_TRAINED_WEIGHTS | {"epochs": 10, "lr": 1e-3, "backbone_rate": 1.0, "heads_first": 0}
 # Both towers of open_clip were trained together, on so much that a high rate would spoil them.
@@ -233,6 +233,7 @@ def new_config(options: dict[str, Any], given: set[str], images: int) -> RunConf
         raise SwanError(f"{option} has no effect: the whole backbone is frozen", "add --fine-tune")
     if frozen:
         options["freeze_stages"] = 0  # of the checkpoint to start from
+    _refuse_idle(options, given, frozen and (options["text"] == GRU or _has_frozen_text(options, shape)))
     training = {field.name: options[field.name] for field in fields(TrainSettings) if field.name in options}
     config = RunConfig(
         **{field.name: options[field.name] for field in fields(RunConfig) if field.name in options},
@@ -255,7 +256,25 @@ def _usual_recipe(options: dict[str, Any], shape: ModelSettings | None, images: 
     )
     wanted = math.ceil(STEPS * batch / max(1, images))
     epochs = options["epochs"] or min(MOST_EPOCHS, max(FEWEST_EPOCHS, wanted))
-    return recipe | {"epochs": epochs, "heads_first": epochs - epochs // 2}
+    return recipe | {"epochs": epochs, "heads_first": epochs - max(1, epochs // 2)}
+
+
+def _refuse_idle(options: dict[str, Any], given: set[str], heads_only: bool) -> None:
+    """Raises a SwanError if an option of the loss or of the order of training does nothing, or too much."""
+    loss = options["loss"]
+    if loss == "contrastive" and "margin" in given:
+        hint = "leave it out, or take a hinge: --loss sum"
+        raise SwanError("--margin has no effect: it belongs to the hinge loss", hint)
+    if loss != "contrastive" and "temperature" in given:
+        hint = "leave it out, or add --loss contrastive"
+        raise SwanError("--temperature has no effect: it belongs to the contrastive loss", hint)
+    if "heads_first" not in given or not options["heads_first"]:
+        return
+    if heads_only:
+        raise SwanError("--heads-first has no effect: only the heads are trained", "leave it out")
+    if options["heads_first"] >= options["epochs"]:
+        problem = f"--heads-first {options['heads_first']}: the towers would never be trained"
+        raise SwanError(f"{problem} in --epochs {options['epochs']}", "give less, or keep them: --freeze")
 
 
 def _as_checkpoint(

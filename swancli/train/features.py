@@ -49,6 +49,7 @@ Result = TypeVar("Result")
 
 GIGABYTE = 10**9
 HALF = 2  # bytes
+HALF_HINT = "train without --features, or take other weights: --weights FILE or --text NAME"
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,8 @@ def _write_states(
     number = {text: place for place, text in enumerate(_texts(dataset))}
     tokens = towers.pieces.encode_all(number)
     found = states_of(towers.bert.to(device), tokens, device, "fp32", progress)
+    if not found:
+        raise SwanError("the states of the text transformer exceed half precision", HALF_HINT)
     text = np.array([number.get(text, -1) for text in dataset.catalogue.text])
     file.create_dataset("captions/text", data=np.where(text < 0, -1, found.wording[text]))
     file.create_dataset("captions/start", data=found.start)
@@ -226,10 +229,7 @@ def _halved(values: torch.Tensor, what: str) -> torch.Tensor:
     """The values in half precision, on the CPU."""
     halved = values.half().cpu()
     if not halved.isfinite().all():
-        raise SwanError(
-            f"{what} exceed half precision",
-            "train without --features, or give trained weights: --weights FILE",
-        )
+        raise SwanError(f"{what} exceed half precision", HALF_HINT)
     return halved
 
 

@@ -112,7 +112,8 @@ def plan_runs(
             try:
                 _check_start(workspace, replace(varied, fold=members[0].config.fold))
             except SwanError as error:
-                raise SwanError(f"--compare {label}: {error.problem}", "leave it out of the list") from error
+                hint = "add --text gru, or leave it out" if varied.variant == "published" else "leave it out"
+                raise SwanError(f"--compare {label}: {error.problem}", f"{hint} of the list") from error
     _write_group(group, members)
     return Runs(group.folder, tuple(members), grouped=True)
 

@@ -50,7 +50,7 @@ from swancli.train.validation import validate
 from swancli.workspace import Run
 
 RELEASE_STEPS = 2  # between two releases of freed memory
-MOST_STATES = 4 * 10**9  # bytes of states of captions that are kept in memory
+MOST_STATES = 4 * 10**9  # bytes of states of captions that are kept in memory, by all processes together
 
 
 class Watch:
@@ -229,7 +229,7 @@ def train(
     average = deepcopy(model) if settings.average else None
     history = _restore(run, model, average, optimizer, dataset) if resume and run.last.exists() else []
     if not data.features:
-        data = replace(data, states=_frozen_states(data, model, settings, device, watch))
+        data = replace(data, states=_frozen_states(data, model, settings, device, watch, processes.count))
     training = Training(run, settings, data, model, average, None, optimizer, device, watch, processes)
     kept = average or model
     events = tensorboard_writer(run, len(history) + 1) if processes.first else None
@@ -327,13 +327,21 @@ def make_optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimiz
 
 
 def _frozen_states(
-    data: TrainingData, model: Model, settings: TrainSettings, device: torch.device, watch: Watch
+    data: TrainingData,
+    model: Model,
+    settings: TrainSettings,
+    device: torch.device,
+    watch: Watch,
+    processes: int,
 ) -> CaptionStates | None:
-    """The states of the training captions, if the text transformer is frozen and they fit into memory."""
+    """The states of the training captions, if the text transformer is frozen and they fit into memory.
+
+    Each process keeps all of them.
+    """
     bert = None if model.settings.open_clip else model.text_tower.bert
     if not bert or bert.frozen < bert.shape.layers:
         return None
-    if 2 * bert.shape.width * sum(map(len, set(map(tuple, data.tokens)))) > MOST_STATES:
+    if 2 * bert.shape.width * sum(map(len, set(map(tuple, data.tokens)))) > MOST_STATES // processes:
         return None
     return states_of(bert.eval(), data.tokens, device, settings.precision, watch.validation)
 

@@ -1,7 +1,7 @@
 """Supervised pretraining of the backbone on scene labels, for `swan train --weights`.
 
 swan pretrain --dataset rsicd
-swan train --dataset rsicd --weights swan-data/rsicd/backbone-resnet18.pt
+swan train --dataset rsicd --backbone resnet18 --weights swan-data/rsicd/backbone-resnet18.pt
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_eval_of_the_embeddings_file_equals_eval_of_the_run(finished, evaluated)
 
 def test_images_seen_in_training_are_counted_also_as_copies_of_another_size(finished, evaluated, tmp_path):
     assert evaluated["seen_in_training"] == {"same": 0, "alike": 0}
-    assert "none of the images was seen in training" in finished.printed["eval"].stdout
+    assert "no image was seen in training" in finished.printed["eval"].stdout
     source = write_source(tmp_path / "source")
     listed = json.loads((source / "dataset.json").read_text())
     for image in listed["images"]:

@@ -186,10 +186,13 @@ def test_time_of_short_epochs_is_announced_at_the_end_of_the_first(announced):
 
 
 def test_time_of_each_part_is_announced_on_its_own(announced):
-    """After two steps of 10 s, at step 3, 2 x 10 - 3 = 17 are left, and then 4 x 10 - 3 = 37."""
+    """After two steps of 10 s, at step 3, 2 x 10 - 3 = 17 are left, and then 4 x 10 - 3 = 37.
+
+    Before the second part, each of its 4 x 10 steps is expected to take 20 s.
+    """
     parts = {1: (1, 2, "the heads alone"), 3: (3, 6, "")}
     assert announced(10, 10, range(1, 7), parts) == [
-        "epochs 1 to 2, the heads alone, will take about 3 min, without the validations",
+        "epochs 1 to 2, the heads alone, will take about 3 min, without the validations; all 6 about 16 min",
         "epochs 3 to 6 will take about 6 min, without the validations",
     ]
 

@@ -84,3 +84,10 @@ def test_damaged_list_of_borrowed_weights_is_refused(small, tmp_path, borrowed):
     write_torch_file(tmp_path / "damaged.pt", content)
     with pytest.raises(StoreError, match=r"damaged\.pt: damaged checkpoint"):
         load_checkpoint(tmp_path / "damaged.pt")
+
+
+@pytest.mark.parametrize("borrowed", [5, [1], "all"])
+def test_backbone_of_a_checkpoint_with_a_damaged_list_is_refused(small, tmp_path, borrowed):
+    write_torch_file(tmp_path / "damaged.pt", read_torch_file(small, "") | {"borrowed": borrowed})
+    with pytest.raises(StoreError, match=r"damaged\.pt: damaged, `borrowed` is not a list of names"):
+        Backbone("timm/tf_efficientnet_lite0", frozen=True).load_weights(tmp_path / "damaged.pt")

@@ -109,6 +109,7 @@ def test_backbone_learns_at_its_share_of_the_rate(run_training):
 # Two steps in an epoch; the backbone is small, and its first stage is frozen.
 HEADS_FIRST = TrainSettings(epochs=3, batch_size=4, captions_per_image=1, heads_first=2)
 SMALL_TOWER = {"backbone": "timm/test_efficientnet", "frozen": False, "freeze_stages": 1}
+WHOLE_TOWER = SMALL_TOWER | {"freeze_stages": 0}
 STAGE_1, STAGE_4 = "backbone.network.blocks.0.0.conv.weight", "backbone.network.conv_head.weight"
 HEAD = "image_tower.aggregate.0.weight"
 
@@ -159,6 +160,19 @@ def test_towers_wait_for_the_heads_and_a_run_resumed_on_either_side_ends_as_the_
     statistics = [name for name in start if name.startswith("backbone.") and "running" in name]
     assert statistics
     assert all(torch.equal(end[name], start[name]) for name in statistics)  # since a stage is frozen
+
+
+def test_nothing_of_a_whole_backbone_changes_while_it_waits_for_the_heads(run_training):
+    ended = {}
+    for epochs in (1, 2):
+        recipe = replace(HEADS_FIRST, epochs=epochs, heads_first=1)
+        run = run_training(f"{epochs}-epochs", training=recipe, **WHOLE_TOWER)
+        ended[epochs] = weights_of(run.last)
+    start = weights_at_start(run)
+    backbone = [name for name in start if name.startswith("backbone.")]
+    assert all(torch.equal(ended[1][name], start[name]) for name in backbone)
+    statistics = [name for name in backbone if name.endswith(("running_mean", "running_var"))]
+    assert not any(torch.equal(ended[2][name], start[name]) for name in [STAGE_1, *statistics])
 
 
 def test_training_whose_towers_are_frozen_has_one_part(run_training):

@@ -152,11 +152,14 @@ def test_small_data_sets_are_seen_more_often(options, monkeypatch, given, images
     assert configured(options | given, set(given), images).training.epochs == epochs
 
 
-@pytest.mark.parametrize(("epochs", "heads_first"), [(1, 1), (2, 1), (3, 2), (5, 3), (15, 8)])
+@pytest.mark.parametrize(("epochs", "heads_first"), [(1, 0), (2, 1), (3, 2), (5, 3), (15, 8)])
 def test_heads_are_trained_alone_in_half_of_the_epochs(options, epochs, heads_first):
     given = {"weights": "resnet18.pth", "epochs": epochs}
     assert configured(options | given, set(given)).training.heads_first == heads_first
-    given["heads_first"] = 4
+
+
+def test_number_of_epochs_for_the_heads_can_be_given(options):
+    given = {"weights": "resnet18.pth", "epochs": 5, "heads_first": 4}
     assert configured(options | given, set(given)).training.heads_first == 4
 
 
@@ -192,6 +195,24 @@ def test_readme_and_help_name_the_defaults_of_each_start():
             assert numbers == {start[name] for start in starts}, name
     assert f"up to {MOST_EPOCHS}, to make {STEPS} steps" in named["epochs"][0]
     assert f"Default: {FEWEST_EPOCHS} to {MOST_EPOCHS}" in PARAMETERS["epochs"].help
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"margin": 0.4}, "--margin has no effect: it belongs to the hinge loss"),
+        (
+            {"temperature": 0.1, "loss": "sum"},
+            "--temperature has no effect: it belongs to the contrastive loss",
+        ),
+        ({"heads_first": 1, "freeze": True}, "--heads-first has no effect: only the heads are trained"),
+        ({"heads_first": 3, "epochs": 3}, "--heads-first 3: the towers would never be trained in --epochs 3"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, given, problem):
+    given = {"weights": "resnet18.pth"} | given
+    with pytest.raises(SwanError, match=re.escape(problem)):
+        configured(options | given, set(given))
 
 
 def test_rate_for_a_frozen_backbone_is_refused(options):
