@@ -83,12 +83,18 @@ def main() -> None:
         show(f"{share} of its images", "captions of the others", list(parted(validation, parts)))
     least = validation.threshold()
     for path in options.among:
-        for split in ("test", None):
+        for split in ("test", None) if has_test_images(path) else (None,):
             asked = searches(encoder, path, split)
             name = f"{path.parent.name} {split or 'all'}"
             show("all of its images", f"captions of {name}", [(least, asked)])
             if questions := free_words(encoder, asked):
                 show("all of its images", f"questions about {name}", [(least, questions)])
+
+
+def has_test_images(path: Path) -> bool:
+    """Whether a data set has a test split."""
+    with Dataset(path) as dataset:
+        return "test" in dataset.catalogue.split
 
 
 def searches(encoder: Encoder, path: Path, split: str | None) -> Searches:
