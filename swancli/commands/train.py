@@ -86,7 +86,7 @@ def train(
     variant: Variant = model(
         "repaired",
         "NAME",
-        "repaired (default): the paper's parts, and pooled maps. published: the published code, its recipe.",
+        "repaired (default), or published: model and recipe of the published code.",
         show_default=False,
     ),
     without: list[str] | None = model(
@@ -162,7 +162,7 @@ def train(
     average: float | None = rare(
         None,
         "X",
-        "Decay of the weights' moving average (EMA); 0: none. Default: 0.99 (random: 0).",
+        "Decay of the average of weights; 0: none. Default: 0.99 (random: 0).",
         min=0.0,
         max=0.9999,
     ),

@@ -272,9 +272,8 @@ def _refuse_idle(options: dict[str, Any], given: set[str], heads_only: bool) -> 
         return
     if heads_only:
         raise SwanError("--heads-first has no effect: only the heads are trained", "leave it out")
-    if options["heads_first"] >= options["epochs"]:
-        problem = f"--heads-first {options['heads_first']}: the towers would never be trained"
-        raise SwanError(f"{problem} in --epochs {options['epochs']}", "give less, or keep them: --freeze")
+    if options["heads_first"] > options["epochs"]:
+        raise SwanError(f"--heads-first {options['heads_first']}: more than the {options['epochs']} epochs")
 
 
 def _as_checkpoint(

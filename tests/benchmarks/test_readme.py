@@ -6,14 +6,9 @@ from pathlib import Path
 import indices
 import milvus
 import processes
-import recipes
 import scale
 
 README = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
-
-
-def test_readme_shows_the_recipes_that_were_measured():
-    assert recipes.table(json.loads(recipes.RECIPES.read_text())) in README
 
 
 def test_readme_shows_the_indices_that_were_measured():

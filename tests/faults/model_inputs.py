@@ -81,7 +81,7 @@ BY_COMMAND = {
     "a function in it": (saved({"format": "swan-checkpoint", "model": print}), ("safely",)),
     "options of a script in it": (saved({"format": "swan-checkpoint", "args": Namespace(a=1)}), ("safely",)),
     "no format": (spoiled(put("format", value=...)), ("not a swan checkpoint",)),
-    "of a later version": (spoiled(put("version", value=2)), ("version 2",)),
+    "of a later version": (spoiled(put("version", value=3)), ("version 3",)),
     "no settings": (spoiled(put("settings", value=...)), ("settings",)),
     "settings in a list": (spoiled(put("settings", value=[1])), ("damaged",)),
     "a setting that nobody knows": (spoiled(put("settings", "depth", value=3)), ("depth",)),

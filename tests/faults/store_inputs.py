@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from cases import Case, Make, content, refuses
 from model_inputs import resnet
-from readers import READERS, WORDS, read_all_of_dataset, read_all_of_features, write_checkpoint
+from readers import READERS, WORDS, read_all_of_dataset, read_all_of_features, write_checkpoint, write_dataset
 
 from swancli.model.checkpoint import file_sha256
 from swancli.model.settings import ModelSettings
@@ -638,6 +638,7 @@ TILES_CASES += [
 
 
 def train_on_features(path: Path) -> list[object]:
+    write_dataset(path.with_name("dataset.h5"))
     root = path.parent.parent
     return ["train", "--root", root, "--dataset", "small", "--vocab", path.parent / "vocab.h5", "--features"]
 

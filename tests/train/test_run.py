@@ -206,7 +206,7 @@ def test_readme_and_help_name_the_defaults_of_each_start():
             "--temperature has no effect: it belongs to the contrastive loss",
         ),
         ({"heads_first": 1, "freeze": True}, "--heads-first has no effect: only the heads are trained"),
-        ({"heads_first": 3, "epochs": 3}, "--heads-first 3: the towers would never be trained in --epochs 3"),
+        ({"heads_first": 4, "epochs": 3}, "--heads-first 4: more than the 3 epochs"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(options, given, problem):
