@@ -21,7 +21,7 @@ SOURCES = [
 ]
 # The left column of the house's table of plain words.
 HARD_ENGLISH = [
-    r"(?<!with )\bstands?\b(?! (for|out)\b)|\bstood\b|\bstanding\b",
+    r"\bstands?\b(?! (for|out)\b)|\bstood\b|\bstanding\b",
     r"\b(is|are|was|were) told\b|\btold (of|as|with)\b|\btells? of\b|\bwarned of\b",
     r"\bmend(s|ed|ing)?\b",
     r"\bso many\b|\bas many as come\b",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swancli.evaluate.scene_recall import scene_codes
 from swancli.model.encoder import Encoder
 from swancli.store.dataset import Dataset
 
@@ -33,13 +34,8 @@ def main() -> None:
             rows = [row for row in dataset.catalogue.image_rows("val") if dataset.catalogue.scene[row]]
             part, _ = dataset.catalogue.select(np.array(rows))
             image, text = encoder.rows(dataset, rows), encoder.captions(part.text)
-        show(path.parent.name, image, text, *in_numbers(part.scene, part.image))
-
-
-def in_numbers(scenes: np.ndarray, image_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The scene of each image and of each caption, int64."""
-    _, of_image = np.unique(scenes.astype(str), return_inverse=True)
-    return of_image, of_image[image_of]
+        of_image = scene_codes(part.scene)
+        show(path.parent.name, image, text, of_image, of_image[part.image])
 
 
 def show(name: str, image: np.ndarray, text: np.ndarray, of_image: np.ndarray, of_text: np.ndarray) -> None:

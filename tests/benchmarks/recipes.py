@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scene_phrases import PHRASES
-
 from swancli.store.atomic import atomic_path
 
 RECIPES = Path(__file__).with_name("recipes.json")
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "shipped.pt"
+PHRASES = json.loads(Path(__file__).with_name("scene_phrases.json").read_text())  # people's words for scenes
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
 SEEDS = (0, 1, 2)
 SOURCES = {"rsicd": "rsicd224", "ucm": "ucm"}
