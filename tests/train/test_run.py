@@ -412,6 +412,14 @@ def test_resumed_run_needs_neither_its_starting_weights_nor_its_vocabulary_file(
     assert load_checkpoint(run.last).origin["epoch"] == 2
 
 
+def test_start_from_a_gru_on_a_data_set_without_vocabulary_says_how_to_make_one(workspace, run_training):
+    best = run_training("source", epochs=1).best
+    workspace.vocab("tiny").unlink()
+    with pytest.raises(SwanError, match=r"vocab\.h5: no such file") as error:
+        run_training("next", epochs=1, init_from=str(best))
+    assert error.value.hint == "make it: swan vocab --dataset tiny"
+
+
 def test_published_vocabulary_may_start_a_run_on_any_data_set(run_training, options, tmp_path):
     """With weights come their words, whatever data set they were counted from."""
     best = run_training("source", epochs=1).best
