@@ -128,7 +128,7 @@ FROM_TRAINED_WEIGHTS = FROM_RANDOM_WEIGHTS | {
     "freeze_stages": 2,
 }
 # Their epochs: enough for this many steps, within these bounds. The first half is for the heads alone.
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 300, 15, 45
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 60, 15, 45
 FROM_CHECKPOINT = FROM_TRAINED_WEIGHTS | {"epochs": 10, "lr": 1e-3, "backbone_rate": 1.0, "heads_first": 0}
 # Both towers of open_clip were trained together, on so much that a high rate would spoil them.
 FROM_OPEN_CLIP = FROM_RANDOM_WEIGHTS | {"captions_per_image": 1, "lr": 1e-5, "text_rate": 1.0}
