@@ -4,8 +4,8 @@
     python tests/benchmarks --gpu speed --json tests/benchmarks/gpu-speed.json
     python tests/benchmarks --gpu check --device cpu     # in tiny sizes, to try the script without a GPU
 
-Packages that are missing there are taken from wheels in `build/wheels`, which git ignores. Results are written
-after each section. A section that fails is a row with its error; the others follow.
+Packages that are missing there are taken from wheels in `build/wheels`, which git ignores. Results are
+written after each section. A section that fails is a row with its error; the others follow.
 """
 
 from __future__ import annotations

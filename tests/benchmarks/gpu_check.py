@@ -23,9 +23,9 @@ from swancli.model.swan import Swan
 from swancli.store.dataset import Dataset
 
 # The largest distance between two embeddings of length 1.
-ALLOWED = {"fp32, exact": 2e-4, "fp32": 2e-2, "bf16": 0.15}
+ALLOWED = {"fp32, exact": 2e-4, "fp32": 2e-2, "bf16": 0.05}
 PARITY = 1e-4  # of the largest value, as the reference values' README says
-LOSS = {"fp32, exact": 5e-3, "bf16": 5e-2}  # relative
+LOSS = {"fp32, exact": 5e-3, "bf16": 0.1}  # relative
 RESUMED = 1e-2  # relative: sums on a GPU are added in changing order
 TEXTS = ["many planes near a terminal", "a river", "two tennis courts beside a road with some cars on it"] * 3
 

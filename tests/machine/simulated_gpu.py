@@ -8,12 +8,12 @@
 
 Its tensors are torch's fake tensors, which have shape, type and device only; those of the host are real. An
 operation on tensors of both raises `TwoDevices`, also where torch would copy one of them by itself. These are
-recorded as waits: values that are asked for, and copies that are not asynchronous, for which the memory of the
-host must be pinned. A shape that depends on values raises `ShapeOfValues`.
+recorded as waits: values that are asked for, and copies that are not asynchronous, for which the memory of
+the host must be pinned. A shape that depends on values raises `ShapeOfValues`.
 
 A value that is asked for is 1. What is copied to the host is NaN until the host has waited, then random.
-`backward` cannot run without a GPU, so each gradient becomes ones. Packed sequences, `nn.GRU`, the fast path of
-transformers and bfloat16 do not work at all; `python tests/benchmarks --gpu check` runs them on a real GPU.
+`backward` cannot run without a GPU, so each gradient becomes ones. Packed sequences, `nn.GRU`, the fast path
+of transformers and bfloat16 do not work at all; `python tests/benchmarks --gpu check` runs them on a real GPU.
 """
 
 from contextlib import contextmanager
