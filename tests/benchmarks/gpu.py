@@ -34,12 +34,13 @@ PACKAGES = {
     "PIL": "pillow",
     "pandas": "pandas python-dateutil six pytz tzdata",
     "h5py": "h5py",
-    "timm": "timm huggingface-hub tqdm pyyaml requests",
+    "timm": "timm pyyaml",
     "tokenizers": "tokenizers",
     "safetensors": "safetensors",
-    "nltk": "nltk regex joblib click",
+    "nltk": "nltk joblib click tqdm",
     "filelock": "filelock",
     "fsspec": "fsspec",
+    "regex": "regex",
     "open_clip": "open-clip-torch ftfy wcwidth",
 }
 

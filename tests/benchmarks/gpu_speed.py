@@ -134,7 +134,8 @@ def _embed(kind: str, bench: Bench) -> Iterator[Row]:
             pass
 
     decoding = len(files) / seconds_of(bench, decode)
-    yield _rate(f"decoding JPEG of 256 px, {threads} threads", decoding)
+    if kind == "shipped":
+        yield _rate(f"decoding JPEG of 256 px, {threads} threads", decoding)
     seconds = seconds_of(bench, lambda: encoder.images(files))
     yield _rate(
         f"{name}: JPEG files", len(files) / seconds, ceiling=min(decoding, bare), of="decoding or towers"

@@ -13,7 +13,7 @@ the host must be pinned. A shape that depends on values raises `ShapeOfValues`.
 
 A value that is asked for is 1. What is copied to the host is NaN until the host has waited, then random.
 `backward` cannot run without a GPU, so each gradient becomes ones. Packed sequences, `nn.GRU`, the fast path
-of transformers and bfloat16 do not work at all; `python tests/benchmarks --gpu check` runs them on a real GPU.
+of transformers and bfloat16 do not work at all; `python tests/benchmarks --gpu check` runs them on a GPU.
 """
 
 from contextlib import contextmanager
