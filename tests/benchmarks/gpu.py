@@ -10,6 +10,7 @@ written after each section. A section that fails is a row with its error; the ot
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import shutil
@@ -125,17 +126,22 @@ def _rows_of(name: str, section: Section, bench: Bench, begun: float) -> list[Ro
 
 
 def unpack(wheels: Path) -> None:
-    """Makes the wheels in a folder importable, after what is installed; names the packages that are missing.
+    """Makes the wheels in a folder, and swan itself, importable after what is installed.
 
     Raises:
-        SystemExit: packages are missing.
+        SystemExit: packages are missing; names them.
     """
-    if wheels.is_dir():
-        folder = tempfile.mkdtemp(prefix="swan-wheels-")
-        for wheel in sorted(wheels.glob("*.whl")):
-            with ZipFile(wheel) as archive:
-                archive.extractall(folder)
-        sys.path.append(folder)
+    folder = Path(tempfile.mkdtemp(prefix="swan-wheels-"))
+    for wheel in sorted(wheels.glob("*.whl")):
+        with ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    if not list(importlib.metadata.distributions(name="swancli")):
+        import swancli
+
+        metadata = folder / "swancli.dist-info" / "METADATA"  # swan writes its version into files
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: swancli\nVersion: {swancli.__version__}\n")
+    sys.path.append(str(folder))
     missing = [wheel for package, wheel in PACKAGES.items() if not importlib.util.find_spec(package)]
     if missing:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
