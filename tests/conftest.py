@@ -1,8 +1,6 @@
 """What several tests share: the reference values, and the folder of real data, where they are at hand."""
 
-import json
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,29 +50,12 @@ def real_data():
     return folder
 
 
-def fill(name, shape):
-    """The rule that the reference values' weights follow, for one tensor."""
-    import torch  # here, so that tests without a model start at once
-
-    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    if name.endswith("running_mean"):
-        z = 0.05 * z
-    elif name.endswith("running_var"):
-        z = 1 + 0.1 * np.abs(z)
-    elif len(shape) == 1:
-        z = (0.5 if name.endswith("weight") else 0.0) + 0.05 * z
-    else:
-        z = z / np.sqrt(np.prod(shape[1:]))
-    return torch.tensor(np.asarray(z), dtype=torch.float32)
-
-
 @pytest.fixture(scope="session")
 def published_weights(parity_folder):
     """A state dict of the published code, by its names and shapes, filled by the reference values' rule."""
-    shapes = json.loads((parity_folder / "swan_reference_keys.json").read_text())
-    return {name: fill(name, tuple(shape)) for name, shape in shapes.items()}
+    from reference_weights import published_state
+
+    return published_state(parity_folder)
 
 
 @pytest.fixture(scope="session")

@@ -54,9 +54,12 @@ def reading_threads(device: torch.device) -> int:
 def move(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """The tensor on a device, copied asynchronously between a CUDA GPU and the CPU.
 
-    A tensor from the GPU may be read only after `torch.cuda.synchronize`.
+    A copy to the GPU goes through pinned memory; without it, the CPU would wait for the GPU. A tensor from
+    the GPU may be read only after `torch.cuda.synchronize`.
     """
     device = torch.device(device)
+    if tensor.device.type == "cpu":
+        tensor = pinned(tensor, device)
     return tensor.to(device, non_blocking="cuda" in (tensor.device.type, device.type))
 
 

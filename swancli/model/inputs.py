@@ -11,6 +11,7 @@ import torch
 
 from swancli.errors import SwanError
 from swancli.images import resize_image
+from swancli.machine.device import move
 
 # ImageNet statistics of RGB in 0..1, which every torchvision backbone expects.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -65,9 +66,9 @@ class Preprocessing:
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """float32 (B, 3, S, S): pixels (uint8 or float, 0..255) normalised by mean and deviation."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1) * 255
-        return (pixels.float() - mean) / std
+        # Not made on the device: a GPU would be waited for.
+        mean, std = (torch.tensor(each).view(1, 3, 1, 1) * 255 for each in (self.mean, self.std))
+        return (pixels.float() - move(mean, pixels.device)) / move(std, pixels.device)
 
 
 def _three_numbers(values: object) -> bool:

@@ -3,7 +3,9 @@
 python tests/benchmarks --data FOLDER              # about an hour and a half; FOLDER holds ucm/ and rsicd/
 python tests/benchmarks --data FOLDER --quick      # two minutes: does all of it work, roughly how fast
 python tests/benchmarks --data FOLDER --only embed --only query
-python tests/benchmarks --gpu                      # needs a CUDA GPU, and no data
+python tests/benchmarks --gpu check                # on a CUDA GPU, no data: does it compute the same
+python tests/benchmarks --gpu speed                # likewise: how fast, beside what the GPU can do
+python tests/benchmarks --gpu check --device cpu   # tiny sizes, to try the script; also for speed
 python tests/benchmarks --show                     # the table of results.json, and its plot
 
 Give the machine nothing else to do meanwhile. What is measured replaces its rows in results.json.
@@ -19,9 +21,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
-import torchvision
-from measure import memory_bandwidth, multiplication_rate
 from results import RESULTS, draw, headlines, table
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
@@ -29,6 +28,10 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
 
 def machine() -> dict[str, object]:
     """What this is measured on, plain values."""
+    import torch
+    import torchvision
+    from measure import memory_bandwidth, multiplication_rate
+
     found = {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -41,8 +44,6 @@ def machine() -> dict[str, object]:
     if Path("/proc/cpuinfo").exists():
         models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
         found["processor"] = models[0].partition(":")[2].strip() if models else found["processor"]
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
     return found
 
 
@@ -51,12 +52,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED, help="folder that holds ucm/ and rsicd/")
     parser.add_argument("--quick", action="store_true", help="small sizes, one run each; nothing is kept")
     parser.add_argument("--only", action="append", help="a section; may be given several times")
-    parser.add_argument("--gpu", action="store_true", help="the measurements on a GPU, and no others")
+    parser.add_argument("--gpu", choices=("check", "speed"), help="on a GPU, and nothing else")
+    parser.add_argument("--device", default="cuda", help="of --gpu; cpu: tiny sizes, to try the script")
+    parser.add_argument(
+        "--parity", type=Path, default=SHARED.parent / "parity", help="reference values of --gpu"
+    )
     parser.add_argument("--root", type=Path, help="keep the data sets made for it here")
     parser.add_argument("--json", type=Path, help=f"file to write; default {RESULTS.name} beside this one")
     parser.add_argument("--plot", type=Path, help="file of the plot, cost against size")
     parser.add_argument("--show", action="store_true", help="measure nothing")
     options = parser.parse_args()
+    if options.gpu:
+        return gpu(options)
     target = options.json or RESULTS
     if not options.show:
         if options.quick and not options.json:
@@ -70,22 +77,30 @@ def main() -> None:
         draw(results["rows"], options.plot)
 
 
+def gpu(options: argparse.Namespace) -> None:
+    """One of the two commands for a GPU; what is only tried is not kept beside this file."""
+    import gpu
+
+    target = gpu.RESULTS[options.gpu]
+    if options.device == "cpu":
+        target = Path(tempfile.mkdtemp()) / target.name
+    gpu.run(options.gpu, options.device, options.json or target, options.parity)
+
+
 def measure_all(options: argparse.Namespace, target: Path) -> None:
     """Runs the sections; after each, its rows are in the target."""
-    from gpu import on_gpu
     from material import FULL, QUICK, Material
     from sections import SECTIONS
 
-    sections = {"gpu": on_gpu} if options.gpu else SECTIONS
     root = options.root or Path(tempfile.mkdtemp(prefix="swan-benchmark-"))
     root.mkdir(parents=True, exist_ok=True)
     material = Material(options.data, root, QUICK if options.quick else FULL)
-    for name in options.only or sections:
+    for name in options.only or SECTIONS:
         print(f"measuring {name}", flush=True)
         results = json.loads(target.read_text()) if target.exists() else {"rows": []}
         results["rows"] = [row for row in results["rows"] if row["section"] != name]
-        results["machine" if name != "gpu" else "gpu machine"] = machine()
-        for row in sections[name](material):
+        results["machine"] = machine()
+        for row in SECTIONS[name](material):
             results["rows"].append(row)
             print(f"  {row['what']}, {row['size']}: {row['tool']['median']:.4g} {row['unit']}", flush=True)
         target.write_text(json.dumps(results, indent=1) + "\n")

@@ -1,131 +1,221 @@
-"""The measurements on a GPU: embedding a prepared store, and epochs of RSITMD's size (17,175 pairs).
+"""Checks and measurements on a GPU: two commands for a bare machine with torch, of at most five minutes each.
 
-Pictures are noise, made on the spot: how they look does not change what they cost. The floor is the
-rate of a large bfloat16 product. An epoch is trained and validated.
+    python tests/benchmarks --gpu check --json tests/benchmarks/gpu-check.json
+    python tests/benchmarks --gpu speed --json tests/benchmarks/gpu-speed.json
+    python tests/benchmarks --gpu check --device cpu     # in tiny sizes, to try the script without a GPU
+
+Packages that are missing there are taken from wheels in `build/wheels`, which git ignores. Results are
+written after each section. A section that fails is a row with its error; the others follow.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
+from zipfile import ZipFile
 
-import numpy as np
-import torch
-from material import Material
-from measure import multiplication_rate, repeated, swan, timed
-from sections import image_operations, row, step_operations
+ROOT = Path(__file__).resolve().parents[2]
+WHEELS = ROOT / "build" / "wheels"
+RESULTS = {command: Path(__file__).with_name(f"gpu-{command}.json") for command in ("check", "speed")}
+LIMIT = 270  # seconds, after which no further section begins
+# Packages that swan's modules import here, and the wheels that they come in.
+PACKAGES = {
+    "numpy": "numpy",
+    "torchvision": "torchvision",
+    "PIL": "pillow",
+    "pandas": "pandas python-dateutil six pytz tzdata",
+    "h5py": "h5py",
+    "timm": "timm pyyaml",
+    "tokenizers": "tokenizers",
+    "safetensors": "safetensors",
+    "nltk": "nltk joblib click tqdm",
+    "filelock": "filelock",
+    "fsspec": "fsspec",
+    "regex": "regex",
+    "open_clip": "open-clip-torch ftfy wcwidth",
+}
 
-from swancli.machine.device import autocast, image_batch, pinned
-from swancli.machine.threads import read_ahead
-from swancli.model.checkpoint import save_checkpoint
-from swancli.model.inputs import stack_images
-from swancli.model.settings import ModelSettings
-from swancli.model.swan import Swan
-from swancli.store.catalogue import Catalogue
-from swancli.store.dataset import Dataset, create_dataset
-from swancli.vocab.vocabulary import count_words, write_vocabulary
-from swancli.workspace import Workspace
-
-TRAINING, VALIDATION = 3435, 856  # images of RSITMD's fixed split, five captions each
-EPOCHS = 6  # the first one, which warms up, is left out
+Row = dict[str, Any]
 
 
-def on_gpu(material: Material) -> Iterator[dict[str, Any]]:
-    """Rows of the table; ends the benchmark where there is no GPU."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA GPU here")
-    device, root = torch.device("cuda"), material.root
-    model, checkpoint = _noise(root)
-    ceiling = multiplication_rate("cuda", torch.bfloat16)
-    cost = image_operations(model)
-    count = TRAINING + VALIDATION
+@dataclass(frozen=True)
+class Bench:
+    """What the sections share.
 
-    for precision in ("fp32", "bf16"):
-        command = ["embed", "--dataset=noise", f"--checkpoint={checkpoint}", f"--precision={precision}"]
-        children = [swan(*command, f"--output={root / 'out.h5'}", root=root) for _ in range(5)]
-        # A batch is heard of when it is queued; all of them are done when the captions begin.
-        begun = [next(at for at, phase, done in c.events if phase == "images" and done) for c in children]
-        ended = [next(at for at, phase, _ in c.events if phase == "captions") for c in children]
-        encoded = count - image_batch(device)
-        running = [encoded / (last - first) for first, last in zip(begun, ended, strict=True)]
-        yield row("gpu", f"embed, {precision}", count, "images/s", running, floor=ceiling / cost)
-    yield row(
-        "gpu", "encoding alone, bf16", count, "images/s", _encoding(model, device), floor=ceiling / cost
+    device: name of the device.
+    tiny: sizes for trying the script.
+    root: an empty folder.
+    parity: folder of the reference values.
+    """
+
+    device: str
+    tiny: bool
+    root: Path
+    parity: Path
+
+    def size(self, full: int, tiny: int) -> int:
+        """A number that depends on whether the script is only tried."""
+        return tiny if self.tiny else full
+
+    def wait(self) -> None:
+        """Until the device has done all that is queued."""
+        import torch
+
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+
+Section = Callable[[Bench], Iterator[Row]]
+
+
+def run(command: str, device: str, target: Path, parity: Path) -> None:
+    """Runs one of the two commands; its rows are in the target after each section.
+
+    Raises:
+        SystemExit: packages are missing, there is no such device, or a section failed.
+    """
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "model")]
+    unpack(WHEELS)
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no CUDA GPU here; add --device cpu to try the script")
+    from gpu_check import SECTIONS as CHECKS
+    from gpu_speed import SECTIONS as SPEEDS
+
+    root = Path(tempfile.mkdtemp(prefix="swan-gpu-"))
+    bench = Bench(device, not device.startswith("cuda"), root, parity)
+    results = {"command": command, "tiny": bench.tiny, "machine": machine(device), "rows": []}
+    begun = perf_counter()
+    try:
+        for name, section in {"check": CHECKS, "speed": SPEEDS}[command].items():
+            print(f"{name} ({perf_counter() - begun:.0f} s)", flush=True)
+            results["rows"] += _rows_of(name, section, bench, begun)
+            results["seconds"] = round(perf_counter() - begun, 1)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(results, indent=1) + "\n")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    print(table(results))
+    if any(failed(row) for row in results["rows"]):
+        raise SystemExit(1)
+
+
+def _rows_of(name: str, section: Section, bench: Bench, begun: float) -> list[Row]:
+    if perf_counter() - begun > LIMIT:
+        return [{"what": name, "error": f"not begun: {LIMIT} s were over"}]
+    rows = []
+    try:
+        for row in section(bench):
+            rows.append(row)
+            print(f"  {_line(row)}", flush=True)
+    except Exception as error:
+        traceback.print_exc()
+        rows.append({"what": name, "error": f"{type(error).__name__}: {error}".splitlines()[0]})
+    return rows
+
+
+def unpack(wheels: Path) -> None:
+    """Makes the wheels in a folder, and swan itself, importable after what is installed.
+
+    Raises:
+        SystemExit: packages are missing; names them.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="swan-wheels-"))
+    for wheel in sorted(wheels.glob("*.whl")):
+        with ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    if not list(importlib.metadata.distributions(name="swancli")):
+        import swancli
+
+        metadata = folder / "swancli.dist-info" / "METADATA"  # swan writes its version into files
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: swancli\nVersion: {swancli.__version__}\n")
+    sys.path.append(str(folder))
+    missing = [wheel for package, wheel in PACKAGES.items() if not importlib.util.find_spec(package)]
+    if missing:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise SystemExit(
+            f"missing here, for Python {version}: {' '.join(missing)}\n"
+            "fetch their wheels into build/wheels as tests/benchmarks/README.md says"
+        )
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What is measured on, plain values."""
+    import os
+    import platform
+
+    import torch
+
+    found = {
+        "device": device,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        found["device"], found["memory, GB"] = properties.name, round(properties.total_memory / 1e9, 1)
+    return found
+
+
+def failed(row: Row) -> bool:
+    """Whether a row has an error, or a value beyond its limit; a missed target is no failure."""
+    return "error" in row or ("limit" in row and not row["value"] <= row["limit"])
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown of either command."""
+    checks = results["command"] == "check"
+    heads = ("what", "largest difference", "allowed") if checks else SPEED_HEADS
+    cells = _check_cells if checks else _speed_cells
+    lines = [heads, ["---"] * len(heads), *map(cells, results["rows"])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+SPEED_HEADS = ("what", "measured", "target", "ceiling", "share of the ceiling", "the ceiling is")
+
+
+def _check_cells(row: Row) -> list[str]:
+    if "error" in row:
+        return [row["what"], row["error"], ""]
+    if "skipped" in row:
+        return [row["what"], f"skipped: {row['skipped']}", ""]
+    return [row["what"], f"{row['value']:.2g}", f"{row['limit']:.2g}"]
+
+
+def _speed_cells(row: Row) -> list[str]:
+    if "error" in row:
+        return [row["what"], row["error"], "", "", "", ""]
+    unit, value, ceiling = row["unit"], row["value"], row.get("ceiling")
+    faster = unit != "s"
+    share = ceiling and (value / ceiling if faster else ceiling / value)
+    return [
+        row["what"],
+        _figure(value, unit),
+        f"{'at least' if faster else 'at most'} {_figure(row['target'], unit)}" if "target" in row else "",
+        _figure(ceiling, unit) if ceiling else "",
+        f"{share:.0%}" if share else "",
+        row.get("of", ""),
+    ]
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
+
+
+def _line(row: Row) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
     )
-    yield row("gpu", "loading alone", count, "images/s", _loading(root, device))
-
-    towers = ["--backbone=resnet50", f"--weights={checkpoint}", "--text=gru"]
-    swan("prepare", "--dataset=noise", "--features", *towers, "--views=2", "--max-gb=40", root=root)
-    for name, options in {
-        "epoch, exact": [*towers, "--freeze"],
-        "epoch, exact, compiled": [*towers, "--freeze", "--compile"],
-        "epoch, features": ["--features"],
-    }.items():
-        for captions in (1, 5):
-            run = f"{name.replace(', ', '-').replace(' ', '-')}-{captions}"
-            command = ["train", "--dataset=noise", f"--epochs={EPOCHS}", f"--run={run}", "--precision=bf16"]
-            swan(*command, f"--captions-per-image={captions}", *options, root=root)
-            with (root / "noise" / "runs" / run / "metrics.csv").open() as file:
-                epochs = [float(line["seconds"]) for line in csv.DictReader(file)][1:]
-            pair = step_operations(model, 100, captions, features=options == ["--features"]) / 100
-            floor = 5 * TRAINING * pair / ceiling
-            yield row("gpu", f"{name}, {captions} captions a pass", 5 * TRAINING, "s", epochs, floor=floor)
-
-
-def _noise(root: Path) -> tuple[Swan, Path]:
-    """A data set of noise with its vocabulary, a model for it, and its checkpoint."""
-    workspace, rng = Workspace(root), np.random.default_rng(0)
-    count = TRAINING + VALIDATION
-    words = [f"word{number}" for number in range(1000)]
-    texts = [" ".join(rng.choice(words, 12)) for _ in range(5 * count)]
-    with create_dataset(workspace.dataset("noise"), "noise", (256, 256)) as writer:
-        for number in range(count):
-            writer.add(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), f"{number:032x}", 0)
-        splits = ["train"] * TRAINING + ["val"] * VALIDATION
-        names = [f"{number}.png" for number in range(count)]
-        writer.finish(Catalogue.of(names, [None] * count, splits, texts, np.repeat(range(count), 5)))
-    vocabulary = count_words(texts, min_count=1, stop_words="keep", dataset="noise")
-    write_vocabulary(workspace.vocab("noise"), vocabulary)
-    torch.manual_seed(0)
-    model = Swan(ModelSettings(len(vocabulary), "resnet50", frozen=True)).eval()
-    checkpoint = root / "noise.pt"
-    save_checkpoint(checkpoint, model, vocabulary, {"dataset": "noise", "run": "noise", "epoch": 0})
-    return model, checkpoint
-
-
-def _encoding(model: Swan, device: torch.device) -> list[float]:
-    """Images a second of one batch that lies on the device, encoded again and again."""
-    model = model.to(device, memory_format=torch.channels_last)
-    pixels = torch.randint(0, 256, (image_batch(device), 3, 256, 256), dtype=torch.uint8, device=device)
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-
-    def encode() -> None:
-        with torch.inference_mode(), autocast(device, "bf16"):
-            for _ in range(10):
-                model.encode_images(model.settings.preprocessing.normalise(pixels))
-        torch.cuda.synchronize()
-
-    encode()
-    seconds = repeated(lambda: timed(encode))
-    model.to("cpu")
-    return [10 * len(pixels) / each for each in seconds]
-
-
-def _loading(root: Path, device: torch.device) -> list[float]:
-    """Images a second of reading and pinning batches, with nothing that uses them."""
-    size = image_batch(device)
-    with Dataset(Workspace(root).dataset("noise")) as dataset:
-        rows = dataset.catalogue.image_rows(None)
-
-        def batches() -> Iterator[torch.Tensor]:
-            for start in range(0, len(rows), size):
-                read = (dataset.image(row) for row in rows[start : start + size])
-                yield pinned(stack_images(read), device)
-
-        def load() -> None:
-            for _ in read_ahead(batches()):
-                pass
-
-        return [len(rows) / each for each in repeated(lambda: timed(load))]
