@@ -123,6 +123,16 @@ def test_equal_captions_share_one_order():
     assert recall == {"expected": 50, "best": pytest.approx(200 / 3), "worst": pytest.approx(100 / 3)}
 
 
+def test_equal_images_share_one_order_in_which_all_captions_of_one_come_first():
+    # One caption of image 0, three of image 1, all equal. Worst: those of image 1 first, ranks 1 and 4.
+    grids, caption_image = matrix_grids(np.zeros((2, 4))), np.array([0, 1, 1, 1])
+    mean_rank = {
+        ties: retrieval_scores(grids, caption_image, ties=ties).image_to_text.mean_rank for ties in TIES
+    }
+    # Expected: (n + p + 1) / (p + 1), so 5 / 2 and 5 / 4. Best: a caption of each image first, ranks 1 and 2.
+    assert mean_rank == {"expected": 1.875, "best": 1.5, "worst": 2.5}
+
+
 def test_median_rank_is_rounded_down():
     similarity = np.array([[1.0, 0], [2, 1]])  # ranks of the captions' images: 2, 1
     assert retrieval_scores(matrix_grids(similarity), np.array([0, 1])).text_to_image.median_rank == 1

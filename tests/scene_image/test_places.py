@@ -155,3 +155,18 @@ def test_overlay_is_warm_where_the_map_is_and_shows_the_scene_elsewhere(tmp_path
     framed = np.array(Image.open(tmp_path / "hits.png")).astype(int)
     assert (framed[:, 0] != pixels[:, 0]).any()
     assert (framed[:, 30] == pixels[:, 30]).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_overlay_is_not_stretched_where_the_last_cells_reach_beyond_the_scene(tmp_path, axis):
+    """A scene of 100 pixels has three cells of 40; the middle of the second is at 60, half of it in a preview."""
+    scores = np.array([[0, 1, 0]], np.float32)
+    heat = HeatMap(scores, (40, 40), (80, 80), 40, 100)
+    preview = np.full((20, 50, 3), 100, np.uint8)
+    if axis == 0:
+        heat, preview = HeatMap(scores.T, (40, 40), (80, 80), 100, 40), preview.swapaxes(0, 1)
+    write_overlay(tmp_path / "heat.png", preview, heat, np.zeros((0, 4)))
+    red = np.array(Image.open(tmp_path / "heat.png"))[..., 0].astype(float)
+    along = red.mean(axis=1 - axis) - 100
+    warm = np.flatnonzero(along > along.max() / 2)
+    assert warm.mean() + 0.5 == pytest.approx(30, abs=1)
