@@ -62,7 +62,7 @@ def test_json_is_valid_and_the_same_whatever_text_is_in_it(capsys):
     assert not [character for character in ACTING if character in printed]
 
 
-# A space, three, a tab behind one, and what else a spreadsheet may drop: no-break, thin and ideographic spaces.
+# What a spreadsheet may drop: spaces, a tab behind one, and no-break, thin and ideographic spaces.
 BLANKS = (" ", "   ", " \t", "\u00a0", "\u2009", "\u3000", " \u3000 ")
 
 

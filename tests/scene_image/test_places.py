@@ -159,7 +159,7 @@ def test_overlay_is_warm_where_the_map_is_and_shows_the_scene_elsewhere(tmp_path
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_overlay_is_not_stretched_where_the_last_cells_reach_beyond_the_scene(tmp_path, axis):
-    """A scene of 100 pixels has three cells of 40; the middle of the second is at 60, half of it in a preview."""
+    """A scene of 100 pixels has three cells of 40; the middle of the second is at 60 (30 in the preview)."""
     scores = np.array([[0, 1, 0]], np.float32)
     heat = HeatMap(scores, (40, 40), (80, 80), 40, 100)
     preview = np.full((20, 50, 3), 100, np.uint8)
