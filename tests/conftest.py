@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 # Two workers on two cores: thread teams of their own would wait for each other. Set before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The time of one example says nothing on a machine that is busy.
+settings.register_profile("swan", deadline=None)
+settings.load_profile("swan")
 
 # Files that take long, which come first: both workers then end at about the same time.
 LONG = (

@@ -62,11 +62,16 @@ def test_json_is_valid_and_the_same_whatever_text_is_in_it(capsys):
     assert not [character for character in ACTING if character in printed]
 
 
+# What a spreadsheet may drop: spaces, a tab behind one, and no-break, thin and ideographic spaces.
+BLANKS = (" ", "   ", " \t", "\u00a0", "\u2009", "\u3000", " \u3000 ")
+
+
 class Sheet:
     """A report of one row."""
 
     def table(self):
         names = ["=1+2", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "\rx", "plain"]
+        names += [f"{blank}=1+2" for blank in BLANKS]
         return [{"dataset": name, "loss": -0.5, "captions": 3} for name in names]
 
 
@@ -74,6 +79,7 @@ def test_csv_holds_no_formulas_and_its_numbers_stay_numbers(capsys):
     print_report(Sheet(), as_json=False, as_csv=True)
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
     wanted = ["'=1+2", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", "'\tx", "\\rx", "plain"]
+    wanted += [f"'{blank}=1+2" for blank in BLANKS]
     assert [row["dataset"] for row in rows] == wanted
     assert {row["loss"] for row in rows} == {"-0.5"}
 

@@ -215,6 +215,17 @@ def test_link_inside_a_folder_is_read_and_one_that_leads_out_is_not(tmp_path):
         read_inside(folder / "/etc/passwd", folder)
 
 
+def test_folder_beside_one_whose_name_begins_the_same_is_outside_of_it(tmp_path):
+    folder, beside = tmp_path / "images", tmp_path / "images-private"
+    folder.mkdir()
+    beside.mkdir()
+    (beside / "secret.png").write_bytes(b"secret")
+    (folder / "link.png").symlink_to(beside / "secret.png")
+    for name in ("link.png", "../images-private/secret.png"):
+        with pytest.raises(ImageError, match="leads out"):
+            read_inside(folder / name, folder)
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for name, said in (("pipe.png", "not a file"), ("absent.png", "No such file"), ("a\0.png", "null")):

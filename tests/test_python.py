@@ -192,6 +192,7 @@ def test_equal_scores_count_at_their_expected_value():
         (np.ones((2, 3)), [0, 1], r"\(2, 3\)"),
         (np.ones((2, 3)), [0, 1, 2], "0 to 1"),
         (np.ones((2, 2)), [0.0, 1.0], "float64"),
+        (np.ones((2, 2)), [0, -2], "int64 from -2 to 0"),
         (np.ones((2, 2)), [-1, -1], "no image has a caption"),
         (np.full((2, 2), np.nan), [0, 1], "NaN"),
     ],

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 WAYS = ("i2t", "t2i")  # image to text, and text to image
 HEADS = ("", *(f"{way} R@{k}" for way in WAYS for k in RECALL_AT), "mR")
-# Spreadsheets take cells that begin like this for formulas.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
+# Spreadsheets take cells that begin like this for formulas, whatever blanks are before it.
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 def recall_cells(scores: Scores) -> list[str]:
@@ -54,7 +54,8 @@ def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = harmless(value)
-    return f"'{value}" if value.lstrip(" ").startswith(FORMULA_STARTS) else value
+    formula = value.lstrip().startswith(FORMULA_STARTS) or value.startswith(("\t", "\n"))
+    return f"'{value}" if formula else value
 
 
 def _show_report(report: Report) -> None:

@@ -335,7 +335,7 @@ def open_index(path: Path, embeddings: Embeddings, device: torch.device = CPU) -
             rows, starts, memory = _read_columns(file, card.kind)
     except StoreError as error:
         raise StoreError(error.problem, again.format("hnsw")) from error
-    if card.digest != embeddings.digest:
+    if not card.digest or card.digest != embeddings.digest:
         raise SwanError(f"{place}: made for other embeddings than {path}", again.format(card.kind))
     faiss = load_faiss()
     if tuple(map(int, re.findall(r"\d+", faiss.__version__)[:3])) < CHECKING_FAISS:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swancli.errors import SwanError
 from swancli.evaluate import similarity as similarity_module
-from swancli.evaluate.metrics import TIES, caption_ranks, retrieval_scores
+from swancli.evaluate.metrics import TIES, Direction, Scores, caption_ranks, retrieval_scores
 from swancli.evaluate.scene_recall import scene_confusion, scene_oracle_grids, scene_recall
 from swancli.evaluate.similarity import ceiling_grids, chance_grids, embedding_grids, matrix_grids
 
@@ -123,6 +123,30 @@ def test_equal_captions_share_one_order():
     assert recall == {"expected": 50, "best": pytest.approx(200 / 3), "worst": pytest.approx(100 / 3)}
 
 
+def test_equal_images_share_one_order_in_which_all_captions_of_one_come_first():
+    # One caption of image 0, three of image 1, all equal. Worst: those of image 1 first, ranks 1 and 4.
+    grids, caption_image = matrix_grids(np.zeros((2, 4))), np.array([0, 1, 1, 1])
+    mean_rank = {
+        ties: retrieval_scores(grids, caption_image, ties=ties).image_to_text.mean_rank for ties in TIES
+    }
+    # Expected: (n + p + 1) / (p + 1), so 5 / 2 and 5 / 4. Best: a caption of each image first, ranks 1 and 2.
+    assert mean_rank == {"expected": 1.875, "best": 1.5, "worst": 2.5}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_queries_that_differ_do_not_share_an_order(seed):
+    """A query alone in its group has the rank G + 1 at best, and G + n + 1 at worst."""
+    similarity = np.random.default_rng(seed).integers(0, 3, (12, 30)).astype(float)
+    owner = np.arange(30) % 12
+    own = similarity[owner, np.arange(30)]
+    assert len(np.unique(similarity.T, axis=0)) == 30
+    above, level = (similarity > own).sum(axis=0), (similarity == own).sum(axis=0)
+    for ties, ranks in (("best", above + 1), ("worst", above + level)):  # one image is the caption's own
+        found = retrieval_scores(matrix_grids(similarity), owner, ties=ties, ks=(2,)).text_to_image
+        assert found.mean_rank == pytest.approx(ranks.mean())
+        assert found.recall[2] == pytest.approx(100 * (ranks <= 2).mean())
+
+
 def test_median_rank_is_rounded_down():
     similarity = np.array([[1.0, 0], [2, 1]])  # ranks of the captions' images: 2, 1
     assert retrieval_scores(matrix_grids(similarity), np.array([0, 1])).text_to_image.median_rank == 1
@@ -140,8 +164,9 @@ def test_images_without_caption_and_captions_without_image_are_skipped_and_count
 @pytest.mark.parametrize("shape", [(0, 0), (2, 0), (0, 2), (2, 2)])
 def test_no_query_is_an_error_that_says_so(shape):
     caption_image = np.full(shape[1], -1)
-    with pytest.raises(SwanError, match="no image has a caption"):
+    with pytest.raises(SwanError, match=r"^nothing to score: no image has a caption") as caught:
         retrieval_scores(matrix_grids(np.zeros(shape)), caption_image)
+    assert caught.value.hint
     with pytest.raises(SwanError, match="no image has a caption"):
         retrieval_scores(embedding_grids(np.zeros((shape[0], 4)), np.zeros((shape[1], 4))), caption_image)
     with pytest.raises(SwanError, match="no query has a scene"):
@@ -159,6 +184,25 @@ def test_an_unknown_tie_rule_or_k_is_refused():
         retrieval_scores(chance_grids(1, 1), np.array([0]), ties="Best")
     with pytest.raises(ValueError, match="starts at 1"):
         retrieval_scores(chance_grids(1, 1), np.array([0]), ks=(0,))
+
+
+def test_arguments_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match=r"the shape \(3,\), there are 2 captions"):
+        retrieval_scores(chance_grids(3, 2), np.array([0, 1, 2]))
+
+
+def test_recall_at_1_5_and_10_needs_no_request():
+    assert list(retrieval_scores(chance_grids(1, 1), np.array([0]), ks=()).image_to_text.recall) == [1, 5, 10]
+
+
+def test_record_has_each_direction_under_its_short_name():
+    to_text = Direction({1: 1.5, 5: 2.5, 10: 3.5}, median_rank=4, mean_rank=5.5, queries=6, skipped=0)
+    to_image = Direction({1: 11.5, 5: 12.5, 10: 13.5}, median_rank=14, mean_rank=15.5, queries=16, skipped=0)
+    assert Scores(to_text, to_image).record() == {
+        "i2t": {"R@1": 1.5, "R@5": 2.5, "R@10": 3.5, "median_rank": 4, "mean_rank": 5.5},
+        "t2i": {"R@1": 11.5, "R@5": 12.5, "R@10": 13.5, "median_rank": 14, "mean_rank": 15.5},
+        "mR": 7.5,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------

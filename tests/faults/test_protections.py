@@ -1,19 +1,17 @@
-"""The tests that README names for the protections exist."""
-
-import re
-from pathlib import Path
+"""The code and the test of each protection exist; `python tests/faults/protections.py` removes each."""
 
 import pytest
+from protections import PROTECTIONS, ROOT
 
-HERE = Path(__file__).parent
-NAMED = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", (HERE / "README.md").read_text())
-
-
-def test_readme_names_a_test_for_each_protection():
-    table = (HERE / "README.md").read_text().split("| protection | test |")[1].split("\n\n")[0]
-    assert len(NAMED) == table.count("\n|") - 1 >= 10  # without the rule below the head
+parametrize = pytest.mark.parametrize("protection", PROTECTIONS, ids=lambda protection: protection.name)
 
 
-@pytest.mark.parametrize(("file", "test"), NAMED)
-def test_named_test_exists(file, test):
-    assert f"def {test}(" in (HERE.parents[1] / file).read_text()
+@parametrize
+def test_code_of_a_protection_is_in_its_file_once(protection):
+    assert (ROOT / "swancli" / protection.file).read_text(encoding="utf-8").count(protection.code) == 1
+
+
+@parametrize
+def test_test_of_a_protection_exists(protection):
+    file, name = protection.test.split("::")
+    assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8")

@@ -58,6 +58,19 @@ def test_stratified_keeps_eight_tenths_of_each_scene_for_training():
     assert train == {"port": 8, "lake": 6, None: 2}  # round(5.6) and round(2.4)
 
 
+def test_random_draws_regardless_of_scene():
+    # Each image has a scene of its own, of which --split stratified could draw nothing.
+    assert Counter(assign(entries("abcdefghij"), "random")) == {"train": 6, "val": 2, "test": 2}
+    with pytest.raises(SwanError, match="10 captioned images leave none for val"):
+        assign([*entries("abcdefghi", "train"), Entry("t.jpg", ("a",), "test")], "stratified")
+
+
+def test_unknown_rule_is_refused_with_those_that_there_are():
+    with pytest.raises(SwanError, match=r"^--split half: no such rule") as caught:
+        assign(entries("aaaa"), "half")
+    assert caught.value.hint == "one of given, random, stratified"
+
+
 def test_same_seed_gives_the_same_splits_and_another_seed_others():
     listed = entries("a" * 60)
     assert assign(listed, "random", seed=3) == assign(listed, "random", seed=3)
@@ -71,8 +84,9 @@ def test_images_without_captions_are_not_drawn():
 
 
 def test_too_few_images_to_divide_are_refused():
-    with pytest.raises(SwanError, match="1 captioned images leave none for val"):
+    with pytest.raises(SwanError, match=r"^--split random: 1 captioned images leave none for val") as caught:
         assign(entries("a"), "random")
+    assert "--val-fraction" in caught.value.hint
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5])
@@ -134,6 +148,11 @@ def test_stratified_fold_keeps_four_fifths_of_each_scene(counts, number):
     drawn = redrawn(catalogue(scenes, ["train"] * len(scenes)), Fold(number, 5, "stratified", 0))
     kept = Counter(scene for scene, split in zip(scenes, drawn.split, strict=True) if split == "train")
     assert [kept[f"s{scene}"] for scene in range(len(counts))] == [round(0.8 * count) for count in counts]
+
+
+def test_random_fold_draws_regardless_of_scene():
+    whole = catalogue("abcdefghij", ["train"] * 10)
+    assert Counter(redrawn(whole, Fold(1, 3, "random", 0)).split) == {"train": 8, "val": 2}
 
 
 def test_images_without_captions_or_split_are_in_no_fold():

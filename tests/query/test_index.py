@@ -198,6 +198,68 @@ def test_index_of_other_embeddings_is_refused(folder, tmp_path):
     assert "--exact" in caught.value.hint
 
 
+@pytest.mark.parametrize("digest", [None, ""])
+def test_index_without_a_digest_belongs_to_no_embeddings(folder, tmp_path, digest):
+    """Also not to embeddings that have none either."""
+    shutil.copytree(folder / "flat", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "embeddings.h5"
+    with h5py.File(index_path(path), "r+") as file, h5py.File(path, "r+") as other:
+        other.attrs["digest"] = ""
+        del file.attrs["digest"]
+        if digest is not None:
+            file.attrs["digest"] = digest
+    with pytest.raises(SwanError, match="damaged" if digest is None else "made for other embeddings"):
+        open_index(path, open_embeddings(path))
+
+
+def with_another_storage(index, folder):
+    """Vectors in place of their codes."""
+    storage = faiss.IndexFlatIP(DIMENSIONS)
+    storage.add(clustered(index.ntotal))
+    index.own_fields = False
+    index.storage = storage
+    return storage
+
+
+def with_another_quantizer(index, folder):
+    """An index that follows links in place of plain centres."""
+    quantizer = faiss.IndexHNSWFlat(DIMENSIONS, 4, faiss.METRIC_INNER_PRODUCT)
+    quantizer.add(clustered(index.nlist))
+    index.own_fields = False
+    index.quantizer = quantizer
+    return quantizer
+
+
+def with_lists_in_another_file(index, folder):
+    """The lists of a file that the index names."""
+    lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(folder / "lists"))
+    lists.merge_from_1(index.invlists)
+    index.replace_invlists(lists, False)
+    return lists
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("hnsw", with_another_storage),
+        ("ivf-pq", with_another_quantizer),
+        ("ivf-pq", with_lists_in_another_file),
+    ],
+)
+def test_index_made_of_other_parts_is_refused(folder, tmp_path, kind, change):
+    """A stranger's index: faiss would read any of them, and further files."""
+    shutil.copytree(folder / kind, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "embeddings.h5"
+    with h5py.File(index_path(path), "r+") as file:
+        index = faiss.deserialize_index(file["faiss"][:])
+        kept = change(index, tmp_path)  # the index refers to it
+        del file["faiss"]
+        file["faiss"] = faiss.serialize_index(index)
+        del kept
+    with pytest.raises(StoreError, match="parts that swan does not use"):
+        open_index(path, open_embeddings(path))
+
+
 @pytest.mark.parametrize("kind", PROPOSED)
 @pytest.mark.parametrize(
     ("damage", "problem"),

@@ -158,3 +158,51 @@ def test_vector_that_is_nan_is_reported_and_not_skipped(kind, top_k):
     vectors[3] = np.nan
     with pytest.raises(SwanError, match=r"vectors\[3\] contains NaN or infinity"):
         list(kind(stored(vectors), np.arange(10), CPU).best(vectors[:1], top_k))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_rows_that_can_be_among_the_best_are_scored_again(kind, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK", 100)
+    scored, whole = [], ranking.ranked
+    monkeypatch.setattr(ranking, "ranked", lambda rows, *rest: scored.append(len(rows)) or whole(rows, *rest))
+    rng = np.random.default_rng(6)
+    vectors, questions = normalised(rng, 1000, 32), normalised(rng, 3, 32)
+    found = kind(stored(vectors), np.arange(1000), CPU).best(questions, 5)
+    assert listed(found) == [by_a_full_sort(vectors, np.arange(1000), asked, 5) for asked in questions]
+    assert scored == [5, 5, 5]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_equal_rows_come_in_their_order(kind):
+    vectors = np.tile(normalised(np.random.default_rng(7), 1, 8), (2000, 1))
+    ((rows, _),) = kind(stored(vectors), np.arange(2000), CPU).best(vectors[:1], 1500)
+    assert rows.tolist() == list(range(1500))
+
+
+def test_opposite_whose_score_is_rounded_below_minus_1_is_found_without_a_threshold():
+    vectors = normalised(np.random.default_rng(8), 200, 24)
+    score = np.array([similarities(-row[None], row)[0] for row in vectors])
+    (row,) = vectors[score < -1][:1]
+    ((rows, scores),) = HeldRanking(stored(-row[None]), np.arange(1), CPU).best(row[None], 1)
+    assert rows.tolist() == [0]
+    assert scores[0] < -1
+
+
+@pytest.mark.parametrize(("length", "said"), [(1.5, "1.5"), (-2.0, "-2"), (np.nan, "nan")])
+def test_score_that_is_no_cosine_is_reported_with_its_row(length, said):
+    """An index may propose a row of a damaged file that was never checked."""
+    vectors = np.eye(8, dtype=np.float32)
+    vectors[5] *= np.float32(length)
+    with pytest.raises(SwanError, match=f"^the similarity of embedding 5 is {said}, not a cosine") as caught:
+        ranking.ranked(np.arange(3, 8), vectors, np.eye(8, dtype=np.float32)[5], 2)
+    assert caught.value.hint.startswith("make the embeddings again")
+
+
+@pytest.mark.parametrize("held", [0, 2**20])
+def test_similarities_are_computed_on_the_device_that_is_asked_for(monkeypatch, held):
+    """On the device `meta` nothing is computed, so nothing can be copied from it."""
+    monkeypatch.setattr(ranking, "HELD", held)
+    vectors = normalised(np.random.default_rng(9), 10, 8)
+    search = exact_ranking(stored(vectors), np.arange(10), torch.device("meta"))
+    with pytest.raises(NotImplementedError, match="meta"):
+        list(search.best(vectors[:2], 3))

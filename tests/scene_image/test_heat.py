@@ -28,6 +28,13 @@ def test_map_is_the_mean_of_the_tiles_over_each_place_by_hand():
     assert heat.at_pixels()[3] == pytest.approx([0, 0, 0.125, 0.125, 0.625, 0.625, 1, 1])
 
 
+def test_pixels_have_the_values_of_their_cells_by_hand():
+    """Cells of 3 x 2 pixels, of which the right and the lower ones reach beyond a scene of 4 x 3."""
+    heat = HeatMap(np.array([[0, 1], [2, 4]], np.float32), (3, 2), (6, 4), 3, 4)
+    assert heat.span == (0, 4)
+    assert heat.at_pixels().tolist() == [[0, 0, 0, 0.25], [0, 0, 0, 0.25], [0.5, 0.5, 0.5, 1]]
+
+
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -121,16 +128,29 @@ def test_hits_are_the_highest_places_best_first():
     assert len(best_places(heat, 10, threshold=0.95)[0]) == 0
 
 
+def test_hits_of_oblong_cells_by_hand():
+    """Cells of 4 x 2 pixels under tiles of 8 x 4; the middles are (10, 3), (18, 5) and (2, 1)."""
+    scores = np.zeros((3, 5), np.float32)
+    scores[1, 2], scores[2, 4], scores[0, 0] = 0.75, 0.5, 0.25
+    boxes, found = best_places(HeatMap(scores, (4, 2), (8, 4), 6, 20), 10, threshold=0.25)
+    assert boxes.tolist() == [[6, 1, 14, 5], [12, 2, 20, 6], [0, 0, 8, 4]]
+    assert boxes.dtype == np.int32
+    assert found.tolist() == [0.75, 0.5, 0.25]
+
+
+def test_equal_hits_come_in_the_order_of_rows():
+    scores = np.zeros((5, 5))
+    scores[::4, ::4] = 0.5
+    assert best_places(hot(scores), 10)[0][:, :2].tolist() == [[0, 0], [6, 0], [0, 6], [6, 6]]
+
+
 def test_hits_do_not_share_more_than_a_quarter():
     # Maxima two cells apart: boxes [0, 4) and [3, 7) across would share a quarter, of the same height: kept.
     boxes, _ = best_places(hot([[0, 0, 0, 0, 0, 0], [0.9, 0, 0.8, 0, 0.7, 0]]), 10)
     assert boxes[:, 0].tolist() == [0, 3, 7]
-    # One and a half cells, as with a plateau: the second is left out.
-    boxes, _ = best_places(hot([[0, 0.9, 0, 0.8, 0.8, 0]], cell=4), 10)
-    for place, box in enumerate(boxes):
-        for other in boxes[:place]:
-            shared = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-            assert np.maximum(shared, 0).prod() <= 0.25 * 64
+    # In a scene 7 pixels wide the last box is moved to [3, 7) and would share half of [1, 5): it is left out.
+    cut = HeatMap(np.array([[0, 0.9, 0, 0.8], [0, 0, 0, 0]], np.float32), (2, 2), (4, 4), 4, 7)
+    assert best_places(cut, 10)[0].tolist() == [[1, 0, 5, 4]]
 
 
 def test_scene_of_one_tile_is_one_hit():

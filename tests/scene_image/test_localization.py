@@ -118,6 +118,14 @@ def test_map_is_scored_at_its_pixels(tmp_path):
     assert found.rmi == pytest.approx(1)
 
 
+def test_maxima_of_a_wide_scene_are_found_at_their_pixels(tmp_path):
+    """2 x 2 cells of 6 x 2 pixels; the true place is the upper right cell, whose middle is (9, 1)."""
+    annotated(tmp_path, [[[6, 0], [12, 0], [12, 2], [6, 2]]])
+    heat = HeatMap(np.array([[0.1, 0.4], [0.1, 0.1]], np.float32), (6, 2), (12, 4), 4, 12)
+    found = score_map(heat, read_annotations(tmp_path / "places.json")[0])
+    assert (found.rsu, found.ras, found.rda) == (1, 0, 1)
+
+
 # ---------------------------------------------------------------------------------------------------------
 # annotations
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from made_scenes import placed_at
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from swancli.errors import SwanError
 from swancli.scene_image.heat import HeatMap
@@ -33,6 +33,8 @@ def area(ring):
     [
         (32632, (0.5, 0, 600000, 0, -0.5, 5000000)),
         (32632, (0.5, 0, 600000, 0, 0.5, 5000000)),  # rows run to the north
+        (32632, (-0.5, 0, 600000, 0, 0.5, 5000000)),  # and columns to the west
+        (32632, (-0.5, 0, 600000, 0, -0.5, 5000000)),  # seen in a mirror
         (32632, (0.3, 0.4, 600000, 0.4, -0.3, 5000000)),  # turned
         (4326, (0.001, 0, 9, 0, -0.002, 45)),
         (3857, (10, 0, 1e6, 0, -10, 6e6)),
@@ -88,6 +90,40 @@ def test_box_across_the_antimeridian_is_cut_there(code, transform):
     assert -180 <= centre[0] <= 180
 
 
+def diamond(west):
+    """A square box turned by 45 degrees: its corners are 1 degree from its centre, the first at `west`."""
+    turned = frame(4326, (0.1, 0.1, west, 0.1, -0.1, 0), height=10, width=10)
+    (polygon,), (centre,) = place_boxes(turned, np.array([[0, 0, 10, 10]]))
+    parts = sorted((part[0] for part in polygon["coordinates"]), key=lambda ring: ring[0][0])
+    assert all(ring[0] == ring[-1] and area(ring) > 0 for ring in parts)
+    return [sorted(map(tuple, np.round(ring[:-1], 9).tolist())) for ring in parts], centre
+
+
+def test_slanted_edges_are_cut_at_the_antimeridian_by_hand():
+    (east, west), centre = diamond(178.75)
+    assert east == [(-180, -0.75), (-180, 0.75), (-179.25, 0)]
+    assert west == [(178.75, 0), (179.75, -1), (179.75, 1), (180, -0.75), (180, 0.75)]
+    assert centre == pytest.approx((179.75, 0))
+    (east, west), centre = diamond(179.25)
+    assert east == [(-180, -0.75), (-180, 0.75), (-179.75, -1), (-179.75, 1), (-178.75, 0)]
+    assert west == [(179.25, 0), (180, -0.75), (180, 0.75)]
+    assert centre == pytest.approx((-179.75, 0))
+
+
+def test_box_cut_at_its_corners_has_each_of_them_once():
+    (east, west), _ = diamond(179)
+    assert east == [(-180, -1), (-180, 1), (-179, 0)]
+    assert west == [(179, 0), (180, -1), (180, 1)]
+
+
+def test_very_small_box_runs_counter_clockwise_too():
+    """Its area, 10^-13 square degrees, is less than the rounding of its coordinates' products."""
+    for column in range(20):
+        placed = frame(4326, (3e-7, 0, 170 + column / 7, 0, -3e-7, 80))
+        (polygon,), _ = place_boxes(placed, np.array([[0, 0, 1, 1]]))
+        assert area(polygon["coordinates"][0]) > 0
+
+
 def test_box_that_ends_at_the_antimeridian_stays_whole():
     (polygon,), _ = place_boxes(
         frame(4326, (0.01, 0, 178, 0, -0.01, 1), width=200), np.array([[100, 0, 200, 9]])
@@ -129,6 +165,8 @@ def test_heat_map_keeps_the_system_and_has_coarser_pixels(tmp_path):
         np.testing.assert_allclose(found, placed_at(transform, 80, 50))
         np.testing.assert_allclose(file.read(1), [[0, 0.5, np.nan], [1, 0.25, 0]], atol=1e-6)
         assert np.isnan(file.nodata)
+        assert (file.driver, file.count, file.dtypes) == ("GTiff", 1, ("float32",))
+        assert file.profile["compress"] == "deflate"
         tags = file.tags()
     assert tags["query"] == "a río"
     assert float(tags["score_at_0"]) == pytest.approx(0.1)
@@ -155,3 +193,72 @@ def test_overlay_is_warm_where_the_map_is_and_shows_the_scene_elsewhere(tmp_path
     framed = np.array(Image.open(tmp_path / "hits.png")).astype(int)
     assert (framed[:, 0] != pixels[:, 0]).any()
     assert (framed[:, 30] == pixels[:, 30]).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_overlay_is_not_stretched_where_the_last_cells_reach_beyond_the_scene(tmp_path, axis):
+    """A scene of 100 pixels has three cells of 40; the middle of the second is at 60 (30 in the preview)."""
+    scores = np.array([[0, 1, 0]], np.float32)
+    heat = HeatMap(scores, (40, 40), (80, 80), 40, 100)
+    preview = np.full((20, 50, 3), 100, np.uint8)
+    if axis == 0:
+        heat, preview = HeatMap(scores.T, (40, 40), (80, 80), 100, 40), preview.swapaxes(0, 1)
+    write_overlay(tmp_path / "heat.png", preview, heat, np.zeros((0, 4)))
+    red = np.array(Image.open(tmp_path / "heat.png"))[..., 0].astype(float)
+    along = red.mean(axis=1 - axis) - 100
+    warm = np.flatnonzero(along > along.max() / 2)
+    assert warm.mean() + 0.5 == pytest.approx(30, abs=1)
+
+
+def test_overlay_of_oblong_cells_is_not_stretched(tmp_path):
+    """Cells of 40 x 10: the middle of the second is at 60 of 100 across."""
+    heat = HeatMap(np.array([[0, 1, 0]] * 3, np.float32), (40, 10), (80, 20), 25, 100)
+    write_overlay(tmp_path / "heat.png", np.full((25, 100, 3), 100, np.uint8), heat, np.zeros((0, 4)))
+    red = np.array(Image.open(tmp_path / "heat.png"))[..., 0]
+    assert red.max(axis=0).argmax() in (59, 60)
+    assert (red[:, 59] == red[0, 59]).all()
+
+
+def test_colours_of_the_overlay_by_hand(tmp_path):
+    """Two cells over 41 pixels; opacity is 0.65 of the square of the heat."""
+    heat = HeatMap(np.array([[0, 1]], np.float32), (41, 30), (82, 60), 30, 82)
+    write_overlay(tmp_path / "heat.png", np.full((15, 41, 3), 100, np.uint8), heat, np.zeros((0, 4)))
+    row = np.array(Image.open(tmp_path / "heat.png")).astype(float)[7]
+    assert row[0].tolist() == [100, 100, 100]
+    # Heat (15.5 - 10.25) / 20.5 = 0.256: opacity 0.0426 of (255, 191.5, 73.9), between the first two colours.
+    assert row[15] == pytest.approx([106.6, 103.9, 98.9], abs=0.6)
+    assert row[20] == pytest.approx([125.2, 108.1, 88.6], abs=0.6)  # 0.5: 0.1625 of (255, 150, 30)
+    assert row[40] == pytest.approx([181.25, 54.5, 48], abs=0.6)  # 1: 0.65 of (225, 30, 20)
+
+
+def test_hits_are_framed_and_numbered_with_the_best_on_top(tmp_path, monkeypatch):
+    numbers, draw = [], ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, place, text, **rest: numbers.append((text, place)) or draw(self, place, text, **rest),
+    )
+    flat = HeatMap(np.zeros((3, 9), np.float32), (20, 20), (40, 40), 60, 180)
+    preview = np.full((30, 90, 3), 100, np.uint8)
+    write_overlay(tmp_path / "a.png", preview, flat, np.array([[20, 20, 100, 60], [60, 0, 140, 40]]))
+    # Half as large: the best from (10, 10) to (50, 30), the second from (30, 0) to (70, 20).
+    (first, (x, y)), (second, (next_x, next_y)) = sorted(numbers)
+    assert (first, second) == ("1", "2")
+    assert 10 < x < 20
+    assert 10 < y < 20
+    assert 30 < next_x < 40
+    assert 0 < next_y < 10
+    grey = np.array(Image.open(tmp_path / "a.png"))[..., 0].tolist()
+    assert grey[25][8:13] == [100, 100, 255, 20, 100]  # white, and a dark line inside
+    assert grey[25][47:51] == [100, 20, 255, 100]
+    assert [line[35] for line in grey[26:30]] == [100, 100, 20, 255]
+    assert grey[10][31] == 255  # not the dark line of the second
+
+
+def test_lines_are_thicker_on_a_large_overlay(tmp_path):
+    flat = HeatMap(np.zeros((1, 1), np.float32), (60, 1500), (60, 1500), 1500, 60)
+    write_overlay(
+        tmp_path / "a.png", np.full((1500, 60, 3), 100, np.uint8), flat, np.array([[0, 0, 60, 1500]])
+    )
+    grey = np.array(Image.open(tmp_path / "a.png"))[700, :, 0].tolist()
+    assert grey[:7] == [255] * 3 + [20] * 3 + [100]

@@ -1,25 +1,45 @@
 """The files between the steps: whole or not there, and read as they were written."""
 
+import io
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from swancli.errors import StoreError, SwanError
+from swancli.errors import ImageError, StoreError, SwanError
 from swancli.images import look_hash, pixel_digest
 from swancli.store import vectors as vectors_module
-from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue
+from swancli.store.catalogue import Catalogue, read_catalogue, read_skipped, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
-from swancli.store.embeddings import Embeddings, open_embeddings, read_embeddings, write_embeddings
+from swancli.store.embeddings import (
+    Embeddings,
+    changed_since,
+    find_embeddings,
+    open_embeddings,
+    read_embeddings,
+    store_match,
+    write_embeddings,
+)
 from swancli.store.hdf5 import (
     DATASET,
     EMBEDDINGS,
     FEATURES,
     TILES,
     VOCABULARY,
+    array_in,
     create_store,
+    damage_named,
+    from_relative,
+    objects,
     open_store,
+    reading,
+    text_attribute,
+    texts_in,
+    to_relative,
 )
 from swancli.store.made_by import MadeBy
 from swancli.store.parts import GatheredRows, Part, read_part, read_part_vectors, write_part
@@ -179,6 +199,120 @@ def test_damaged_columns_are_reported(tmp_path, column, values, said):
         read_catalogue(file)
 
 
+@pytest.fixture
+def odd_file(tmp_path):
+    """A store with a group, a single number, and arrays of several types."""
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        file["group/inside"] = [1]
+        file["single"] = 1
+        file["empty"] = h5py.Empty("f")
+        file["whole"] = np.zeros((2, 3), np.int32)
+        file["text"] = ["a", "b"]
+        file.attrs["number"] = 1
+    return tmp_path / "a.h5"
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "shape", "said"),
+    [
+        ("absent", "iu", (2,), "no /absent"),
+        ("group", "iu", (1,), "/group is not an array"),
+        ("single", "iu", (None,), r"/single has the shape \(\), not \(any\)"),
+        ("empty", "f", (None,), r"/empty has the shape None, not \(any\)"),
+        ("whole", "iu", (2,), r"/whole has the shape \(2, 3\), not \(2\)"),
+        ("whole", "iu", (2, 4), r"/whole has the shape \(2, 3\), not \(2, 4\)"),
+        ("whole", "iu", (None, 2), r"/whole has the shape \(2, 3\), not \(any, 2\)"),
+        ("whole", "f", (2, 3), "/whole contains int32"),
+        ("text", "iu", (2,), "/text contains object"),
+    ],
+)
+def test_array_that_is_not_as_it_should_be_is_named(odd_file, name, kinds, shape, said):
+    with (
+        pytest.raises(StoreError, match=f"a.h5: damaged .*{said}") as caught,
+        reading(odd_file, DATASET) as file,
+    ):
+        array_in(file, name, kinds, *shape)
+    assert caught.value.hint == "make it again: swan prepare"
+
+
+def test_array_of_the_right_type_and_shape_is_taken(odd_file):
+    with reading(odd_file, DATASET) as file:
+        assert (
+            array_in(file, "whole", "iu", None, 3).shape
+            == array_in(file, "whole", "iu", 2, 3).shape
+            == (2, 3)
+        )
+        assert texts_in(file, "text").tolist() == texts_in(file, "text", 2).tolist() == ["a", "b"]
+        with pytest.raises(TypeError, match="its attribute number is not text"):
+            text_attribute(file, "number")
+
+
+@pytest.mark.parametrize("name", ["format", "version", "complete"])
+def test_attribute_of_several_values_is_damage(odd_file, name):
+    with h5py.File(odd_file, "r+") as file:
+        file.attrs[name] = [1, 1]
+    assert f"a.h5: damaged (its attribute {name} has the shape (2,))" in open_problem(odd_file)
+
+
+def test_damage_is_reported_in_its_first_line_and_without_the_quotes_of_a_key():
+    for error in (KeyError("no /a\nbelow it"), ValueError("no /a\nbelow it"), OSError("no /a")):
+        with pytest.raises(StoreError) as caught, damage_named("a.h5", EMBEDDINGS):
+            raise error
+        assert str(caught.value) == "a.h5: damaged (no /a)\nmake it again: swan embed"
+    with pytest.raises(ZeroDivisionError), damage_named("a.h5", EMBEDDINGS):
+        raise ZeroDivisionError
+
+
+def is_open(path):
+    """Whether this process has a file open, in which case HDF5 does not open it for writing."""
+    try:
+        h5py.File(path, "r+").close()
+    except OSError:
+        return True
+    return False
+
+
+def test_file_is_closed_when_it_is_refused_or_read_and_stays_open_on_request(odd_file):
+    with pytest.raises(StoreError), reading(odd_file, VOCABULARY):
+        pass
+    assert not is_open(odd_file)
+    with reading(odd_file, DATASET) as read:
+        pass
+    assert not read
+    with reading(odd_file, DATASET, stay_open=True) as kept:
+        pass
+    assert kept
+    kept.close()
+    with pytest.raises(StoreError, match="damaged"), reading(odd_file, DATASET, stay_open=True) as read:
+        raise ValueError("no")
+    assert not read
+    assert not is_open(odd_file)
+
+
+def test_another_file_of_hdf5_is_replaced_by_a_store(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["format"] = "of another program"
+    with create_store(tmp_path / "a.h5", DATASET):
+        pass
+    open_store(tmp_path / "a.h5", DATASET).close()
+
+
+def test_paths_are_relative_to_the_file_and_addresses_stay(tmp_path):
+    for path, stored in (
+        ("", ""),
+        ("s3://bucket/images", "s3://bucket/images"),
+        (str(tmp_path / "images"), "../images"),
+        (str(tmp_path / "run" / "best.pt"), "best.pt"),
+    ):
+        assert to_relative(path, tmp_path / "run") == stored
+        assert from_relative(stored, tmp_path / "run") == path
+
+
+def test_column_of_lists_is_a_column_of_objects():
+    column = objects([[1, 2], [3, 4]])
+    assert (column.shape, column.dtype, column[1]) == ((2,), object, [3, 4])
+
+
 # ---------------------------------------------------------------------------------------------------------
 # data sets and embeddings
 
@@ -199,6 +333,50 @@ def test_pixels_read_back_with_one_chunk_an_image(tmp_path):
         assert file["skipped/reason"].asstr()[:].tolist() == ["absent"]
         del file["images/digest"]
     with pytest.raises(StoreError, match="no /images/digest"):
+        Dataset(tmp_path / "dataset.h5")
+
+
+def test_encoded_images_are_decoded_when_they_are_read(tmp_path):
+    path, looks = tmp_path / "dataset.h5", [2**63 + 1, 0, 7]
+    with create_dataset(path, "tiny", None) as writer:
+        for shade, look in zip((10, 20, 30), looks, strict=True):
+            content = io.BytesIO()
+            Image.new("RGB", (5, 4), (shade, 0, 0)).save(content, "PNG")
+            writer.add(content.getvalue() if shade != 30 else b"none", f"digest {shade}", look)
+        splits = ["train", "val", None]
+        writer.finish(Catalogue.of(["a", "b", "c.png"], [None] * 3, splits, ["a road"], [0]))
+    with Dataset(path) as dataset:
+        assert dataset.image(1).shape == (4, 5, 3)
+        assert dataset.image(1)[3, 4].tolist() == [20, 0, 0]
+        with pytest.raises(ImageError, match=r"dataset\.h5, image c\.png: not an image"):
+            dataset.image(2)
+        assert dataset.digests(np.array([2, 0])).tolist() == ["digest 30", "digest 10"]
+        assert dataset.looks(np.array([1, 0])).tolist() == [0, 2**63 + 1]
+        assert dataset.rows_of("train").tolist() == [0]
+        for split, there in (("val", "train, val"), ("test", "train, val")):
+            said = rf"dataset\.h5: no captions in split '{split}' \(it has {there}\)"
+            with pytest.raises(SwanError, match=said) as caught:
+                dataset.rows_of(split)
+            assert "--split" in caught.value.hint
+    assert not is_open(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.zeros((1, 4, 4, 3), np.uint16), "/images/pixels contains uint16 of the shape"),
+        (np.zeros((1, 0, 4, 3), np.uint8), r"of the shape \(1, 0, 4, 3\)"),
+        (np.zeros((1, 4, 4, 4), np.uint8), r"not \(1, any, any, 3\)"),
+    ],
+)
+def test_pixels_that_are_no_images_are_refused(tmp_path, values, said):
+    with create_dataset(tmp_path / "dataset.h5", "tiny", (4, 4)) as writer:
+        writer.add(np.zeros((4, 4, 3), np.uint8), "digest", 1)
+        writer.finish(Catalogue.of(["a"], [None], ["train"], ["a road"], [0]))
+    with h5py.File(tmp_path / "dataset.h5", "r+") as file:
+        del file["images/pixels"]
+        file["images/pixels"] = values
+    with pytest.raises(StoreError, match=said):
         Dataset(tmp_path / "dataset.h5")
 
 
@@ -292,6 +470,60 @@ def test_embeddings_without_what_swan_writes_are_refused(tmp_path, name):
         del (file if "/" in name else file.attrs)[name]
     with pytest.raises(StoreError, match=rf"embeddings\.h5: damaged \(.*{name}"):
         open_embeddings(path)
+
+
+def test_embeddings_of_another_type_or_width_are_refused(tmp_path):
+    path = tmp_path / "embeddings.h5"
+    for name, values, said in (
+        ("images/embedding", np.eye(2, 4), "/images/embedding contains float64, not float32"),
+        ("captions/embedding", np.eye(1, 4), "/captions/embedding contains float64, not float32"),
+        ("captions/embedding", np.eye(1, 8, dtype=np.float32), r"/captions/embedding has the shape \(1, 8\)"),
+        ("images/seen", np.zeros(3, np.uint8), r"/images/seen has the shape \(3,\), not \(2\)"),
+    ):
+        write_embeddings(path, small_embeddings(np.eye(2, 4), np.eye(1, 4)), "ab")
+        with h5py.File(path, "r+") as file:
+            file.pop(name, None)
+            file[name] = values
+        with pytest.raises(StoreError, match=said):
+            open_embeddings(path)
+        assert not is_open(path)
+
+
+def test_embeddings_of_an_archive_are_found_by_its_identity(tmp_path):
+    path = tmp_path / "embeddings.h5"
+    assert find_embeddings(path, "one") is None
+    seen = np.array([1, 0], np.uint8)
+    written = replace(small_embeddings(np.eye(2, 4), np.eye(1, 4)), seen=seen)
+    write_embeddings(path, written, "ab", "one", [("c", "gone")])
+    assert find_embeddings(path, "two") is None
+    assert not is_open(path)
+    found = find_embeddings(path, "one")
+    assert found.seen.tolist() == [1, 0]
+    assert read_skipped(found.image.file) == [("c", "gone")]
+    found.image.file.close()
+    store_match(path, '{"threshold": 0.5}')
+    read = read_embeddings(path)
+    assert read.made_by == replace(
+        written.made_by, match='{"threshold": 0.5}', checkpoint=read.made_by.checkpoint
+    )
+    assert (read.image == np.eye(2, 4)).all()
+
+
+def test_data_set_that_was_prepared_again_is_reported_and_one_that_is_gone_is_not(tmp_path):
+    rows = Catalogue.of("ab", [None] * 2, ["train"] * 2, ["a road"], [0])
+    path = tmp_path / "dataset.h5"
+    digest = digest_of(path, [1, 2], rows)
+    embeddings = replace(
+        small_embeddings(np.eye(2, 4), np.eye(1, 4)), pictures=str(path), dataset_digest=digest
+    )
+    assert changed_since(embeddings) == ""
+    assert digest_of(path, [1, 3], rows) != digest
+    assert changed_since(embeddings).startswith(f"{path} was prepared again after it was embedded")
+    assert changed_since(replace(embeddings, dataset_digest="")) == ""
+    path.write_bytes(b"damaged")
+    assert changed_since(embeddings) == ""
+    path.unlink()
+    assert changed_since(embeddings) == ""
 
 
 def test_opened_embeddings_stay_in_the_file_until_they_are_read(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, write_embeddings
-from swancli.store.unfailing_file import UnfailingFile
+from swancli.store.unfailing_file import UnfailingFile, writing
 
 
 @pytest.mark.parametrize("room", range(0, 24_000, 1000))
@@ -25,6 +25,24 @@ def test_file_that_takes_no_more_ends_the_writing_of_a_store_and_not_the_process
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_last_bytes_of_a_store_that_find_no_room_end_the_writing_too(tmp_path):
+    """HDF5 writes them when it closes the file."""
+
+    def write(path):
+        with writing(path) as file:
+            file["values"] = np.arange(100)
+
+    write(tmp_path / "whole.h5")
+    size = (tmp_path / "whole.h5").stat().st_size
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, most))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(tmp_path / "cut.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def test_what_a_full_disk_did_not_take_is_read_as_it_was_written(tmp_path):

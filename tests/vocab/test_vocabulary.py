@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +16,12 @@ from swancli.vocab.vocabulary import (
     count_words,
     english_stop_words,
     export_json,
+    read_vectors,
     read_vocabulary,
     tokenize,
     write_vocabulary,
 )
+from swancli.vocab.word_vectors import WordVectors
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -48,6 +51,7 @@ def vocabulary():
         ("un café naïve 河", ["un", "café", "naïve", "河"]),
         ("a plane 🛩️", ["a", "plane", "🛩️"]),
         ("a\0road", ["a", "road"]),
+        ("Is it a road?Or a pond! [a] {b} a/b (c);d", "is it a road or a pond a { b } a/b c d".split()),
     ],
 )
 def test_words_of_a_text(text, words):
@@ -173,8 +177,9 @@ def test_another_tokenizer_is_refused(vocabulary, tmp_path):
     write_vocabulary(path, vocabulary)
     with h5py.File(path, "a") as file:
         file.attrs["tokenizer"] = "bpe"
-    with pytest.raises(SwanError, match=r"vocab\.h5: tokenizer 'bpe'"):
+    with pytest.raises(SwanError, match=r"vocab\.h5: tokenizer 'bpe'") as caught:
         read_vocabulary(path)
+    assert caught.value.hint == "make it again: swan vocab"
 
 
 def test_plain_values_hold_the_whole_vocabulary(vocabulary):
@@ -190,6 +195,85 @@ def test_plain_values_without_a_key_are_refused(vocabulary):
         Vocabulary.from_plain(plain)
     with pytest.raises(SwanError, match=UNKNOWN):
         Vocabulary.from_plain(plain | {"words": ["a"], "counts": [1]})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"words": ["a", "b"]}, "no <unk> among its 2 words"),
+        ({"words": ["a", "a", UNKNOWN], "counts": [1, 1, 1]}, "a word occurs twice"),
+        ({"counts": [1]}, "2 words but 1 counts"),
+        ({"words": [7, UNKNOWN]}, "7 is not a word"),
+        ({"counts": [-1, 0]}, "a count is not an integer from 0"),
+        ({"counts": [1.0, 0]}, "a count is not an integer from 0"),
+        ({"words": "ab"}, "words and counts are not lists"),
+        ({"counts": {"a": 1}}, "words and counts are not lists"),
+    ],
+)
+def test_plain_values_that_are_no_vocabulary_are_refused(changed, said):
+    plain = Vocabulary(("a", UNKNOWN), (1, 0), 1, "keep", "").to_plain()
+    with pytest.raises(SwanError, match=f"^vocabulary: {said}") as caught:
+        Vocabulary.from_plain(plain | changed)
+    assert caught.value.hint == "make it again: swan vocab"
+
+
+def test_vectors_are_stored_beside_their_words(vocabulary, tmp_path):
+    path, values = tmp_path / "vocab.h5", np.arange(10, dtype=np.float32).reshape(5, 2)
+    write_vocabulary(path, vocabulary, WordVectors(values, np.array([True, True, False, True, False])))
+    with h5py.File(path) as file:
+        assert file["vectors"][:].tolist() == values.tolist()
+        assert file["has_vector"][:].tolist() == [True, True, False, True, False]
+    read = read_vectors(path)
+    assert (read.vectors.dtype, read.vectors.tolist()) == (np.float32, values.tolist())
+    assert read.has_vector.tolist() == [True, True, False, True, False]
+    assert read_vocabulary(path) == vocabulary
+    write_vocabulary(path, vocabulary)
+    assert read_vectors(path) is None
+    assert read_vectors(tmp_path / "vocab.JSON") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        (
+            "vectors",
+            np.zeros((4, 2), np.float32),
+            r"damaged \(/vectors has the shape \(4, 2\), not \(5, any\)",
+        ),
+        ("vectors", np.zeros((5, 0), np.float32), r"damaged \(/vectors has the shape \(5, 0\)\)"),
+        ("vectors", np.zeros((5, 2), np.int32), r"damaged \(/vectors contains int32\)"),
+        ("vectors", np.array([[0, 1]] * 3 + [[0, np.inf]] * 2), r"/vectors\[3\] contains NaN or infinity"),
+        ("vectors", np.array([[np.nan, 1]] + [[0, 1]] * 4), r"/vectors\[0\] contains NaN or infinity"),
+        ("has_vector", np.zeros(4, bool), r"damaged \(/has_vector has the shape \(4,\), not \(5\)"),
+        ("has_vector", np.zeros(5, np.int8), r"damaged \(/has_vector contains int8\)"),
+    ],
+)
+def test_vectors_that_do_not_fit_their_words_are_refused(vocabulary, tmp_path, name, values, said):
+    path = tmp_path / "vocab.h5"
+    write_vocabulary(path, vocabulary, WordVectors(np.ones((5, 2), np.float32), np.ones(5, bool)))
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = values
+    with pytest.raises(SwanError, match=f"vocab.h5: {said}") as caught:
+        read_vectors(path)
+    assert caught.value.hint == "make it again: swan vocab"
+
+
+def test_imported_words_show_whether_stop_words_were_dropped(tmp_path):
+    path = tmp_path / "words.json"
+    for words, rule in ((["road", UNKNOWN], "drop"), (["road", "the", UNKNOWN], "keep")):
+        export_json(path, Vocabulary(tuple(words), (1,) * len(words), 1, "keep", ""))
+        assert read_vocabulary(path).stop_words == rule
+
+
+def test_damaged_words_of_a_file_name_it_and_say_what_to_do(vocabulary, tmp_path):
+    path = tmp_path / "vocab.h5"
+    write_vocabulary(path, vocabulary)
+    with h5py.File(path, "r+") as file:
+        file["words"][0] = "pond"
+    with pytest.raises(SwanError, match=r"vocab\.h5: vocabulary: a word occurs twice") as caught:
+        read_vocabulary(path)
+    assert caught.value.hint == "make it again: swan vocab"
 
 
 def test_json_has_the_published_layout(vocabulary, tmp_path):
