@@ -74,9 +74,7 @@ def _in_use_error(folder: Path, more: str = "") -> SwanError:
 
 
 def _warn_of_no_locks(folder: Path) -> None:
-    warn_once(
-        "locks of folders", f"{folder}: its file system has no locks; a lock file, .writer, is used instead"
-    )
+    warn_once("locks of folders", f"{folder}: its file system has no locks; swan uses a lock file instead")
 
 
 def _own_lock_file(folder: Path, wait: bool) -> Path:
