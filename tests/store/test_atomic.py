@@ -18,7 +18,6 @@ from swancli.machine.interrupt import TEMPORARY
 from swancli.machine.place import this_place
 from swancli.store import atomic
 from swancli.store.atomic import atomic_path
-from swancli.store.lock import only_writer
 
 
 def write_half(path, error):
@@ -111,33 +110,6 @@ def test_full_disk_behind_the_error_of_a_library_is_reported_too(tmp_path):
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="a bug"):
         write_half(tmp_path / "a.pt", RuntimeError("a bug"))
-
-
-def test_folder_has_one_writer_and_is_free_when_it_was_killed(tmp_path):
-    holding = (
-        "import pathlib, sys; from swancli.store.lock import only_writer\n"
-        "with only_writer(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()"
-    )
-    folder = tmp_path / "run"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", holding, str(folder)], **pipes) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(SwanError, match="another swan is writing there"), only_writer(folder):
-            pass
-        other.kill()
-    with only_writer(folder):
-        (folder / "config.json").write_text("{}")
-        assert {folder / ".lock"} == TEMPORARY
-    assert set() == TEMPORARY
-    assert [found.name for found in folder.iterdir()] == ["config.json"]
-
-
-def test_folder_that_nothing_came_into_is_gone(tmp_path):
-    with only_writer(tmp_path / "runs" / "first"):
-        pass
-    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -239,14 +211,10 @@ def test_pipe_whose_reader_has_gone_is_reported(tmp_path, monkeypatch):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with (
-        pytest.raises(SwanError, match=r"pipe: cannot be written \(Broken pipe\)"),
-        atomic_path(pipe) as temporary,
-    ):
-        monkeypatch.setattr(
-            atomic.shutil, "copyfileobj", lambda content, stream: (os.close(reader), stream.write(b"x"))
-        )
-        temporary.write_text("content")
+    leave = lambda content, stream: (os.close(reader), stream.write(b"x"))  # noqa: E731
+    monkeypatch.setattr(atomic.shutil, "copyfileobj", leave)
+    with pytest.raises(SwanError, match=r"pipe: cannot be written \(Broken pipe\)"), atomic_path(pipe):
+        pass
 
 
 def test_name_as_long_as_a_file_system_takes_can_be_written(tmp_path):
@@ -287,13 +255,17 @@ def failing_sync(monkeypatch):
     return fail
 
 
+def write_two(folder):
+    for name in ("a.h5", "b.h5"):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text("whole")
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS])
 def test_folder_that_cannot_be_synced_is_said_once(tmp_path, failing_sync, number):
     failing_sync(number)
     with pytest.warns(SwanWarning, match="does not sync folders") as warned:
-        for name in ("a.h5", "b.h5"):
-            with atomic_path(tmp_path / name) as temporary:
-                temporary.write_text("whole")
+        write_two(tmp_path)
     assert len(warned) == 1
     assert sorted(found.name for found in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 

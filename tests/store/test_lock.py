@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from swancli import errors
 from swancli.errors import SwanError, SwanWarning
-from swancli.machine import interrupt
+from swancli.machine.interrupt import TEMPORARY
 from swancli.machine.place import this_place
 from swancli.store import lock
 from swancli.store.lock import only_writer
@@ -46,15 +46,20 @@ def ended_process():
     return process.pid
 
 
+def write_in_two(folder):
+    with only_writer(folder / "a"):
+        with pytest.raises(SwanError, match="another swan is writing there"), only_writer(folder / "a"):
+            pass
+        with only_writer(folder / "b"):
+            pass
+
+
 def test_folder_without_locks_has_one_writer_and_the_user_is_warned_once(tmp_path, no_locks):
-    with pytest.warns(SwanWarning, match="no locks") as warned, only_writer(tmp_path / "a"):
-        with pytest.raises(SwanError, match="another swan is writing there"), only_writer(tmp_path / "a"):
-            pass
-        with only_writer(tmp_path / "b"):
-            pass
+    with pytest.warns(SwanWarning, match="no locks") as warned:
+        write_in_two(tmp_path)
     assert sum(issubclass(found.category, SwanWarning) for found in warned) == 1
     assert list(tmp_path.iterdir()) == []
-    assert set() == interrupt.TEMPORARY
+    assert set() == TEMPORARY
 
 
 @pytest.mark.filterwarnings("ignore:.*no locks")
@@ -138,7 +143,34 @@ def test_folder_that_cannot_be_locked_for_another_reason_is_named(tmp_path, monk
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(SwanError, match=r"cannot be locked \(Input/output error\)") as caught:
-        with only_writer(tmp_path):
-            pass
+    reason = r"cannot be locked \(Input/output error\)"
+    with pytest.raises(SwanError, match=reason) as caught, only_writer(tmp_path):
+        pass
     assert str(tmp_path) in caught.value.problem
+
+
+def test_folder_has_one_writer_and_is_free_when_it_was_killed(tmp_path):
+    holding = (
+        "import pathlib, sys; from swancli.store.lock import only_writer\n"
+        "with only_writer(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    folder = tmp_path / "run"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holding, str(folder)], **pipes) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(SwanError, match="another swan is writing there"), only_writer(folder):
+            pass
+        other.kill()
+    with only_writer(folder):
+        (folder / "config.json").write_text("{}")
+        assert {folder / ".lock"} == TEMPORARY
+    assert set() == TEMPORARY
+    assert [found.name for found in folder.iterdir()] == ["config.json"]
+
+
+def test_folder_that_nothing_came_into_is_gone(tmp_path):
+    with only_writer(tmp_path / "runs" / "first"):
+        pass
+    assert list(tmp_path.iterdir()) == []
