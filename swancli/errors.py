@@ -142,7 +142,7 @@ def system_number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno in ABOUT_THE_PATH:
         return error.errno
     for one in _chain(error):
-        number = getattr(one, "errno", None)
+        number = one.errno if isinstance(one, OSError) else None  # GDAL's errors have numbers of their own
         if number not in ABOUT_THE_MACHINE:
             text = str(one)
             found = re.search(r"\berrno = (\d+)|\(os error (\d+)\)", text)

@@ -62,6 +62,13 @@ def test_error_of_the_content_is_none_of_the_system(error):
     assert outside_cause(error, "a.h5") is None
 
 
+def test_number_that_is_not_of_the_system_is_ignored():
+    """Errors of GDAL have an `errno` too: 5 is its own number for a failure of any kind."""
+    error = ValueError("The WKT could not be parsed")
+    error.errno = errno.EIO
+    assert outside_cause(error, "a.tif") is None
+
+
 def test_every_known_number_has_a_hint_of_one_line():
     for number, hint in (ABOUT_THE_PATH | ABOUT_THE_MACHINE).items():
         found = outside_cause(OSError(number, os.strerror(number)), "a")
@@ -106,7 +113,7 @@ def test_unexpected_error_without_a_path_names_the_command():
     assert "ulimit -u" in found.hint
 
 
-def test_absent_package_is_told_from_one_that_does_not_work(monkeypatch):
+def test_absent_package_and_one_that_does_not_work_differ(monkeypatch):
     for name in ("PYTHONPATH", "LD_LIBRARY_PATH", "LD_PRELOAD"):
         monkeypatch.delenv(name, raising=False)
     absent = ModuleNotFoundError("No module named 'faiss'", name="faiss")

@@ -150,8 +150,8 @@ def test_heat_map_that_the_disk_does_not_take_gets_no_name(tmp_path, room):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_faulty_proj_is_told_from_a_faulty_scene(monkeypatch):
-    """PROJ_LIB of another program leads PROJ to a database that is not there, or is of another version."""
+def test_faulty_proj_is_not_blamed_on_the_scene(monkeypatch):
+    """A variable of another program leads PROJ to a database that is not there, or is of another version."""
     scene = frame(32632, (0.5, 0, 600000, 0, -0.5, 5000000))
 
     def fail(*_):

@@ -1,4 +1,4 @@
-"""Why an HDF5 file cannot be read or written: damage is told from everything else."""
+"""Why an HDF5 file cannot be read or written: damage is distinguished from everything else."""
 
 import errno
 import os
