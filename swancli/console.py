@@ -26,7 +26,7 @@ from rich.text import Text
 from typer import Exit
 from typer.core import TyperGroup
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, unnamed_error
 
 NOT_MET = 3
 PIPE_WIDTH = 160  # columns of a table when standard output is not a terminal
@@ -88,10 +88,10 @@ class Boundary(TyperGroup):
             # The reader of the pipe has closed it (`| head -1`).
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(0) from None
-        except OSError as error:
-            # A full disk or a read-only folder, for the user to fix.
-            where = f"{error.filename}: " if error.filename else ""
-            _show_error(f"{where}{error.strerror or error}", "")
+        except (OSError, ImportError) as error:
+            # A full disk, a read-only folder or an absent package, for the user to fix.
+            found = unnamed_error(error, f"swan {ctx.invoked_subcommand or ''}".strip())
+            _show_error(found.problem, found.hint)
             raise Exit(2) from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from swancli.errors import ImageError, extra_hint
+from swancli.errors import ImageError, extra_hint, unread_image_error
 
 # The only formats that Pillow may open, whatever the file name says: others, such as EPS, run programs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF", "PPM")
@@ -29,12 +29,13 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        ImageError: the file is absent or cannot be read.
+        ImageError: the file is absent, or this user may not read it.
+        SwanError: the disk fails or the like, which is no reason to leave this image out.
     """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}") from error
+        raise unread_image_error(error, path) from error
 
 
 def leads_out(path: Path, folder: Path) -> bool:

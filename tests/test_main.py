@@ -99,7 +99,7 @@ def test_interrupted_write_of_hdf5_leaves_no_file(tmp_path, times):
 def test_interrupted_writer_frees_its_folder(tmp_path):
     body = """
     from pathlib import Path
-    from swancli.store.atomic import only_writer
+    from swancli.store.lock import only_writer
     with only_writer(Path("run")):
         print("ready", flush=True)
         threading.Event().wait(60)

@@ -7,7 +7,7 @@ from pathlib import Path
 from swancli.commands import options
 from swancli.commands.options import option
 from swancli.console import Display, warn
-from swancli.errors import SwanError, extra_hint
+from swancli.errors import import_error
 from swancli.workspace import Workspace
 
 
@@ -35,7 +35,7 @@ def serve(
     try:
         from swancli.query import serve as web
     except ImportError as error:
-        raise SwanError(f"serving needs {error.name}", extra_hint("serve")) from error
+        raise import_error(error, "serving", "serve") from error
     from swancli.query.search import open_search
     from swancli.store.embeddings import changed_since
     from swancli.store.pictures import pictures_of

@@ -20,9 +20,9 @@ from typing import Any
 
 from swancli.errors import SwanError
 from swancli.machine.processes import Processes, launched
-from swancli.store.atomic import only_writer
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import CREATED_BY
+from swancli.store.lock import only_writer
 from swancli.store.text import read_json, write_json
 
 FORMAT, VERSION = "swan-manifest", 1

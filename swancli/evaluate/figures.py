@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, os_error
 from swancli.evaluate import DIRECTIONS, RECALL_AT, plots
 from swancli.evaluate.metrics import caption_ranks, retrieval_scores
 from swancli.evaluate.plots import Mistake, Result
@@ -83,7 +83,9 @@ def _training(report: Report) -> Figure:
     recalls = [f"{way}_R@{k}" for way in DIRECTIONS for k in RECALL_AT]
     try:
         history = pd.read_csv(run.metrics)[["epoch", "loss", "mR", *recalls]].astype(float)
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise os_error(error, run.metrics) from error
+    except (ValueError, KeyError) as error:
         raise SwanError(f"{run.metrics}: damaged ({error})") from error
     if history.empty:
         raise SwanError(f"{run.metrics}: contains no epoch")

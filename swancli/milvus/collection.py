@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
-from swancli.errors import SwanError, extra_hint
+from swancli.errors import SwanError, import_error, outside_cause
 from swancli.store.made_by import MadeBy
 
 if TYPE_CHECKING:
@@ -105,9 +105,7 @@ def load_pymilvus() -> None:
         import milvus_lite  # noqa: F401
         import pymilvus  # noqa: F401
     except ImportError as error:
-        raise SwanError(
-            f"milvus:// needs pymilvus and milvus-lite ({error})", extra_hint("milvus")
-        ) from error
+        raise import_error(error, "milvus://", "milvus") from error
     for name in ("pymilvus", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -174,6 +172,8 @@ def _not_opened_error(address: Address) -> SwanError:
             "wait until it ends; Milvus Lite serves one program at a time, a cluster many",
         )
     except Exception as error:
+        if found := outside_cause(error, address.uri, "opened"):
+            return found
         return SwanError(f"{address.uri}: not a Milvus Lite database ({error})", "give another FILE.db")
     return SwanError(f"{address.uri}: Milvus Lite does not start", "run it again")
 

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from swancli.errors import StoreError, SwanError, extra_hint
+from swancli.errors import StoreError, SwanError, import_error
 from swancli.model.clip_tokenizer import LONGEST, ClipTokenizer, read_clip_tokenizer
 from swancli.model.settings import OPEN_CLIP, ModelSettings
 from swancli.model.weights import misfit, not_finite, read_weights, shapes_of, without_random_start
@@ -180,7 +180,7 @@ def _library() -> ModuleType:
     try:
         import open_clip
     except ImportError as error:
-        raise SwanError(f"a model of open_clip needs a package ({error})", extra_hint("clip")) from error
+        raise import_error(error, "a model of open_clip", "clip") from error
     return open_clip
 
 

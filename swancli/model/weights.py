@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from swancli.errors import StoreError, SwanError
+from swancli.errors import StoreError, SwanError, os_error
 from swancli.store.torch_file import read_torch_file
 
 STATE_DICT_HINT = "give a state dict, perhaps under a key `model` or `state_dict`, or safetensors"
@@ -57,7 +57,7 @@ def _read_safetensors(path: Path, hint: str) -> dict[str, torch.Tensor]:
     try:
         return load(path.read_bytes())
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+        raise os_error(error, path) from error
     except Exception as error:  # damage shows as errors of several kinds
         reason = str(error).split("\n")[0]
         raise StoreError(f"{path}: damaged safetensors file ({reason})", "fetch it again") from error

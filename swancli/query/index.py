@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 import torch
 
-from swancli.errors import StoreError, SwanError, extra_hint
+from swancli.errors import StoreError, SwanError, import_error
 from swancli.machine.progress import Progress, quiet
 from swancli.query.ranking import RankedRows, StreamedRanking, ranked, row_blocks
 from swancli.store.embeddings import Embeddings, open_embeddings
@@ -99,10 +99,9 @@ def load_faiss() -> ModuleType:
     try:
         import faiss
     except ImportError as error:
-        raise SwanError(
-            f"an index needs faiss, which cannot be imported ({error})",
-            f"{extra_hint('search')}; or search without: swan query --exact",
-        ) from error
+        found = import_error(error, "an index", "search")
+        hint = f"{found.hint}; or search without: swan query --exact"
+        raise SwanError(found.problem, hint) from error
     return faiss
 
 

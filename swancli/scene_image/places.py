@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, foreign_hint
 from swancli.scene_image.heat import HeatMap
 from swancli.scene_image.raster import Frame, require_rasterio
 from swancli.store.atomic import atomic_path
@@ -64,11 +64,24 @@ def _to_wgs84(frame: Frame, xy: np.ndarray) -> np.ndarray:
     try:
         found = require_rasterio().warp.transform(frame.crs, WGS84, x.ravel(), y.ravel())
     except Exception as error:  # rasterio's own, and GDAL's, which have no public name
-        raise _no_place_error(str(error)) from error
+        raise _faulty_proj_error() or _no_place_error(str(error)) from error
     degrees = np.stack(found[:2], axis=-1).reshape(xy.shape)
     if not np.isfinite(degrees).all() or (np.abs(degrees) > (540, 90.000001)).any():
         raise _no_place_error("some of the scene's pixels are outside of it")
     return degrees
+
+
+def _faulty_proj_error() -> SwanError | None:
+    """The error to raise if PROJ, which knows the coordinate systems, cannot convert any; None if it can."""
+    try:
+        require_rasterio().warp.transform(WGS84, "EPSG:3857", [0.0], [0.0])
+    except Exception as error:
+        return SwanError(
+            f"PROJ cannot convert coordinates ({textwrap.shorten(str(error), 100)})",
+            foreign_hint("PROJ_LIB", "PROJ_DATA", "GDAL_DATA")
+            or "install rasterio again: pip install --force-reinstall rasterio",
+        )
+    return None
 
 
 def _no_place_error(reason: str) -> SwanError:
@@ -135,10 +148,14 @@ def write_heat_map(path: str | PathLike[str], heat: HeatMap, frame: Frame, query
     values = heat.values
     layout = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": "float32"}
     layout |= {"nodata": math.nan, "crs": frame.crs or None, "transform": affine, "compress": "deflate"}
-    with atomic_path(path) as temporary, rasterio.open(temporary, "w", driver="GTiff", **layout) as file:
-        file.write(values, 1)
-        lowest, highest = heat.span
-        file.update_tags(query=query, score_at_0=lowest, score_at_1=highest)
+    lowest, highest = heat.span
+    # GDAL loses an error of its last write, which happens when it closes a file. So it writes into memory.
+    with rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", **layout) as file:
+            file.write(values, 1)
+            file.update_tags(query=query, score_at_0=lowest, score_at_1=highest)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(memory.getbuffer())
 
 
 def write_overlay(path: str | PathLike[str], preview: np.ndarray, heat: HeatMap, boxes: np.ndarray) -> None:

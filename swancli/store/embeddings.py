@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from swancli.errors import StoreError
+from swancli.errors import StoreError, SwanError
 from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, write_skipped
 from swancli.store.hdf5 import (
@@ -113,7 +113,7 @@ def store_match(path: Path, match: str) -> None:
     """Gives an `embeddings.h5` another match threshold, see `MadeBy.match`; the file is replaced whole."""
     with atomic_path(path) as temporary:
         shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+") as file:
+        with h5py.File(temporary, "r+", locking=False) as file:
             file.attrs["match"] = match
 
 
@@ -172,7 +172,7 @@ def changed_since(embeddings: Embeddings) -> str:
     digest = embeddings.dataset_digest
     if not (digest and path.is_file()):
         return ""
-    with suppress(StoreError), reading(path, DATASET) as file:  # damage is reported where it is read
+    with suppress(SwanError), reading(path, DATASET) as file:  # an error is reported where it is read
         digest = text_attribute(file, "digest")
     if digest == embeddings.dataset_digest:
         return ""

@@ -8,9 +8,11 @@ contract, see README.md in this folder. Each kind of file is read and written by
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -19,8 +21,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from swancli.errors import StoreError, SwanError
+from swancli.errors import StoreError, SwanError, foreign_hint, outside_cause, system_number, warn_once
 from swancli.store.atomic import atomic_path
+from swancli.store.lock import NO_LOCKS
 from swancli.store.unfailing_file import StoreFile, writing
 
 CREATED_BY = f"swancli {version('swancli')}"
@@ -41,6 +44,9 @@ WRITTEN_BY = {
 # Of each layout; raised when a swan can no longer read the files of earlier ones.
 VERSIONS = {DATASET: 2, VOCABULARY: 1, EMBEDDINGS: 3, FEATURES: 2, INDEX: 1, TILES: 3, PART: 1}
 TEXT = h5py.string_dtype(encoding="utf-8")
+LOCKING = "unable to lock file"  # in the text of an error of HDF5
+# What HDF5 says of values that were compressed by a plugin which it cannot find.
+NO_FILTER = re.compile("can't open directory|required filter|filter .*not (registered|available)")
 # What h5py and numpy raise if the content of a file is not what it should be, or if its bytes are damaged.
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, RuntimeError, MemoryError)
 
@@ -65,28 +71,76 @@ def create_store(path: str | PathLike[str], kind: str) -> Iterator[StoreFile]:
 
 def refuse_other_kind(path: Path, kind: str) -> None:
     """Raises a SwanError if a store of another kind would be overwritten; a damaged one may be."""
-    found = None
-    if path.is_file():
-        with suppress(*DAMAGE), h5py.File(path, "r") as file:
-            found = text_attribute(file, "format")
+    found = _kind_of(path) if path.is_file() else None
     if found in WRITTEN_BY and found != kind:
         raise SwanError(f"{path}: is a {found} file, made by `{WRITTEN_BY[found]}`", "give another --output")
+
+
+def _kind_of(path: Path) -> str | None:
+    """The format of a store, also of one that is open elsewhere; None if it is damaged or no store.
+
+    Raises:
+        SwanError: the system does not give the file.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return text_attribute(file, "format")
+    except DAMAGE as error:
+        if found := outside_cause(error, path):
+            raise found from error
+        return None
+
+
+def _opened(path: Path, kind: str) -> h5py.File:
+    """An HDF5 file opened for reading; without a lock if its file system has none.
+
+    Raises:
+        SwanError: the system does not give the file, or another program writes into it.
+        StoreError: it is not HDF5.
+    """
+    try:
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            if not (LOCKING in str(error) and system_number(error) in NO_LOCKS):
+                raise
+            file = h5py.File(path, "r", locking=False)
+            text = "its file system has no locks, so files are read although another program may change them"
+            warn_once("locks of files", f"{path.parent}: {text}")
+            return file
+    except OSError as error:
+        raise _not_opened_error(path, kind, error) from error
+
+
+def _not_opened_error(path: Path, kind: str, error: OSError) -> SwanError:
+    if LOCKING in str(error) and error.errno in (errno.EAGAIN, errno.EACCES):
+        return SwanError(
+            f"{path}: another program has it open for writing, such as a notebook",
+            "close it there (of h5py: file.close()), then run it again",
+        )
+    if "h5clear" in str(error):
+        return SwanError(
+            f"{path}: another program has it open for writing, or had when it ended",
+            f"close it there; if that program has ended: h5clear --status {path}",
+        )
+    if found := outside_cause(error, path, "locked" if LOCKING in str(error) else "read"):
+        variable = foreign_hint("HDF5_USE_FILE_LOCKING") if LOCKING in str(error) else ""
+        return SwanError(found.problem, variable or found.hint)
+    return StoreError(f"{path}: not a readable HDF5 file ({error})", f"make it: {WRITTEN_BY[kind]}")
 
 
 def open_store(path: str | PathLike[str], kind: str) -> h5py.File:
     """Opens a store for reading.
 
     Raises:
+        SwanError: the system does not give the file, or another program writes into it.
         StoreError: the file is absent, not HDF5, of another format or version, not complete, or part of it
             is in another file: a file from a stranger could show any file of this machine as images.
     """
     path, again = Path(path), f"make it: {WRITTEN_BY[kind]}"
     if not path.is_file():
         raise StoreError(f"{path}: no such file", again)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file ({error})", again) from error
+    file = _opened(path, kind)
     with ExitStack() as undone:
         undone.callback(file.close)
         with damage_named(path, kind):
@@ -143,14 +197,30 @@ def damage_named(name: str | PathLike[str], kind: str) -> Iterator[None]:
         kind: its format, a key of `WRITTEN_BY`.
 
     Raises:
-        StoreError: the content differs from the layout, or bytes cannot be read.
+        SwanError: the system does not give its bytes, or they need a filter that is not installed.
+        StoreError: the content differs from the layout, or bytes are damaged.
     """
     try:
         yield
     except DAMAGE as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         reason = text.partition("\n")[0]
+        if found := outside_cause(error, name):
+            raise found from error
+        if isinstance(error, OSError) and NO_FILTER.search(text):
+            raise _no_filter_error(name, reason) from error
+        if isinstance(error, MemoryError):
+            problem = f"{name}: does not fit into memory ({reason or 'of this machine'})"
+            raise StoreError(problem, "end other programs, or use a machine with more memory") from error
         raise StoreError(f"{name}: damaged ({reason})", f"make it again: {WRITTEN_BY[kind]}") from error
+
+
+def _no_filter_error(name: str | PathLike[str], reason: str) -> SwanError:
+    hint = f"write it again without: h5repack -f NONE {name} NEW.h5"
+    return SwanError(
+        f"{name}: compressed with a filter that is not installed ({reason})",
+        f"{variable}; or {hint}" if (variable := foreign_hint("HDF5_PLUGIN_PATH")) else hint,
+    )
 
 
 def _leading_elsewhere(file: h5py.File) -> str:

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, os_error
 from swancli.store.atomic import atomic_path
 
 
@@ -25,7 +25,7 @@ def read_text(path: str | PathLike[str]) -> str:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise SwanError(f"{path}: {error.strerror or error}") from error
+        raise os_error(error, path) from error
     return decode_text(data, str(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from os import PathLike
 from pathlib import Path
@@ -11,7 +12,7 @@ from zipfile import is_zipfile
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from swancli.errors import StoreError
+from swancli.errors import StoreError, outside_cause, system_number
 from swancli.store.atomic import atomic_path
 
 
@@ -49,6 +50,7 @@ def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = Fal
         in_part: read each tensor when it is used, if the format allows it: few of them are needed.
 
     Raises:
+        SwanError: the system does not give the file.
         StoreError: the file is absent, damaged, or contains something that the unpickler refuses.
     """
     path = Path(path)
@@ -59,7 +61,16 @@ def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = Fal
             mapped = in_part and is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
+        if in_part and not_mapped(error):
+            return read_torch_file(path, hint)
+        if found := outside_cause(error, path):
+            raise found from error
         raise StoreError(f"{path}: cannot be loaded safely ({_reason(error)})", hint) from error
+
+
+def not_mapped(error: Exception) -> bool:
+    """Whether an error says that the file system maps no files into memory, as some shared ones."""
+    return "unable to mmap" in str(error) and system_number(error) != errno.ENOMEM
 
 
 def foreign_names(path: Path) -> list[str]:

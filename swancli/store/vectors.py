@@ -5,6 +5,7 @@ Letters in shapes: N rows, D embedding.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from swancli.store.unfailing_file import StoreFile
 
 IMAGE_VECTORS = "images/embedding"
 BLOCK = 2**14  # rows of embeddings read or written at a time: 32 MB of 512 dimensions
+NO_MAPPING = (errno.ENODEV, errno.EINVAL, errno.ENOSYS)  # some network and shared file systems
 LENGTH_ERROR = 1e-2  # how far from 1 the length of a vector may be; what swan writes is off by 1e-6
 
 
@@ -96,9 +98,14 @@ def mapped(array: h5py.Dataset) -> np.ndarray:
     """An array of a store, mapped into memory: only the rows that are used are read.
 
     An array that is not in one piece in the file is read as a whole; swan writes none. So is one of text or
-    other objects, whose bytes in the file are not its values.
+    other objects, whose bytes in the file are not its values, and one on a file system that maps no files.
     """
     start = array.id.get_offset()
     if start is None or not array.size or array.dtype.hasobject:
         return array[:]
-    return np.memmap(array.file.filename, array.dtype, "r", offset=start, shape=array.shape)
+    try:
+        return np.memmap(array.file.filename, array.dtype, "r", offset=start, shape=array.shape)
+    except OSError as error:
+        if error.errno not in NO_MAPPING:
+            raise
+        return array[:]

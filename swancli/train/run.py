@@ -21,9 +21,9 @@ from swancli.model.settings import GRU
 from swancli.model.start import continued_model, new_model
 from swancli.model.weights import SAFETENSORS
 from swancli.prepare.splits import redrawn
-from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
 from swancli.store.hdf5 import CREATED_BY
+from swancli.store.lock import only_writer
 from swancli.store.seen import SeenImages
 from swancli.store.text import write_json
 from swancli.store.torch_file import read_torch_file

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, os_error
 from swancli.machine.progress import Progress
 
 WORD_DIM = 300  # numbers per word if no file gives vectors; GloVe's most usual width
@@ -80,7 +80,7 @@ def read_word_vectors(path: str | PathLike[str], words: Sequence[str], progress:
                     if all(map(_is_number, fields[:-width])):
                         found[word] = _vector(path, number, fields, width)
     except OSError as error:
-        raise SwanError(f"--vectors {path}: {error.strerror or error}") from error
+        raise os_error(error, f"--vectors {path}") from error
     if not found:
         raise SwanError(
             f"--vectors {path}: none of the {len(words)} words is in it",

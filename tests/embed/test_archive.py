@@ -1,11 +1,15 @@
 """Embeddings of pieces and shards: those of one process to the last bit, in order, whatever stops."""
 
+import errno
 import io
 import json
+import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -413,6 +417,52 @@ def test_pieces_of_another_archive_or_under_another_name_are_not_taken(checkpoin
     with pytest.raises(StoreError, match=r"piece-000001\.h5: of another archive, or another piece"):
         embed(checkpoint, archive, output, Shard(1, 2), resume=True)
     assert not output.exists()
+
+
+def test_shards_are_joined_under_the_lock_of_all_of_them(checkpoint, folder, tmp_path, monkeypatch):
+    """Else two shards that finish at the same time would both write and remove the files."""
+    locked, written = [], module.write_embeddings
+    alone = ShardFolder.alone_in_archive
+
+    @contextmanager
+    def watched(shards):
+        with alone(shards):
+            locked.append(shards.folder)
+            yield
+            locked.pop()
+
+    monkeypatch.setattr(ShardFolder, "alone_in_archive", watched)
+
+    def write(path, *given):
+        assert locked == [tmp_path / "two.shards"]
+        assert (tmp_path / "two.shards" / ".lock").exists()
+        return written(path, *given)
+
+    monkeypatch.setattr(module, "write_embeddings", write)
+    archive = archive_of_source(open_source(str(folder)), 2)
+    _, joined = embed_in_shards(checkpoint, archive, tmp_path / "two.h5", 2)
+    assert joined.missing == []
+    assert (tmp_path / "two.h5").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_failing_disk_ends_the_embedding_also_if_unreadable_images_are_left_out(
+    checkpoint, folder, tmp_path, monkeypatch, number
+):
+    """Else all images from there on would be left out, and the command would end as if it had worked."""
+    archive = archive_of_source(open_source(str(folder)), 2, "skip")
+    read = Path.read_bytes
+
+    def failing(path):
+        if path.suffix == ".png":
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(SwanError, match=re.escape(f"cannot be read ({os.strerror(number)})")) as caught:
+        embed(checkpoint, archive, tmp_path / "a.h5")
+    assert not isinstance(caught.value, ImageError)
+    assert not (tmp_path / "a.h5").exists()
 
 
 def test_shard_has_one_process_at_a_time(checkpoint, folder, tmp_path):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = re.compile(r"\.(.+)\.[\w-]+\.\d+\.tmp")
+TEMPORARY = re.compile(r"\.(.+)\.\w+\.\d+\.\w+\.tmp")
 
 
 class Moments:

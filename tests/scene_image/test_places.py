@@ -1,6 +1,7 @@
 """Where boxes lie on the Earth, against rasterio's own transforms, and the files that show them."""
 
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -172,6 +173,38 @@ def test_heat_map_keeps_the_system_and_has_coarser_pixels(tmp_path):
     assert float(tags["score_at_0"]) == pytest.approx(0.1)
     assert float(tags["score_at_1"]) == pytest.approx(0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["heat.tif"]
+
+
+@pytest.mark.parametrize("room", [0, 200, 500])
+def test_heat_map_that_the_disk_does_not_take_gets_no_name(tmp_path, room):
+    """GDAL writes most of a file when it closes it, and loses the error."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    try:
+        with pytest.raises(SwanError, match=r"heat\.tif: cannot be written \(File too large\)"):
+            write_heat_map(tmp_path / "heat.tif", HEAT, Frame(75, 100), "river")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faulty_proj_is_not_blamed_on_the_scene(monkeypatch):
+    """A variable of another program leads PROJ to a database that is not there, or is of another version."""
+    scene = frame(32632, (0.5, 0, 600000, 0, -0.5, 5000000))
+
+    def fail(*_):
+        raise RuntimeError("PROJ: internal_proj_create_from_database: Cannot find proj.db")
+
+    monkeypatch.setattr(warp, "transform", fail)
+    for name in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SwanError, match=r"PROJ cannot convert coordinates .*proj\.db") as caught:
+        place_boxes(scene, BOX)
+    assert "install rasterio again" in caught.value.hint
+    monkeypatch.setenv("PROJ_DATA", "/opt/other/proj")
+    with pytest.raises(SwanError) as caught:
+        place_boxes(scene, BOX)
+    assert "unset PROJ_DATA" in caught.value.hint
 
 
 def test_heat_map_of_a_plain_picture_is_in_its_pixels(tmp_path):

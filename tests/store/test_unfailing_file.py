@@ -5,6 +5,7 @@ import resource
 import numpy as np
 import pytest
 
+from swancli.errors import SwanError
 from swancli.store.catalogue import Catalogue
 from swancli.store.embeddings import Embeddings, write_embeddings
 from swancli.store.unfailing_file import UnfailingFile, writing
@@ -18,7 +19,7 @@ def test_file_that_takes_no_more_ends_the_writing_of_a_store_and_not_the_process
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
     try:
-        with pytest.raises(OSError, match="too large"):
+        with pytest.raises(SwanError, match=r"a\.h5: cannot be written \(File too large\)"):
             write_embeddings(
                 tmp_path / "a.h5", Embeddings(*vectors, catalogue, "a", "b", "c", "d"), ["e"] * 40
             )

@@ -14,8 +14,8 @@ from swancli.evaluate.report import evaluate_checkpoint
 from swancli.model.checkpoint import load_checkpoint
 from swancli.model.encoder import Encoder
 from swancli.model.swan import Swan
-from swancli.store.atomic import only_writer
 from swancli.store.dataset import Dataset
+from swancli.store.lock import only_writer
 from swancli.train import loop
 from swancli.train.config import TrainSettings, resumed_config
 from swancli.train.loop import Watch, rate_share
