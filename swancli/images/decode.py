@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL import Image
 from swancli.errors import ImageError, extra_hint
 from swancli.images import tiff
 from swancli.images.files import read_bytes
-from swancli.images.headers import CODESTREAM, JP2_START, Header, jpeg2000_header
+from swancli.images.headers import CODESTREAM, JP2_START, Header, jpeg2000_header, png_exif
 from swancli.images.notes import LIBRARY, MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import upright
 from swancli.images.rule import (
@@ -143,27 +144,31 @@ def image_size(path: Path) -> tuple[int, int]:
         ImageError: the file is absent or not an image.
     """
     try:
-        with path.open("rb") as file:
-            if file.read(4) in tiff.TIFF_STARTS:
-                file.seek(0)
-                tags = tiff.read_directories(file)[0]
-                size = [tiff.number_in(tags, tag, 0) for tag in (tiff.HEIGHT, tiff.WIDTH)]
-                orientation = tiff.orientation_in(tags)
-            else:
-                with listening(), Image.open(path, formats=FORMATS) as image:
-                    size, orientation = [image.height, image.width], orientation_of(image)
-            if min(size) > 0:
-                return tuple(size[::-1] if orientation in (5, 6, 7, 8) else size)
+        with path.open("rb") as file, listening():
+            orientation = orientation_in(file)
+            file.seek(0)
+            with Image.open(file, formats=FORMATS) as image:
+                return (image.width, image.height) if orientation > 4 else (image.height, image.width)
     except Exception:  # whatever it is, decoding says it better
         pass
     return decode_image(read_bytes(path), str(path)).shape[:2]
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of an image, 1 to 8; 1 if it has none, or a damaged one."""
+def orientation_in(file: BinaryIO) -> int:
+    """The orientation of an image file, 1 to 8, from its header; 1 if it has none, or is a map."""
+    start = file.read(4)
+    file.seek(0)
     try:
-        found = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # as many kinds as there are ways to damage it
+        if start in tiff.TIFF_STARTS:
+            return tiff.orientation_in(tiff.read_directories(file)[0])
+        exif = Image.Exif()
+        if start == b"\x89PNG":  # Pillow would decode it to look behind its pixels
+            exif.load(png_exif(file))
+        else:
+            with Image.open(file, formats=FORMATS) as image:
+                exif = image.getexif()
+        found = exif.get(EXIF_ORIENTATION, 1)
+    except Exception:  # not of Pillow's formats, or damaged, which is reported where it is read
         return 1
     return found if found in range(1, 9) else 1
 
@@ -189,7 +194,7 @@ def pixels_of(
         return decode_image(read_bytes(Path(item)), str(item), rendering, notes)
     if isinstance(item, Image.Image):
         try:
-            return _shown(_from_pillow(item, orientation_of(item)), name, rendering, notes)
+            return _shown(_from_pillow(item, item.getexif().get(EXIF_ORIENTATION, 1)), name, rendering, notes)
         except OSError as error:  # Pillow reads a file when its pixels are used
             raise ImageError(f"{name}: damaged image ({error})") from error
     if not isinstance(item, np.ndarray):
@@ -224,16 +229,11 @@ def _read_with_pillow(data: bytes, name: str, most: int) -> Stored:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_samples((image.height, image.width, max(3, len(image.getbands()))), name, most)
-            orientation = orientation_of(image)
-            if (
-                image.format == "PNG"
-                and image.mode in ("RGB", "RGBA", "LA")
-                and _raw_mode(image)[-4:] == ";16B"
-            ):
+            orientation, raw_mode = orientation_in(io.BytesIO(data)), _raw_mode(image)
+            if image.format == "PNG" and image.mode != "I;16" and raw_mode.endswith(";16B"):
                 return _read_wide_png(data, image, orientation)
-            bits = {"1": 1, "L;2": 2, "L;4": 4}.get(_raw_mode(image), 0)
             image.load()
-            return _from_pillow(image, orientation, bits)
+            return _from_pillow(image, orientation, {"1": 1, "L;2": 2, "L;4": 4}.get(raw_mode, 0))
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -353,14 +353,18 @@ def _read_jpeg2000(data: bytes, name: str, most: int) -> Stored:
     except ValueError as error:
         raise ImageError(f"{name}: damaged image ({error})") from error
     _check_samples((header.height, header.width, max(3, header.bands)), name, most)
+    refused = None
     if header.bits <= 8 and header.bands <= 4 and not header.signed:
-        stored = _read_with_pillow(data, name, most)
-        return replace(stored, said=replace(stored.said, colours=_colours_of(header, stored.said)))
+        try:
+            stored = _read_with_pillow(data, name, most)
+            return replace(stored, said=replace(stored.said, colours=_colours_of(header, stored.said)))
+        except ImageError as error:  # Pillow does not know bands without a colour space
+            refused = error
     try:
         import imagecodecs
     except ImportError:
         problem = f"{name}: a JPEG 2000 image of {header.bands} bands of {header.bits} bits"
-        raise ImageError(problem, extra_hint("tiff")) from None
+        raise refused or ImageError(problem, extra_hint("tiff")) from None
     try:
         samples = imagecodecs.jpeg2k_decode(data)
     except Exception as error:
@@ -371,17 +375,14 @@ def _read_jpeg2000(data: bytes, name: str, most: int) -> Stored:
 
 
 def _colours_of(header: Header, said: Said) -> tuple[str, ...]:
-    """The colours of the bands of a JPEG 2000 image; without a word in it, a second or fourth is alpha."""
+    """The colours of the bands of a JPEG 2000 image; only its channel definitions make a band alpha."""
     if said.palette is not None:
         return said.colours
-    alpha = header.alpha
-    if alpha is None:
-        alpha = (said.bands - 1,) if said.bands in (2, 4) else ()
-    colours = ["red", "green", "blue"] if said.bands >= 3 else ["gray"]
+    alpha = [band for band in header.alpha or () if band < said.bands]
+    colours = ["red", "green", "blue"] if said.bands - len(alpha) == 3 else [""]
     colours += [""] * (said.bands - len(colours))
     for band in alpha:
-        if band < said.bands:
-            colours[band] = "alpha"
+        colours[band] = "alpha"
     return tuple(colours)
 
 
@@ -418,7 +419,7 @@ def _plain(tags: tiff.Tags, said: Said) -> bool:
     photometric, extra = tiff.number_in(tags, tiff.PHOTOMETRIC, 1), list(tags.get(tiff.EXTRA, []))
     one_plane = said.bands == 1 or tiff.number_in(tags, tiff.PLANES, 1) == 1
     if said.dtype != np.uint8:
-        kinds = (np.uint16, np.int16, np.int32, np.float32)
+        kinds = (np.uint16, np.int32, np.float32)  # it misreads int16 of some shapes
         return said.bands == 1 and photometric == tiff.BLACK_IS_0 and said.dtype in kinds and _even(tags)
     if photometric in (tiff.CMYK, tiff.YCBCR, tiff.LAB):
         return one_plane and not extra

@@ -6,11 +6,14 @@ bytes may claim gigabytes.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
+MOST_EXIF = 2**20  # bytes
 CODESTREAM = b"\xff\x4f\xff\x51"
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers that begin a frame
 ALPHA_KINDS = (1, 2)  # of a channel definition: opacity, and opacity of premultiplied colours
@@ -99,6 +102,17 @@ def _boxes(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, tuple[in
             return
         yield kind, (start + head, min(end, stop))
         start = end
+
+
+def png_exif(file: BinaryIO) -> bytes:
+    """The EXIF data of a PNG file, wherever it lies; b"" if there is none."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf" and length <= MOST_EXIF:
+            return file.read(length)
+        file.seek(length + 4, os.SEEK_CUR)
+    return b""
 
 
 def jpeg_header(data: bytes) -> Header:

@@ -129,7 +129,8 @@ def placed_on_earth(tags: Tags) -> bool:
 
 def orientation_in(tags: Tags) -> int:
     """The orientation of a picture, 1 to 8; 1 where it is a map."""
-    return 1 if placed_on_earth(tags) else number_in(tags, ORIENTATION, 1)
+    found = 1 if placed_on_earth(tags) else number_in(tags, ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -285,7 +286,7 @@ def read_tiff(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
     try:
         import tifffile
     except ImportError:
-        problem = f"{name}: a TIFF that Pillow cannot read (wide samples in colour, or many bands)"
+        problem = f"{name}: a TIFF that Pillow cannot read (signed or wide samples, or many bands)"
         raise ImageError(problem, extra_hint("tiff")) from None
     try:
         check_declared(data, tags, name, most)

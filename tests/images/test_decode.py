@@ -181,7 +181,7 @@ def test_wide_tiff_bands_keep_their_values(planar, bands):
     """12-bit values in 16-bit bands, interleaved or plane by plane: 4095 becomes 255."""
     tifffile = pytest.importorskip("tifffile")
     values = np.arange(12 * 20 * bands, dtype=np.uint16).reshape(12, 20, bands)
-    values += 3376  # so that the largest are 12 bits, and their top is near 4095
+    values += 4095 - values.max()
     stored = np.moveaxis(values, 2, 0) if planar == "separate" else values
     file = io.BytesIO()
     tifffile.imwrite(file, stored, photometric="rgb", planarconfig=planar)

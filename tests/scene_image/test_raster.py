@@ -128,9 +128,6 @@ def test_files_that_are_no_scenes_are_refused(tmp_path, geo_scene):
     (tmp_path / "empty.tif").touch()
     with pytest.raises(ImageError, match=r"empty\.tif"):
         Raster(tmp_path / "empty.tif")
-    complex_samples = write_tiff(tmp_path / "complex.tif", scene_pixels(bands=1).astype(np.complex64))
-    with pytest.raises(ImageError, match="complex"):
-        Raster(complex_samples)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(geo_scene.read_bytes()[:-20000])
     with pytest.raises(ImageError, match=r"cut\.tif"), Raster(cut) as scene:
@@ -148,8 +145,42 @@ def test_file_that_leads_to_others_is_refused_whatever_it_is_called(tmp_path, pl
     for name in ("raw.tif", "web.png"):
         with pytest.raises(ImageError, match="not in a format of a scene"):
             Raster(tmp_path / name)
-    source = f"<SimpleSource><SourceFilename>{plain_scene}</SourceFilename></SimpleSource>"
-    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{n}">{source}</VRTRasterBand>' for n in (1, 2, 3))
-    (tmp_path / "mosaic.vrt").write_text(f"{size}{bands}</VRTDataset>")
-    with Raster(tmp_path / "mosaic.vrt") as raster:
-        assert raster.frame.width == 64
+    for name in ("raw.tif", "web.png"):
+        (tmp_path / name).rename(tmp_path / f"{name}.vrt")
+        with pytest.raises(ImageError, match="not part of a plain mosaic"):
+            Raster(tmp_path / f"{name}.vrt", mosaic=True)
+
+
+def vrt_of(*names):
+    """A VRT of 64 x 64 pixels over files."""
+    sources = "".join(
+        f"<SimpleSource><SourceFilename relativeToVRT='1'>{name}</SourceFilename>"
+        "<SourceBand>BAND</SourceBand></SimpleSource>"
+        for name in names
+    )
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}">{sources.replace("BAND", str(n))}</VRTRasterBand>'
+        for n in (1, 2, 3)
+    )
+    return f'<VRTDataset rasterXSize="64" rasterYSize="64">{bands}</VRTDataset>'
+
+
+def test_vrt_is_read_where_the_user_named_it_and_over_files_beside_it(tmp_path, plain_scene):
+    inside = tmp_path / "below"
+    inside.mkdir()
+    (inside / "part.png").write_bytes(plain_scene.read_bytes())
+    (tmp_path / "mosaic.vrt").write_text(vrt_of("below/part.png"))
+    with pytest.raises(ImageError, match="not in a format of a scene"):
+        Raster(tmp_path / "mosaic.vrt")
+    with Raster(tmp_path / "mosaic.vrt", mosaic=True) as scene:
+        np.testing.assert_array_equal(
+            scene.read(np.array([0, 0, 64, 64]))[0], np.moveaxis(scene_pixels(), 0, 2)[:64, :64]
+        )
+    for name in (str(plain_scene), "../part.png", "/vsicurl/http://127.0.0.1/a.tif", "below/absent.png", ""):
+        (tmp_path / "mosaic.vrt").write_text(vrt_of(name))
+        with pytest.raises(ImageError, match="not a file in its folder"):
+            Raster(tmp_path / "mosaic.vrt", mosaic=True)
+    (inside / "nested.png").write_text(vrt_of("part.png"))
+    (tmp_path / "mosaic.vrt").write_text(vrt_of("below/nested.png"))
+    with pytest.raises(ImageError, match="not in a format of a scene"):
+        Raster(tmp_path / "mosaic.vrt", mosaic=True)
