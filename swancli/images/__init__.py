@@ -16,9 +16,10 @@ from swancli.images.decode import (
 from swancli.images.files import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, leads_out, read_bytes, read_inside
 from swancli.images.notes import Notes
 from swancli.images.pixels import look_hash, pixel_digest, resize_image
-from swancli.images.rule import Rendering, parse_rendering
+from swancli.images.rule import AS_SAID, Rendering, parse_rendering
 
 __all__ = [
+    "AS_SAID",
     "FORMATS",
     "LEADS_OUT",
     "LEADS_OUT_HINT",

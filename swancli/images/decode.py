@@ -20,6 +20,8 @@ from swancli.images.headers import CODESTREAM, JP2_START, Header, jpeg2000_heade
 from swancli.images.notes import LIBRARY, MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import upright
 from swancli.images.rule import (
+    AS_SAID,
+    Probe,
     Rendering,
     Said,
     chosen_bands,
@@ -37,7 +39,6 @@ MOST_SAMPLES = 250_000_000  # per image, at least three per pixel: 9,100 x 9,100
 ITEM_HINT = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
 EXIF_ORIENTATION = 0x0112
 COMMON_SIDE = 64  # samples a side of each picture, at most, on which a scale for all of them is decided
-DEFAULT = Rendering()
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Stored:
 def decode_image(
     data: bytes,
     name: str,
-    rendering: Rendering = DEFAULT,
+    rendering: Rendering = AS_SAID,
     notes: Notes | None = None,
     most_samples: int = MOST_SAMPLES,
 ) -> np.ndarray:
@@ -91,11 +92,12 @@ def decode_image(
 def _shown(stored: Stored, name: str, rendering: Rendering, notes: Notes | None) -> np.ndarray:
     said, samples, mask = stored.said, stored.samples, stored.mask
     chosen = chosen_bands(said, rendering, name)
-    rows, columns = (every_nth(length) for length in samples.shape[:2])
-    part = np.ix_(rows, columns)
-    view = view_of(
-        said, chosen, rendering, samples[part][..., chosen.read], None if mask is None else mask[part]
-    )
+
+    def probe() -> Probe:
+        part = np.ix_(*(every_nth(length) for length in samples.shape[:2]))
+        return samples[part][..., chosen.read], None if mask is None else mask[part]
+
+    view = view_of(said, chosen, rendering, probe)
     whole = view.read == list(range(samples.shape[2]))
     pixels, _ = view.rgb(samples if whole else samples[..., view.read], mask)
     pixels = upright(pixels, stored.orientation)
@@ -174,7 +176,7 @@ def orientation_in(file: BinaryIO) -> int:
 
 
 def pixels_of(
-    item: object, name: str, rendering: Rendering = DEFAULT, notes: Notes | None = None
+    item: object, name: str, rendering: Rendering = AS_SAID, notes: Notes | None = None
 ) -> np.ndarray:
     """The pixels of an image given as a path, a PIL image or an array.
 

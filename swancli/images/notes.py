@@ -20,7 +20,8 @@ NO_MASK = "its band marked as alpha is full of values between transparent and op
 ONE_COLOUR = "the picture has one colour"
 NEARLY_BLACK = "the picture is nearly black (for samples of more than 8 bits: --stretch MIN,MAX)"
 LIBRARY = "read, although it is unusual"
-DARK, SHARE = 16, 99  # a picture is nearly black if 99 % of its pixels are darker than 16 of 255
+SEEN = 64  # pixels a side, or somewhat more, on which that is decided
+DARK, LIGHT = 16, 0.01  # a picture is nearly black if fewer than 1 % of its pixels reach 16 of 255
 LIBRARIES = ("PIL", "tifffile", "rasterio")
 
 
@@ -76,10 +77,11 @@ def seen_little(pixels: np.ndarray) -> str:
         pixels: uint8 (H, W, 3).
     """
     height, width = pixels.shape[:2]
-    part = pixels[:: max(1, height // 256), :: max(1, width // 256)]
-    if (part == part[0, 0]).all() and (pixels == pixels[0, 0]).all():
+    part = pixels[:: max(1, height // SEEN), :: max(1, width // SEEN)].reshape(-1, 3)
+    if (part == part[0]).all() and (pixels == pixels[0, 0]).all():
         return ONE_COLOUR
-    return NEARLY_BLACK if np.percentile(part.max(axis=2), SHARE) < DARK else ""
+    light = np.maximum(np.maximum(part[:, 0], part[:, 1]), part[:, 2]) >= DARK
+    return NEARLY_BLACK if np.count_nonzero(light) < LIGHT * len(light) else ""
 
 
 # ---------------------------------------------------------------------------------------------------------

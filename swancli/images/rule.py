@@ -13,7 +13,7 @@ Letters in shapes: H x W pixels, C bands.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +56,9 @@ class Rendering:
     def stretch_text(self) -> str:
         """The stretch as `--stretch` takes it."""
         return ",".join(f"{value:.12g}" for value in self.stretch or ())
+
+
+AS_SAID = Rendering()
 
 
 def parse_rendering(bands: str | None, stretch: str | None) -> Rendering:
@@ -287,44 +290,45 @@ class View:
         return 255 - pixels if self.said.inverted else pixels
 
 
-def view_of(
-    said: Said, chosen: Chosen, rendering: Rendering, samples: np.ndarray, mask: np.ndarray | None = None
-) -> View:
+Probe = tuple[np.ndarray, np.ndarray | None]
+
+
+def view_of(said: Said, chosen: Chosen, rendering: Rendering, probe: Callable[[], Probe]) -> View:
     """Decides how an image or a scene is shown, on a part of its samples.
 
     Args:
         said: what the file says.
         chosen: the bands to look at.
         rendering: what the user says.
-        samples: (H, W, C) of the bands of `chosen.read`, every n-th of the image, see `every_nth`.
-        mask: bool (H, W), as in `View.rgb`.
+        probe: gives samples (H, W, C) of the bands of `chosen.read`, every n-th of the image, see
+            `every_nth`, and bool (H, W) as in `View.rgb`; called only if something depends on them.
     """
+    known, scale = _known_scale(said, chosen, rendering)
+    if known and chosen.alpha is None:
+        return View(said, chosen.bands, scale=scale)
+    samples, mask = probe()
     shown, alpha, opaque = samples[..., : len(chosen.bands)], chosen.alpha, 255.0
-    valid = has_data(shown, said, chosen.bands)
-    if mask is not None:
-        valid &= mask
     if alpha is not None:
         opaque = float(max(1, samples[..., -1].max(initial=0)))
-        if not is_mask(samples[..., -1]):
-            alpha = None
-        else:
+        alpha = alpha if is_mask(samples[..., -1]) else None
+    if not known:
+        valid = has_data(shown, said, chosen.bands)
+        if mask is not None:
+            valid &= mask
+        if alpha is not None:
             valid &= samples[..., -1] > 0
-    scale = _scale(said, chosen, rendering, shown, valid)
+        values = measured_values(shown, valid, said, chosen.bands)
+        scale = black_and_white(values, np.issubdtype(said.dtype, np.integer))
     return View(said, chosen.bands, alpha, opaque, scale, alpha != chosen.alpha)
 
 
-def _scale(
-    said: Said, chosen: Chosen, rendering: Rendering, shown: np.ndarray, valid: np.ndarray
-) -> tuple[float, float] | None:
+def _known_scale(said: Said, chosen: Chosen, rendering: Rendering) -> tuple[bool, tuple[float, float] | None]:
+    """Whether the scale does not depend on the samples, and the scale."""
     if said.palette is not None and said.colour(chosen.bands[0]) == "palette":
-        return None
+        return True, None
     if said.dtype in (np.uint8, np.bool_):
-        return (0.0, 2.0**said.bits - 1) if said.bits else None
-    if rendering.stretch:
-        return rendering.stretch
-    return black_and_white(
-        measured_values(shown, valid, said, chosen.bands), np.issubdtype(said.dtype, np.integer)
-    )
+        return True, (0.0, 2.0**said.bits - 1) if said.bits else None
+    return rendering.stretch is not None, rendering.stretch
 
 
 def every_nth(length: int, most: int = PROBE) -> np.ndarray:

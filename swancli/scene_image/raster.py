@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swancli.errors import ImageError, SwanError, extra_hint
-from swancli.images.decode import DEFAULT, MOST_SAMPLES, orientation_in
+from swancli.images.decode import MOST_SAMPLES, orientation_in
 from swancli.images.notes import MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import flips, upright
-from swancli.images.rule import PROBE, Rendering, Said, View, chosen_bands, view_of
+from swancli.images.rule import AS_SAID, PROBE, Rendering, Said, View, chosen_bands, view_of
 from swancli.images.tiff import TIFF_STARTS
 from swancli.scene_image.mosaic import check_sources
 
@@ -157,7 +157,7 @@ class Raster:
     """
 
     def __init__(
-        self, path: str | PathLike[str], rendering: Rendering = DEFAULT, *, mosaic: bool = False
+        self, path: str | PathLike[str], rendering: Rendering = AS_SAID, *, mosaic: bool = False
     ) -> None:
         self.path = path = Path(path)
         self.rendering, self.notes = rendering, Notes()
@@ -231,8 +231,9 @@ class Raster:
         """How samples become RGB, decided on the whole scene."""
         chosen = chosen_bands(self._said, self.rendering, str(self.path))
         shape = tuple(min(side, PROBE) for side in self._size)
-        samples, mask = self._samples(chosen.read, None, shape)
-        self._view: View = view_of(self._said, chosen, self.rendering, samples, mask)
+        self._view: View = view_of(
+            self._said, chosen, self.rendering, lambda: self._samples(chosen.read, None, shape)
+        )
         if chosen.doubtful:
             self.notes.add(MANY_BANDS, str(self.path))
         if self._view.false_alpha:
