@@ -360,8 +360,10 @@ def _put_together(
     """
     digests = np.concatenate([np.empty(0, object), *(part.pixel_digest for part in parts)])
     if not len(digests):
+        skipped = _skipped(parts)
         raise SwanError(
-            f"{archive.pictures}: none of its {len(_skipped(parts))} images can be read", "check one of them"
+            f"{archive.pictures}: none of its {len(skipped)} images can be read",
+            f"the first is {skipped[0][0]}: {skipped[0][1]}" if skipped else "it has none",
         )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:

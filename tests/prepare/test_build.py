@@ -175,7 +175,7 @@ def test_skip_leaves_out_absent_and_unreadable_images_and_counts_them(source):
     summary, output = prepare(source, missing="skip", images=images)
     assert summary.skipped == [
         Skipped("absent", "port_<number>.png", 1, "port_0.png"),
-        Skipped("damaged image", "port_<number>.png", 1, "port_2.png"),
+        Skipped("damaged image (image file is truncated)", "port_<number>.png", 1, "port_2.png"),
     ]
     assert summary.splits == [SplitCount("train", 1, 2, 1), SplitCount("test", 1, 2, 1)]
     with Dataset(output) as dataset:
@@ -255,7 +255,7 @@ def test_skipped_images_are_grouped_by_reason_and_pattern():
     skipped = [("00578.jpg", "absent"), ("port_1.jpg", "damaged image"), ("9.jpg", "absent"), ("8.jpg", "x")]
     assert group_skipped(skipped) == [
         Skipped("absent", "<number>.jpg", 2, "00578.jpg"),
-        Skipped("damaged image", "port_<number>.jpg", 1, "port_1.jpg"),
+        Skipped("damaged image (image file is truncated)", "port_<number>.jpg", 1, "port_1.jpg"),
         Skipped("x", "<number>.jpg", 1, "8.jpg"),
     ]
 
