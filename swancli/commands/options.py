@@ -30,7 +30,7 @@ def option_in(panel: str | None) -> Callable[..., Any]:
     """
 
     def option(default: Any, signature: str, help: str, **rules: Any) -> Any:
-        words = signature.replace(",", "").split()
+        words = signature.replace(", ", " ").split()  # a metavar may hold commas
         names = [word for word in words if word.startswith("-")]
         rules |= {"metavar": " ".join(words[len(names) :]), "help": help, "rich_help_panel": panel}
         return typer.Option(default, *names, **rules)

@@ -149,8 +149,16 @@ def image_size(path: Path) -> tuple[int, int]:
         with path.open("rb") as file, listening():
             orientation = orientation_in(file)
             file.seek(0)
-            with Image.open(file, formats=FORMATS) as image:
-                return (image.width, image.height) if orientation > 4 else (image.height, image.width)
+            if file.read(4) in tiff.TIFF_STARTS:
+                file.seek(0)
+                tags = tiff.read_directories(file)[0]
+                size = tags[tiff.HEIGHT][0], tags[tiff.WIDTH][0]
+            else:
+                with Image.open(file, formats=FORMATS) as image:
+                    size = image.height, image.width
+            height, width = map(int, size)
+            if height and width:
+                return (width, height) if orientation > 4 else (height, width)
     except Exception:  # whatever it is, decoding says it better
         pass
     return decode_image(read_bytes(path), str(path)).shape[:2]
@@ -402,14 +410,14 @@ def _read_tiff(data: bytes, name: str, most: int) -> Stored:
     said, orientation = tiff.said_in(tags), tiff.orientation_in(tags)
     samples = None
     if _plain(tags, said):
-        samples, said = _tiff_with_pillow(data, name, most, said)
+        samples, said = _tiff_with_pillow(tiff.stored_upright(data, tags), name, most, said)
     if samples is None:
         try:
             samples = tiff.read_tiff(data, tags, name, most)
         except ImageError as error:
             if not error.hint.startswith("install") or said.dtype != np.uint8:
                 raise
-            samples, said = _tiff_with_pillow(data, name, most, said)
+            samples, said = _tiff_with_pillow(tiff.stored_upright(data, tags), name, most, said)
             if samples is None:
                 raise
     mask = tiff.mask_in(data, directories, name)

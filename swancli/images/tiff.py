@@ -116,6 +116,23 @@ def _read_value(file: BinaryIO, kind: int, number: int, own: bytes, order: str) 
     return value if kind == 2 else np.frombuffer(value, dtype).astype(dtype.newbyteorder("="))
 
 
+def stored_upright(data: bytes, tags: Tags) -> bytes:
+    """The same TIFF without an orientation, which some versions of Pillow apply by themselves."""
+    if number_in(tags, ORIENTATION, 1) == 1:
+        return data
+    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+    (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, place)
+    changed, start, size = bytearray(data), place + (8 if big else 2), 20 if big else 12
+    for entry in range(start, start + count * size, size):
+        if struct.unpack_from(order + "H", data, entry)[0] == ORIENTATION:
+            struct.pack_into(order + ("HHQHHHH" if big else "HHIHH"), changed, entry, *_UPRIGHT[big])
+    return bytes(changed)
+
+
+_UPRIGHT = {False: (ORIENTATION, 3, 1, 1, 0), True: (ORIENTATION, 3, 1, 1, 0, 0, 0)}
+
+
 def number_in(tags: Tags, tag: int, default: int) -> int:
     """The first number of a tag."""
     value = tags.get(tag)
