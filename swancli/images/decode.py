@@ -204,7 +204,9 @@ def pixels_of(
         return decode_image(read_bytes(Path(item)), str(item), rendering, notes)
     if isinstance(item, Image.Image):
         try:
-            return _shown(_from_pillow(item, item.getexif().get(EXIF_ORIENTATION, 1)), name, rendering, notes)
+            item.load()  # which turns a TIFF, and forgets its orientation
+            orientation = item.getexif().get(EXIF_ORIENTATION, 1)
+            return _shown(_from_pillow(item, orientation), name, rendering, notes)
         except OSError as error:  # Pillow reads a file when its pixels are used
             raise ImageError(f"{name}: damaged image ({error})") from error
     if not isinstance(item, np.ndarray):

@@ -286,7 +286,7 @@ class View:
         else:
             black, white = self.scale
             known = np.nan_to_num(magnitudes(samples), nan=black, posinf=white, neginf=black)
-            pixels = np.rint((known - black) * (255 / (white - black))).clip(0, 255).astype(np.uint8)
+            pixels = np.rint((known.clip(black, white) - black) * (255 / (white - black))).astype(np.uint8)
         return 255 - pixels if self.said.inverted else pixels
 
 
