@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,8 @@ ALONE = {
     "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
 }
 NO_OVERVIEWS = {"OVERVIEW_LEVEL": "NONE"}
+# Their drivers look for files beside them all the same, so they are opened by a link in an empty folder.
+CURIOUS = ("BMP", "NITF")
 
 
 @dataclass(frozen=True)
@@ -166,28 +169,31 @@ class Raster:
         if not path.is_file():
             raise ImageError(f"{path}: no such file", "give the scene's image file")
         driver = _format_of(path, mosaic)
-        with self._alone():
+        with self._alone(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
             if driver == "VRT":
                 for source in check_sources(path):
-                    with self._opened(source, _format_of(source)) as file:
-                        _check_overviews(file, source)
-            with self._opened(path, driver) as file:
-                _check_overviews(file, path)
-                self._describe(file)
-            with ExitStack() as undone:
-                self._file = self._opened(path, driver, **NO_OVERVIEWS)
-                undone.callback(self._file.close)
+                    self._check_source(source)
+            with ExitStack() as closing:
+                opened = path.absolute()  # so that no part of the name is taken for a protocol
+                if driver in CURIOUS:
+                    opened = Path(closing.enter_context(TemporaryDirectory(prefix="swan-"))) / "scene"
+                    opened.symlink_to(path.absolute())
+                with self._rasterio.open(opened.as_posix(), driver=driver) as file:
+                    _check_overviews(file, path)
+                    self._describe(file)
+                self._file = self._rasterio.open(opened.as_posix(), driver=driver, **NO_OVERVIEWS)
+                closing.callback(self._file.close)
                 self._decide()
                 self.preview = self._small_view()
-                undone.pop_all()
+                self._closing = closing.pop_all()
         self.notes.add_pixels(self.preview, str(path))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """GDAL with the settings `ALONE`, its messages kept from standard error, its errors as ours."""
         errors = self._rasterio.errors
-        with warnings.catch_warnings(), listening():
-            warnings.simplefilter("ignore", errors.NotGeoreferencedWarning)
+        with listening():
             try:
                 with self._rasterio.Env(**ALONE):
                     yield
@@ -195,9 +201,13 @@ class Raster:
                 cause = error.__cause__ or error
                 raise ImageError(f"{self.path}: not an image that GDAL reads ({cause})") from error
 
-    def _opened(self, path: Path, driver: str, **options: str) -> DatasetReader:
-        # Absolute, so that no part of the name is taken for a protocol.
-        return self._rasterio.open(path.absolute().as_posix(), driver=driver, **options)
+    def _check_source(self, path: Path) -> None:
+        """Refuses a file of a mosaic that makes GDAL open others."""
+        driver = _format_of(path)
+        if driver in CURIOUS:
+            raise ImageError(f"{self.path}: refers to {path}, and no {driver} file may be part of a mosaic")
+        with self._rasterio.open(path.absolute().as_posix(), driver=driver) as file:
+            _check_overviews(file, path)
 
     def _describe(self, file: DatasetReader) -> None:
         """Frame, and what the file says of its samples."""
@@ -301,7 +311,7 @@ class Raster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._closing.close()
 
 
 def _check_overviews(file: DatasetReader, path: Path) -> None:

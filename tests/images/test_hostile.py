@@ -221,6 +221,20 @@ def test_files_beside_a_scene_are_not_read(tmp_path, scene):
         assert raster.frame.crs == ""
 
 
+@pytest.mark.parametrize("format", ["BMP", "NITF"])
+def test_files_beside_a_format_whose_driver_looks_for_them_are_not_read(format, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / f"scene.{format.lower()}"
+    size = {"height": 30, "width": 30, "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver=format, **size) as file:
+        file.write(np.full((1, 30, 30), 90, np.uint8))
+    path.with_name(f"{path.name}.msk").write_bytes(plain_tiff(np.zeros((30, 30, 1), np.uint8)))
+    path.with_name(f"{path.name}.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>90</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    assert shown(path) == {90}
+
+
 def test_block_that_is_too_large_for_windows_is_refused(tmp_path):
     pytest.importorskip("rasterio")
     path = tmp_path / "bomb.tif"

@@ -159,7 +159,7 @@ def test_value_of_no_data_is_black_and_decides_nothing(kind):
 
 
 def test_value_that_the_type_cannot_hold_marks_nothing():
-    for text in ("-9999", "65536", "1.5", "nan", "no number", ""):
+    for text in ("-9999", "65536", "1.5", "nan", "none", ""):
         near(decoded(plain_tiff(PHOTO, nodata(text)))[0], PHOTO, 0)
 
 
