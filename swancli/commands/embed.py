@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 
 from swancli.commands import options
-from swancli.commands.options import alone, exclusive, option, option_in, prepared_dataset, rare, scene_only
+from swancli.commands.options import (
+    alone,
+    exclusive,
+    option,
+    option_in,
+    prepared_dataset,
+    rare,
+    rendering_of,
+    scene_only,
+)
 from swancli.console import Display, show_fields, show_notes, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace, is_shipped, tiles_name
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from swancli.embed.archive import Outcome
     from swancli.embed.shards import Shard, ShardFolder
     from swancli.embed.sources import ImageSource
+    from swancli.images import Rendering
     from swancli.milvus.collection import Address
     from swancli.model.checkpoint import Checkpoint
     from swancli.model.encoder import Encoder
@@ -62,6 +72,8 @@ def embed(
     ),
     scene_image: Path | None = options.SCENE_IMAGE,
     tile_size: list[int] | None = options.TILE_SIZES,
+    bands: str | None = options.BANDS,
+    stretch: str | None = options.STRETCH,
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     batch_size: int | None = options.BATCH_SIZE,
     precision: options.Precision = rare(
@@ -97,6 +109,12 @@ def embed(
         raise SwanError("--missing skip is for --images", "leave it out")
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
+    rendering, one_scale = rendering_of(bands, stretch)
+    if (bands or stretch) and not (images or scene_image):
+        problem = f"--{'bands' if bands else 'stretch'} is for --images and --scene-image"
+        raise SwanError(problem, "for a data set, give it to swan prepare")
+    if one_scale and scene_image:
+        raise SwanError("--stretch folder is for --images", "a scene has one scale; leave it out")
     own, resume = chosen_shard(shard, resume)
     launched_with_others = not (shard or own.whole)
     if launched_with_others and calibrate:
@@ -112,6 +130,13 @@ def embed(
     if existing:
         return _use_existing(existing, index, address, display)
     source = open_source(images) if images else None
+    if source and one_scale:
+        from swancli.embed.archive import with_one_scale
+
+        rendering = with_one_scale(source, rendering)
+        display.note(
+            f"one scale for all images: --stretch {rendering.stretch_text or 'none, they have 8 bits'}"
+        )
     named = checkpoint or workspace.find_encoder(run, dataset, foreign=bool(images or texts or scene_image))
     encoder = Encoder(named, device, precision, batch_size, vocab)
     if calibrate:
@@ -130,12 +155,13 @@ def embed(
     part = "" if own.whole else f", part {own.number} of {own.count}"
     display.note(f"embedding with {encoder.checkpoint.path} on {describe_device(encoder.device)}{part}")
     if scene_image:
-        _embed_scene(encoder, scene_image, path, tile_size or (), display)
+        _embed_scene(encoder, scene_image, path, tile_size or (), rendering, display)
     elif texts:
         _embed_lines(encoder, texts, path, display)
     else:
         what = source or workspace.dataset(name)
-        if not _embed_archive(encoder, what, missing, path, own, index, display, bool(shard), resume):
+        reading = (missing, rendering)
+        if not _embed_archive(encoder, what, reading, path, own, index, display, bool(shard), resume):
             return
     if address:
         _upload(path, address, display)
@@ -184,7 +210,7 @@ def _use_existing(path: Path, index: str | None, address: Address | None, displa
 def _embed_archive(
     encoder: Encoder,
     images: ImageSource | Path,
-    missing: str,
+    reading: tuple[str, Rendering],
     path: Path,
     shard: Shard,
     index: str | None,
@@ -194,13 +220,15 @@ def _embed_archive(
 ) -> bool:
     """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
 
-    With `report`, it shows the progress of the shard while others are missing.
+    `reading` says what to do with unreadable images, and how samples become colours. With `report`, it shows
+    the progress of the shard while others are missing.
     """
     from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
     from swancli.embed.embed import open_dataset
     from swancli.embed.shards import ShardFolder
+    from swancli.images import Notes
 
-    folder = ShardFolder(path, shard)
+    folder, notes = ShardFolder(path, shard), Notes()
     if not resume and folder.begun():
         display.note("starting again; --resume would keep what an interrupted swan embed has finished")
     with ExitStack() as stack:
@@ -208,10 +236,12 @@ def _embed_archive(
             stored = stack.enter_context(open_dataset(images, encoder.checkpoint))
             archive = archive_of_dataset(stored, encoder.batch_size)
         else:
-            archive = archive_of_source(images, encoder.batch_size, missing)
+            archive = archive_of_source(images, encoder.batch_size, *reading, notes)
         display.note("to resume after an interrupt, run the same command with --resume")
         progress = stack.enter_context(display.progress())
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
+    for line in notes.lines():
+        warn(line)
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.skipped, index, display)
         return True
@@ -279,13 +309,15 @@ def _upload(path: Path, address: Address, display: Display) -> None:
     )
 
 
-def _embed_scene(encoder: Encoder, scene: Path, path: Path, sizes: Sequence[int], display: Display) -> None:
+def _embed_scene(
+    encoder: Encoder, scene: Path, path: Path, sizes: Sequence[int], rendering: Rendering, display: Display
+) -> None:
     from swancli.scene_image.search import embed_scene
     from swancli.scene_image.tiles import TILE_SIZES
 
     sizes = sizes or TILE_SIZES
     with display.progress() as progress:
-        tiles = embed_scene(encoder, scene, path, sizes=sizes, progress=progress)
+        tiles = embed_scene(encoder, scene, path, sizes=sizes, rendering=rendering, progress=progress)
     show_fields(f"tiles of {scene.name}", tiles=tiles, of_pixels=", ".join(map(str, sizes)), file=path)
 
 

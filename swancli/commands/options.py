@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from swancli.errors import SwanError
 from swancli.workspace import Workspace, named_checkpoint
+
+if TYPE_CHECKING:
+    from swancli.images import Rendering
 
 Missing = Literal["error", "skip"]
 Augmentation = Literal["paper", "overhead", "none"]
@@ -27,7 +30,7 @@ def option_in(panel: str | None) -> Callable[..., Any]:
     """
 
     def option(default: Any, signature: str, help: str, **rules: Any) -> Any:
-        words = signature.replace(",", "").split()
+        words = signature.replace(", ", " ").split()  # a metavar may hold commas
         names = [word for word in words if word.startswith("-")]
         rules |= {"metavar": " ".join(words[len(names) :]), "help": help, "rich_help_panel": panel}
         return typer.Option(default, *names, **rules)
@@ -80,6 +83,15 @@ CHECKPOINT = option(
 FORMAT = option(None, "NAME", "karpathy, precomp, ucm, nwpu, table or folder. Default: detected.")
 CHECKPOINT_VOCAB = rare(None, "FILE", "Vocabulary for a checkpoint of the published code (vocab.h5 or JSON).")
 BATCH_SIZE = rare(None, "N", "Images encoded at a time. Default: 32, or 256 on a GPU.", min=1)
+BANDS = rare(
+    None, "N,N,N", "Bands to show as red, green and blue, from 1, or one. Default: as the files say."
+)
+STRETCH = rare(
+    None,
+    "MIN,MAX|folder",
+    "Values that become black and white, for more than 8 bits; folder: one scale for all images. "
+    "Default: one per image.",
+)
 SCENE_IMAGE = large_scene(None, "FILE", "GeoTIFF or another large image, read in windows (extra `geo`).")
 TILE_SIZES = large_scene(None, "N", "Tile side in pixels; repeatable. Default: 256, 384.", min=16, max=2048)
 
@@ -102,6 +114,14 @@ def scene_only(hint: str, **options: object) -> None:
     for name, value in options.items():
         if value:
             raise SwanError(f"--{name.replace('_', '-')} needs a large scene", hint)
+
+
+def rendering_of(bands: str | None, stretch: str | None = None) -> tuple[Rendering, bool]:
+    """What --bands and --stretch give, and whether one scale for all images is wanted."""
+    from swancli.images.rule import FOLDER, parse_rendering
+
+    folder = stretch == FOLDER
+    return parse_rendering(bands, None if folder else stretch), folder
 
 
 def given_options(context: typer.Context) -> set[str]:

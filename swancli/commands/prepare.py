@@ -11,7 +11,7 @@ import typer
 from rich.filesize import decimal
 
 from swancli.commands import options
-from swancli.commands.options import chosen, given_options, option, option_in
+from swancli.commands.options import chosen, given_options, option, option_in, rendering_of
 from swancli.console import Display, show_fields, show_table, warn
 from swancli.errors import SwanError
 from swancli.workspace import NO_WEIGHTS, WEIGHTS_HINT, WITH_SWAN, Workspace, named_checkpoint
@@ -25,7 +25,9 @@ reading = option_in("How the source is read")
 caching = option_in("Features, for `train --features`")
 
 # Options of `prepare` that act on the source, and those that act on features.
-SOURCE_OPTIONS = {"images", "format", "size", "missing", "split", "val_fraction", "workers"}
+SOURCE_OPTIONS = {
+    *("images", "format", "size", "missing", "split", "val_fraction", "workers", "bands", "stretch"),
+}
 FEATURE_OPTIONS = {"backbone", "weights", "text", "image_size", "augmentation", "views", "max_gb", "device"}
 
 
@@ -48,6 +50,8 @@ def prepare(
     size: int | None = reading(
         None, "N", "Store images with N pixels per side. Default: the most common.", min=16
     ),
+    bands: str | None = options.BANDS,
+    stretch: str | None = options.STRETCH,
     seed: int = reading(0, "N", "Seed for random splits, generated data and features."),
     workers: int | None = reading(None, "N", "Decoding threads. Default: one per core.", min=1),
     features: bool = caching(
@@ -90,7 +94,14 @@ def prepare(
         read = chosen(
             context, "source", "images", "format", "size", "missing", "split", "val_fraction", "seed"
         )
-        settings = PrepareSettings(dataset, **read, workers=workers or os.cpu_count() or 1)
+        rendering, one_scale = rendering_of(bands, stretch)
+        settings = PrepareSettings(
+            dataset,
+            **read,
+            workers=workers or os.cpu_count() or 1,
+            rendering=rendering,
+            one_scale=one_scale,
+        )
         with display.progress() as progress:
             summary = prepare_dataset(settings, path, progress)
         show_prepared(dataset, summary)

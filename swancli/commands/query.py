@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,16 @@ from rich.padding import Padding
 from rich.text import Text
 
 from swancli.commands import options
-from swancli.commands.options import alone, exclusive, general, large_scene, option, option_in, scene_only
+from swancli.commands.options import (
+    alone,
+    exclusive,
+    general,
+    large_scene,
+    option,
+    option_in,
+    rendering_of,
+    scene_only,
+)
 from swancli.console import Display, output, print_json, show_table, table_that_fits, warn
 from swancli.errors import SwanError
 from swancli.store.text import is_text
@@ -69,6 +79,9 @@ def query(
     geojson: Path | None = large_scene(None, "FILE", "Write the hits as polygons in WGS84."),
     heatmap: Path | None = large_scene(None, "FILE", "Write the heat map, 0 to 1, as a GeoTIFF."),
     overlay: Path | None = large_scene(None, "FILE", "Write a PNG of the scene with heat map and hits."),
+    bands: str | None = option_in("Rarely needed")(
+        None, "N,N,N", "Bands of --image and --scene-image to show as red, green and blue, from 1, or one."
+    ),
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     device: str = options.DEVICE,
     json_: bool = general(False, "--json", "Print one JSON document per query, each on one line."),
@@ -89,6 +102,9 @@ def query(
 
     _check_question(text, without, image, batch)
     exclusive(sheet=sheet, captions=captions)  # it shows no text
+    rendering, _ = rendering_of(bands)
+    if bands and not (image or scene_image):
+        raise SwanError("--bands has nothing to act on", "add --image FILE or --scene-image FILE")
     if pictures and not (html or sheet):
         raise SwanError("--pictures has nothing to act on", "add --html FILE or --sheet FILE")
     params, display = context.params, Display(quiet)
@@ -114,6 +130,8 @@ def query(
         if least == "auto":
             display.note(_threshold_note(searcher, scope, image))
         if image:
+            if bands:
+                searcher.rendering = replace(searcher.rendering, bands=rendering.bands, lenient=False)
             answers = iter([searcher.ask_image(image, str(image), scope)])
         else:
             blocks = question_blocks(away) if batch else [[asked]]
@@ -256,6 +274,7 @@ def _query_scene(
 
     scene, root = params["scene_image"], Workspace(params["root"])
     tiles = {"kept": params["embeddings"], "sizes": params["tile_size"] or (), "on_stale": on_stale}
+    tiles["rendering"], _ = rendering_of(params["bands"])
     with (
         display.progress() as progress,
         open_scene(scene, root, **tiles, **_encoding(params), progress=progress) as searcher,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from swancli.commands import options
-from swancli.commands.options import option
+from swancli.commands.options import option, rendering_of
 from swancli.console import Display, warn
 from swancli.errors import import_error
 from swancli.workspace import Workspace
@@ -21,6 +22,9 @@ def serve(
         "127.0.0.1", "ADDRESS", "Address to listen on; by default, only this machine can connect."
     ),
     port: int = option(8000, "N", "Port; 0 picks a free one.", min=0, max=65535),
+    bands: str | None = option(
+        None, "N,N,N", "Bands of uploaded images to show as red, green and blue, from 1, or one."
+    ),
     vocab: Path | None = options.CHECKPOINT_VOCAB,
     device: str = options.DEVICE,
     root: Path = options.ROOT,
@@ -42,7 +46,10 @@ def serve(
 
     display = Display(quiet)
     path = embeddings or Workspace(root).find_embeddings()
+    rendering, _ = rendering_of(bands)
     searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab)
+    if bands:
+        searcher.rendering = replace(searcher.rendering, bands=rendering.bands)
     if changed := changed_since(searcher.embeddings):
         warn(changed)
     shown = pictures_of(searcher.embeddings, pictures)

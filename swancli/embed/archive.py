@@ -25,7 +25,7 @@ from swancli.embed.embed import seen_before
 from swancli.embed.shards import Shard, ShardFolder, archive_identity
 from swancli.embed.sources import ImageSource, SourceFile
 from swancli.errors import ImageError, SwanError
-from swancli.images import decode_image, pixel_digest
+from swancli.images import AS_SAID, Notes, Rendering, common_stretch, decode_image, pixel_digest
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import EncodedPiece, Encoder, Load, Picture, first_of_each
 from swancli.store.catalogue import Catalogue, read_skipped
@@ -40,6 +40,7 @@ from swancli.store.embeddings import (
 from swancli.store.hdf5 import EMBEDDINGS, refuse_other_kind
 from swancli.store.parts import GatheredRows, Part, read_part, write_part
 
+SCALED = 1000  # images on which one scale for all is decided
 PIECE_BATCHES = 16  # batches of images in a piece; a tar is one piece
 
 
@@ -54,6 +55,7 @@ class Archive:
     sizes: the number of pictures that each piece loads; None for tars, whose length is not known.
     load: takes the number of a piece, yields what loads each of its pictures.
     dataset: the data set of the images, None for a folder, an address or tars.
+    rendering: how samples become colours.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Archive:
     sizes: list[int] | None
     load: Callable[[int], Iterator[Load]]
     dataset: Dataset | None = None
+    rendering: Rendering = AS_SAID
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,21 @@ class Outcome:
 # what to embed
 
 
-def archive_of_source(source: ImageSource, batch_size: int, missing: str = "error") -> Archive:
+def archive_of_source(
+    source: ImageSource,
+    batch_size: int,
+    missing: str = "error",
+    rendering: Rendering = AS_SAID,
+    notes: Notes | None = None,
+) -> Archive:
     """The images of a folder, an address or tars.
 
     Args:
         source: the images.
         batch_size: images encoded at a time.
         missing: "error", or "skip" to leave unreadable images out.
+        rendering: how samples become colours.
+        notes: where to count pictures that are doubtful.
     """
     pieces = source.pieces(PIECE_BATCHES * batch_size)
     borders = [piece.border for piece in pieces]
@@ -102,18 +113,42 @@ def archive_of_source(source: ImageSource, batch_size: int, missing: str = "erro
         tar = borders[number] if in_tars else ""
         try:
             for picture in pieces[number].pictures():
-                yield partial(_load_picture, picture, tar or source.pictures, missing)
+                yield partial(_load_picture, picture, tar or source.pictures, missing, rendering, notes)
         except ImageError as error:
             yield partial(_left_out, Picture(tar, None, ""), error, missing)
 
     sizes = None if in_tars else [stop - start for start, stop in borders]
-    return Archive(source.name, source.pictures, source.identity(), borders, sizes, load)
+    of = (source.name, source.pictures, source.identity())
+    return Archive(*of, borders, sizes, load, rendering=rendering)
 
 
-def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.ndarray | None, Picture]:
+def with_one_scale(source: ImageSource, rendering: Rendering) -> Rendering:
+    """The rendering with one scale for all images of a source, decided on `SCALED` of them.
+
+    Raises:
+        SwanError: it consists of tars, which can be read from the start only.
+    """
+    pieces = source.pieces(1)
+    if any(isinstance(piece.border, str) for piece in pieces):
+        raise SwanError(
+            "--stretch folder: tars are read once, so no scale can be taken from them before",
+            "give the values that become black and white: --stretch 0,3000",
+        )
+    chosen = np.unique(np.linspace(0, len(pieces) - 1, min(len(pieces), SCALED)).astype(int)).tolist()
+
+    def read(number: int) -> tuple[bytes, str]:
+        (picture,) = pieces[number].pictures()
+        return picture.read(), picture.name
+
+    return common_stretch((partial(read, number) for number in chosen), rendering)
+
+
+def _load_picture(
+    picture: SourceFile, place: str, missing: str, rendering: Rendering, notes: Notes | None
+) -> tuple[np.ndarray | None, Picture]:
     name = picture.name if picture.name.startswith(place) else f"{place}/{picture.name}"
     try:
-        pixels = decode_image(picture.read(), name)
+        pixels = decode_image(picture.read(), name, rendering, notes)
     except ImageError as error:
         return _left_out(Picture(picture.name, picture.scene, ""), error, missing)
     return pixels, Picture(picture.name, picture.scene, pixel_digest(pixels))
@@ -124,7 +159,7 @@ def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, 
     if missing == "error":
         hint = f"{error.hint or 'repair it'}; or leave it out: --missing skip"
         raise ImageError(error.problem, hint) from None
-    return None, replace(picture, reason=error.problem)
+    return None, replace(picture, reason="; ".join(filter(None, (error.problem, error.hint))))
 
 
 def archive_of_dataset(dataset: Dataset, batch_size: int) -> Archive:
@@ -147,6 +182,7 @@ def archive_of_dataset(dataset: Dataset, batch_size: int) -> Archive:
         [len(part) for part in parts],
         lambda number: (partial(load_row, int(row)) for row in parts[number]),
         dataset,
+        dataset.rendering,
     )
 
 
@@ -200,6 +236,7 @@ def embed_archive(
         "images": archive.identity,
         "checkpoint_sha256": encoder.made_by.sha256,
         "configuration": encoder.made_by.configuration,
+        "rendering": [archive.rendering.bands_text, archive.rendering.stretch_text],
         "precision": encoder.precision,
         "batch_size": encoder.batch_size,
         "shards": shard.count,
@@ -323,8 +360,10 @@ def _put_together(
     """
     digests = np.concatenate([np.empty(0, object), *(part.pixel_digest for part in parts)])
     if not len(digests):
+        skipped = _skipped(parts)
         raise SwanError(
-            f"{archive.pictures}: none of its {len(_skipped(parts))} images can be read", "check one of them"
+            f"{archive.pictures}: none of its {len(skipped)} images can be read",
+            f"the first is {skipped[0][0]}: {skipped[0][1]}" if skipped else "it has none",
         )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:
@@ -338,7 +377,10 @@ def _put_together(
         caption = encoder.captions_of(catalogue, progress)
     image = GatheredRows(paths, [len(part.pixel_digest) for part in parts], place, width)
     of, digest = (archive.name, encoder.made_by, archive.pictures), dataset.digest if dataset else ""
-    return Embeddings(image, caption, catalogue, *of, dataset_digest=digest, seen=seen), digests
+    embeddings = Embeddings(
+        image, caption, catalogue, *of, dataset_digest=digest, seen=seen, rendering=archive.rendering
+    )
+    return embeddings, digests
 
 
 def _catalogue(parts: Sequence[Part]) -> Catalogue:

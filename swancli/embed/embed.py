@@ -63,6 +63,7 @@ def embed_dataset(
         pictures=str(dataset.path),
         dataset_digest=dataset.digest,
         seen=seen_before(encoder.checkpoint, dataset, rows),
+        rendering=dataset.rendering,
     )
 
 

@@ -31,6 +31,7 @@ AGREED = {
     "images": "other images",
     "checkpoint_sha256": "another checkpoint",
     "configuration": "another configuration of the checkpoint",
+    "rendering": "other --bands or --stretch",
     "precision": "--precision {}",
     "batch_size": "--batch-size {}",
     "shards": "--shard I/{}",

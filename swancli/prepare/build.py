@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -17,8 +17,12 @@ import numpy as np
 
 from swancli.errors import ImageError, SwanError
 from swancli.images import (
+    AS_SAID,
     LEADS_OUT,
     LEADS_OUT_HINT,
+    Notes,
+    Rendering,
+    common_stretch,
     decode_image,
     image_size,
     leads_out,
@@ -58,6 +62,8 @@ class PrepareSettings:
     val_fraction: share of the images to draw for validation.
     seed: of drawn splits and of the demo.
     workers: number of decoding threads.
+    rendering: how samples become colours.
+    one_scale: all images get one scale, decided on all of them.
     """
 
     name: str
@@ -70,6 +76,8 @@ class PrepareSettings:
     val_fraction: float = 0.2
     seed: int = 0
     workers: int = 1
+    rendering: Rendering = AS_SAID
+    one_scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,8 +169,13 @@ def prepare_dataset(
     entries = assign_splits(source.entries, settings.split, settings.val_fraction, generator)
     found, skipped = _find_files(source, entries, settings.missing, progress)
     shape = _choose_shape(found, settings, progress)
-    rows = _read_rows(found, source.images, shape, settings, skipped, progress)
-    summary = write_dataset(output, settings.name, shape, rows, skipped)
+    rendering, notes = settings.rendering, Notes()
+    if settings.one_scale:
+        rendering = _common_rendering(found, source.images, rendering)
+    load = partial(_load, folder=source.images, shape=shape, rendering=rendering, notes=notes)
+    rows = _read_rows(found, load, settings, skipped, progress)
+    summary = write_dataset(output, settings.name, shape, rows, skipped, rendering)
+    summary = replace(summary, warnings=(*notes.lines(), *summary.warnings))
     misplaced = misplaced_captions(source.entries)
     if not misplaced:
         return summary
@@ -236,11 +249,15 @@ def _describe(skipped: Sequence[tuple[str, str]]) -> str:
 
 
 def group_skipped(skipped: Sequence[tuple[str, str]]) -> list[Skipped]:
-    """Groups (file name, reason) pairs by reason and pattern of the file name, the largest group first."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """Groups (file name, reason) pairs by reason and pattern of the file name, the largest group first.
+
+    Reasons that differ in numbers alone, such as those of bytes, are one; that of the first is given.
+    """
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for filename, reason in skipped:
-        groups.setdefault((reason, re.sub(r"\d+", "<number>", filename)), []).append(filename)
-    found = [Skipped(*key, len(names), names[0]) for key, names in groups.items()]
+        kind, pattern = (re.sub(r"\d+", "<number>", text) for text in (reason, filename))
+        groups.setdefault((kind, pattern), []).append((filename, reason))
+    found = [Skipped(rows[0][1], pattern, len(rows), rows[0][0]) for (_, pattern), rows in groups.items()]
     return sorted(found, key=lambda group: -group.count)
 
 
@@ -273,33 +290,48 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
         return None  # reported when the image is decoded
 
 
+def _common_rendering(found: list[tuple[Entry, Path]], folder: Path, rendering: Rendering) -> Rendering:
+    """The rendering with one scale for all images, decided on those that can be read."""
+
+    def reading(path: Path) -> Callable[[], tuple[bytes, str]]:
+        return lambda: (read_inside(path, folder), str(path))
+
+    return common_stretch([reading(path) for _, path in found], rendering)
+
+
 def _read_rows(
     found: list[tuple[Entry, Path]],
-    folder: Path,
-    shape: tuple[int, int] | None,
+    load: Callable[[tuple[Entry, Path]], Row | ImageError],
     settings: PrepareSettings,
     skipped: list[tuple[str, str]],
     progress: Progress,
 ) -> Iterator[Row]:
     """The readable images. The others are added to `skipped`, or raise."""
-    loaded = in_order(partial(_load, folder=folder, shape=shape), found, settings.workers)
+    loaded = in_order(load, found, settings.workers)
     for done, ((entry, path), row) in enumerate(zip(found, loaded, strict=True), start=1):
         if isinstance(row, Row):
             yield row
         elif settings.missing == "skip":
-            skipped.append((entry.filename, row.problem.removeprefix(f"{path}: ").partition(" (")[0]))
+            reason = row.problem.removeprefix(f"{path}: ")
+            skipped.append((entry.filename, f"{reason}; {row.hint}" if row.hint else reason))
         else:
             hint = "leave unreadable images out: --missing skip"
             raise SwanError(row.problem, f"{row.hint}; or {hint}" if row.hint else hint)
         progress("reading images", done, len(found))
 
 
-def _load(image: tuple[Entry, Path], folder: Path, shape: tuple[int, int] | None) -> Row | ImageError:
+def _load(
+    image: tuple[Entry, Path],
+    folder: Path,
+    shape: tuple[int, int] | None,
+    rendering: Rendering,
+    notes: Notes,
+) -> Row | ImageError:
     """An image as it is stored, with the hashes of its pixels; or the reason why it cannot be read."""
     entry, path = image
     try:
         data = read_inside(path, folder)
-        pixels = decode_image(data, str(path))
+        pixels = decode_image(data, str(path), rendering, notes)
     except ImageError as error:
         return error
     if shape:
@@ -317,6 +349,7 @@ def write_dataset(
     shape: tuple[int, int] | None,
     rows: Iterable[Row],
     skipped: Sequence[tuple[str, str]] = (),
+    rendering: Rendering = AS_SAID,
 ) -> Summary:
     """Writes a `dataset.h5` from a stream of images.
 
@@ -326,13 +359,14 @@ def write_dataset(
         shape: (height, width) of all images; None when the rows hold original bytes.
         rows: in the order they are written.
         skipped: file name and reason of images left out; may grow while `rows` is read.
+        rendering: how samples became colours.
 
     Raises:
         SwanError: there is no row.
     """
     entries: list[Entry] = []
     digests: list[str] = []
-    with create_dataset(output, name, shape) as writer:
+    with create_dataset(output, name, shape, rendering) as writer:
         for row in rows:
             writer.add(row.image, row.digest, row.look)
             entries.append(row.entry)

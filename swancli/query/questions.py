@@ -15,6 +15,7 @@ import numpy as np
 
 from swancli.errors import StoreError, SwanError
 from swancli.evaluate.match_threshold import MatchThreshold
+from swancli.images import Notes, Rendering, pixels_of
 from swancli.model.checkpoint import TRAIN_AGAIN, Tokenizer
 from swancli.model.encoder import Encoder
 from swancli.store.catalogue import names_in
@@ -131,9 +132,14 @@ class Answer:
 
 
 class BaseSearcher(ABC):
-    """Turns questions into embeddings; subclasses know how to search with them."""
+    """Turns questions into embeddings; subclasses know how to search with them.
+
+    Attributes:
+        rendering: how the samples of a picture to search by become colours: as those of the images did.
+    """
 
     def __init__(self, encoder: Encoder, match: str = "") -> None:  # match: as in `MadeBy`
+        self.rendering = Rendering(lenient=True)
         self.encoder = encoder
         self.checkpoint = encoder.checkpoint
         self._match = match
@@ -177,7 +183,10 @@ class BaseSearcher(ABC):
             SwanError: the scope leaves nothing to rank.
             ImageError: the file is not an image.
         """
-        return self.ask_vector(self.encoder.images([image]), name, scope)
+        notes = Notes()
+        pixels = pixels_of(image, name, self.rendering, notes)
+        notes.warn()
+        return self.ask_vector(self.encoder.images([pixels]), name, scope)
 
     def ask_vector(self, vector: np.ndarray, name: str, scope: Scope) -> Answer:
         """What is most similar to an embedding, float32 (1, D); raises as `ask_image` does."""

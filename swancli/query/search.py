@@ -55,6 +55,7 @@ class Searcher(BaseSearcher):
     def __init__(self, embeddings: Embeddings, encoder: Encoder, index: Ranking | None = None) -> None:
         super().__init__(encoder, embeddings.made_by.match)
         self.embeddings = embeddings
+        self.rendering = replace(embeddings.rendering, lenient=True)
         self.catalogue = catalogue = embeddings.catalogue
         self._index = index
         self._by_image = np.argsort(catalogue.image, kind="stable")  # captions, image by image

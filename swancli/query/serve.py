@@ -199,7 +199,7 @@ class Service:
             SwanError: it is not an image, or too large.
         """
         with self._decoding:  # one at a time: a small file may be a large picture
-            pixels = decode_image(data, name, LARGEST_PICTURE)
+            pixels = decode_image(data, name, self.searcher.rendering, most_samples=LARGEST_PICTURE)
         key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
         with self._asking:
             self._uploads[key] = UploadedImage(self.searcher.encoder.images([pixels]), name, preview)

@@ -9,16 +9,27 @@ import math
 import os
 import threading
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from swancli.errors import ImageError, SwanError, extra_hint
-from swancli.images import TIFF_STARTS, full_scale
+from swancli.images.decode import MOST_SAMPLES, orientation_in
+from swancli.images.notes import MANY_BANDS, NO_MASK, Notes, listening
+from swancli.images.pixels import flips, upright
+from swancli.images.rule import AS_SAID, PROBE, Rendering, Said, View, chosen_bands, view_of
+from swancli.images.tiff import TIFF_STARTS
+from swancli.scene_image.mosaic import check_sources
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 CACHE = 192  # MB of decoded blocks that GDAL keeps; its default grows with the memory of the machine
 PREVIEW = 2000  # pixels, the longer side of the preview at most
@@ -35,6 +46,19 @@ FORMATS = {
     b"NITF": "NITF",
 }
 NO_COORDINATES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+# GDAL opens the file that it is given and nothing else: it lists no folder, so it finds no `.ovr`, `.msk` or
+# world file, reads no `.aux.xml`, and asks no address. Overviews, which metadata may place anywhere, are off.
+ALONE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_TIFF_INTERNAL_MASK_TO_8BIT": "YES",
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
+}
+NO_OVERVIEWS = {"OVERVIEW_LEVEL": "NONE"}
+# Their drivers look for files beside them all the same, so they are opened by a link in an empty folder.
+CURIOUS = ("BMP", "NITF")
 
 
 @dataclass(frozen=True)
@@ -92,15 +116,15 @@ def require_rasterio() -> ModuleType:
     return rasterio
 
 
-def _format_of(path: Path) -> str:
-    """GDAL's name of the format of a file, by its first bytes.
+def _format_of(path: Path, mosaic: bool = False) -> str:
+    """GDAL's name of the format of a file, by its first bytes; VRT only where that is allowed.
 
     Raises:
         ImageError: swan does not read the format.
     """
     with path.open("rb") as file:
         start = file.read(16)
-    if path.suffix.lower() == ".vrt":
+    if mosaic and path.suffix.lower() == ".vrt":
         return "VRT"
     found = next((name for bytes_, name in FORMATS.items() if start.startswith(bytes_)), None)
     if not found:
@@ -115,70 +139,122 @@ def _format_of(path: Path) -> str:
 class Raster:
     """A scene opened for reading; use it as a context manager. Several threads may read it at once.
 
-    The bands named red, green and blue are read, else the first three, else the first as grey. Samples wider
-    than 8 bits are scaled as in `images.decode_image`, by one factor for the whole scene, which is chosen on
-    the preview.
+    Samples become RGB by the rule of `swancli.images.rule`, as those of an image do, with one scale for the
+    whole scene.
 
     Attributes:
         path: of its file.
         frame: where it lies.
         preview: uint8 (h, w, 3), the whole scene, at most `PREVIEW` pixels per side.
+        rendering: as given.
+        notes: what is doubtful about it.
+
+    Args:
+        path: of its file.
+        rendering: what the user says about bands and scale.
+        mosaic: whether it may be a VRT file, one whose name ends in `.vrt`: only if the user named it, since
+            it refers to other files. These have to be in its folder.
 
     Raises:
-        ImageError: the file is absent, damaged, or in a format that swan does not read. A VRT file is read
-            only if its name ends in `.vrt`, since it refers to other files.
+        ImageError: the file is absent, damaged, or in a format that swan does not read.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(
+        self, path: str | PathLike[str], rendering: Rendering = AS_SAID, *, mosaic: bool = False
+    ) -> None:
         self.path = path = Path(path)
+        self.rendering, self.notes = rendering, Notes()
         self._rasterio = require_rasterio()
         self._reading = threading.Lock()  # GDAL reads a file from one thread at a time
         if not path.is_file():
             raise ImageError(f"{path}: no such file", "give the scene's image file")
-        with warnings.catch_warnings():
+        driver = _format_of(path, mosaic)
+        with self._alone(), warnings.catch_warnings():
             warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
-            try:
-                self._file = self._rasterio.open(path, driver=_format_of(path))
-                with ExitStack() as undone:
-                    undone.callback(self._file.close)
-                    self._describe()
-                    self.preview = self._small_view()
-                    undone.pop_all()
-            except (self._rasterio.errors.RasterioError, ValueError) as error:
-                raise ImageError(f"{path}: not an image that GDAL reads ({error})") from error
+            if driver == "VRT":
+                for source in check_sources(path):
+                    self._check_source(source)
+            with ExitStack() as closing:
+                opened = path.absolute()  # so that no part of the name is taken for a protocol
+                if driver in CURIOUS:
+                    opened = Path(closing.enter_context(TemporaryDirectory(prefix="swan-"))) / "scene"
+                    opened.symlink_to(path.absolute())
+                with self._rasterio.open(opened.as_posix(), driver=driver) as file:
+                    _check_overviews(file, path)
+                    self._describe(file)
+                self._file = self._rasterio.open(opened.as_posix(), driver=driver, **NO_OVERVIEWS)
+                closing.callback(self._file.close)
+                self._decide()
+                self.preview = self._small_view()
+                self._closing = closing.pop_all()
+        self.notes.add_pixels(self.preview, str(path))
 
-    def _describe(self) -> None:
-        file, colour = self._file, self._rasterio.enums.ColorInterp
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """GDAL with the settings `ALONE`, its messages kept from standard error, its errors as ours."""
+        errors = self._rasterio.errors
+        with listening():
+            try:
+                with self._rasterio.Env(**ALONE):
+                    yield
+            except (errors.RasterioError, ValueError) as error:
+                cause = error.__cause__ or error
+                raise ImageError(f"{self.path}: not an image that GDAL reads ({cause})") from error
+
+    def _check_source(self, path: Path) -> None:
+        """Refuses a file of a mosaic that makes GDAL open others."""
+        driver = _format_of(path)
+        if driver in CURIOUS:
+            raise ImageError(f"{self.path}: refers to {path}, and no {driver} file may be part of a mosaic")
+        with self._rasterio.open(path.absolute().as_posix(), driver=driver) as file:
+            _check_overviews(file, path)
+
+    def _describe(self, file: DatasetReader) -> None:
+        """Frame, and what the file says of its samples."""
         if not file.count:
             raise ImageError(
                 f"{self.path}: contains no image of its own, but {len(file.subdatasets)} others",
                 "extract one of them: gdal_translate",
             )
-        if np.issubdtype(np.dtype(file.dtypes[0]), np.complexfloating):
-            raise ImageError(f"{self.path}: its samples are complex numbers", "convert it to an image first")
-        named = [colour.red, colour.green, colour.blue]
-        if set(named) <= set(file.colorinterp):
-            self._bands = [file.colorinterp.index(kind) + 1 for kind in named]
-        else:
-            self._bands = [1, 2, 3] if file.count >= 3 else [1]
-        self._palette = None
-        if file.colorinterp[0] == colour.palette:
-            entries = file.colormap(1)
-            self._palette = np.zeros((max(entries) + 1, 3), np.uint8)
-            self._palette[list(entries)] = [entry[:3] for entry in entries.values()]
-        self.frame = Frame(file.height, file.width)
+        tall, wide = file.block_shapes[0]
+        together = file.count if file.interleaving == self._rasterio.enums.Interleaving.pixel else 1
+        if tall * wide * together > MOST_SAMPLES:
+            blocks = f"{tall} x {wide} x {together} samples"
+            raise ImageError(
+                f"{self.path}: its blocks of {blocks} are too large to read in windows",
+                "write it in tiles: gdal_translate -co TILED=YES",
+            )
+        self._size = file.height, file.width
+        with self.path.open("rb") as opened:
+            self._orientation = orientation_in(opened)
+        height, width = self._size[::-1] if self._orientation > 4 else self._size
+        self.frame = Frame(height, width)
         if file.crs is not None and not file.transform.is_identity:
-            self.frame = Frame(file.height, file.width, file.crs.to_wkt(), tuple(file.transform)[:6])
+            self.frame = Frame(*self._size, file.crs.to_wkt(), tuple(file.transform)[:6])
+        flags = self._rasterio.enums.MaskFlags
+        self._masked = any(
+            flags.per_dataset in own and flags.alpha not in own for own in file.mask_flag_enums
+        )
+        self._said = _said_by(file)
+
+    def _decide(self) -> None:
+        """How samples become RGB, decided on the whole scene."""
+        chosen = chosen_bands(self._said, self.rendering, str(self.path))
+        shape = tuple(min(side, PROBE) for side in self._size)
+        self._view: View = view_of(
+            self._said, chosen, self.rendering, lambda: self._samples(chosen.read, None, shape)
+        )
+        if chosen.doubtful:
+            self.notes.add(MANY_BANDS, str(self.path))
+        if self._view.false_alpha:
+            self.notes.add(NO_MASK, str(self.path))
 
     def _small_view(self) -> np.ndarray:
-        """The preview; its largest sample determines the scale of the scene."""
-        shrink = max(1.0, max(self.frame.height, self.frame.width) / PREVIEW)
-        shape = tuple(max(1, round(side / shrink)) for side in (self.frame.height, self.frame.width))
-        samples, valid = self._samples(None, shape)
-        self._full = 255.0
-        if samples.dtype != np.uint8:
-            self._full = full_scale(float(np.where(valid, samples, 0).max(initial=0)), samples.dtype)
-        return self._to_rgb(samples, valid)
+        shrink = max(1.0, max(self._size) / PREVIEW)
+        shape = tuple(max(1, round(side / shrink)) for side in self._size)
+        smooth = shrink > 1 and self._said.palette is None and self._said.dtype.kind != "c"
+        samples, mask = self._samples(self._view.read, None, shape, smooth)
+        return upright(self._view.rgb(samples, mask)[0], self._orientation)
 
     def read(self, box: np.ndarray) -> tuple[np.ndarray, float]:
         """The pixels of a window, black where it has no data, and the share of them that hold data.
@@ -192,43 +268,90 @@ class Raster:
         Raises:
             ImageError: the file is damaged there.
         """
-        left, top, right, bottom = map(int, box)
+        left, top, right, bottom = self._stored_box(*map(int, box))
         window = self._rasterio.windows.Window(left, top, right - left, bottom - top)
-        samples, valid = self._samples(window, (bottom - top, right - left))
-        return self._to_rgb(samples, valid), float(valid.mean())
+        with self._alone():
+            samples, mask = self._samples(self._view.read, window, (bottom - top, right - left))
+        pixels, valid = self._view.rgb(samples, mask)
+        return upright(pixels, self._orientation), float(valid.mean())
 
-    def _samples(self, window: object, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Samples (bands, h, w) of the file's own type, and bool (h, w): where they hold data."""
-        resampling = self._rasterio.enums.Resampling
+    def _stored_box(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
+        """Where the pixels of a window of the upright scene are stored."""
+        height, width = self.frame.height, self.frame.width
+        rows, columns = flips(self._orientation)
+        if rows:
+            top, bottom = height - bottom, height - top
+        if columns:
+            left, right = width - right, width - left
+        return (top, left, bottom, right) if self._orientation > 4 else (left, top, right, bottom)
+
+    def _samples(
+        self, bands: list[int], window: object, shape: tuple[int, int], smooth: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Samples (h, w, bands) of the file's own type, and bool (h, w): where its mask has data."""
+        methods = self._rasterio.enums.Resampling
+        method = methods.average if smooth else methods.nearest
         try:
             with self._reading:
                 samples = self._file.read(
-                    self._bands,
+                    [band + 1 for band in bands],
                     window=window,
-                    out_shape=(len(self._bands), *shape),
-                    resampling=resampling.average if self._palette is None else resampling.nearest,
+                    out_shape=(len(bands), *shape),
+                    resampling=method,
                 )
-                valid = self._file.dataset_mask(window=window, out_shape=shape) > 0
+                mask = None
+                if self._masked:
+                    mask = self._file.read_masks(1, window=window, out_shape=shape) > 0
         except (self._rasterio.errors.RasterioError, OSError) as error:
             cause = error.__cause__ or error
             raise ImageError(f"{self.path}: damaged or cut short ({cause})") from error
-        if np.issubdtype(samples.dtype, np.floating):
-            valid &= np.isfinite(samples).all(axis=0)
-            samples = np.nan_to_num(samples, posinf=0, neginf=0)
-        return samples, valid
-
-    def _to_rgb(self, samples: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        if self._palette is not None:
-            pixels = self._palette[np.minimum(samples[0], len(self._palette) - 1)]
-        else:
-            if samples.dtype != np.uint8:
-                samples = np.rint(samples * (255 / self._full)).clip(0, 255).astype(np.uint8)
-            pixels = np.repeat(samples, 3, axis=0) if len(samples) == 1 else samples
-            pixels = np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
-        return pixels if valid.all() else np.where(valid[..., None], pixels, np.uint8(0))
+        return np.moveaxis(samples, 0, 2), mask
 
     def __enter__(self) -> Raster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._closing.close()
+
+
+def _check_overviews(file: DatasetReader, path: Path) -> None:
+    """Refuses a file whose metadata names another file as its overviews, before GDAL would open that."""
+    if file.tags(ns="OVERVIEWS"):
+        raise ImageError(
+            f"{path}: refers to another file for its overviews, which swan does not open",
+            "write it again without: gdal_translate -co COPY_SRC_OVERVIEWS=NO",
+        )
+
+
+def _said_by(file: DatasetReader) -> Said:
+    """What GDAL reports of a file's samples."""
+    colours = tuple(kind.name.lower() for kind in file.colorinterp)
+    structure = file.tags(1, ns="IMAGE_STRUCTURE")
+    bits = int(structure.get("NBITS", 8))
+    palette = None
+    if colours[0] == "palette":
+        entries = file.colormap(1)
+        palette = np.zeros((max(entries) + 1, 4), np.uint8)
+        palette[list(entries)] = list(entries.values())
+    return Said(
+        np.dtype(file.dtypes[0].replace("complex_int16", "complex64")),
+        file.count,
+        tuple("" if colour == "undefined" else colour for colour in colours),
+        tuple((name or "").strip().lower() for name in file.descriptions),
+        _nodata_of(file),
+        bits if bits < 8 else 0,
+        palette,
+        premultiplied=any(
+            file.tags(band, ns="IMAGE_STRUCTURE").get("ALPHA") == "PREMULTIPLIED" for band in file.indexes
+        ),
+        inverted=file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
+        default_colours=colours[:3] == ("red", "green", "blue"),
+    )
+
+
+def _nodata_of(file: DatasetReader) -> tuple[float | None, ...]:
+    """The value of each band that marks no data; a PNG may name a colour instead."""
+    named = file.tags().get("NODATA_VALUES", "").split()
+    if len(named) == file.count:
+        return tuple(map(float, named))
+    return file.nodatavals

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from swancli.errors import SwanError
+from swancli.images import AS_SAID, Notes, Rendering, pixels_of
 from swancli.machine.progress import Progress, quiet
 from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
@@ -140,12 +141,14 @@ class SceneSearcher:
     tiles: its tiles.
     encoder: what encodes questions.
     kept: whether the tiles come from a file.
+    rendering: how samples become colours.
     """
 
     scene: Path
     tiles: SceneTiles
     encoder: Encoder
     kept: bool
+    rendering: Rendering = AS_SAID
 
     def ask_words(self, question: Question, top_k: int, threshold: float = -1.0) -> SceneAnswer:
         """The places that fit a description best.
@@ -176,7 +179,10 @@ class SceneSearcher:
         Raises:
             ImageError: the file is not an image.
         """
-        return self._answer(str(path), (), self.encoder.images([path]), top_k, threshold)
+        notes = Notes()
+        pixels = pixels_of(path, str(path), replace(self.rendering, lenient=True), notes)
+        notes.warn()
+        return self._answer(str(path), (), self.encoder.images([pixels]), top_k, threshold)
 
     def _answer(
         self, question: str, unknown: tuple[str, ...], vectors: np.ndarray, top_k: int, threshold: float
@@ -207,6 +213,7 @@ def open_scene(
     vocab: str | PathLike[str] | None = None,
     kept: str | PathLike[str] | None = None,
     sizes: Sequence[int] = (),
+    rendering: Rendering = AS_SAID,
     texts_only: bool = False,
     on_stale: Callable[[str], None] = lambda reason: None,
     progress: Progress = quiet,
@@ -224,6 +231,7 @@ def open_scene(
         vocab: its vocabulary, if the checkpoint carries none.
         kept: use this file of tiles and no other.
         sizes: of the tiles, in pixels; () for those of the file, or `TILE_SIZES`.
+        rendering: how samples become colours; a file of tiles with the same bands is used.
         texts_only: all questions will be texts, so the image side of the model is not loaded with a file.
         on_stale: called with the reason if a file was found but cannot be used.
         progress: called with "tiles", the number done, and the number in all.
@@ -242,7 +250,7 @@ def open_scene(
         if path:
             try:
                 file = opened.enter_context(open_tiles(path))
-                if difference := _difference(file, scene, sizes):
+                if difference := _difference(file, scene, sizes, rendering):
                     raise SwanError(f"{path}: its tiles are of {difference}", again)
                 loaded = load_maker(file.made_by, path, again, **options)
             except SwanError as error:
@@ -250,10 +258,11 @@ def open_scene(
                     raise
                 on_stale(error.problem)
         if loaded:
-            encoder, tiles = Encoder(loaded, device), file.tiles
+            encoder, tiles, rendering = Encoder(loaded, device), file.tiles, file.rendering
         else:
             encoder = Encoder(checkpoint or workspace.find_encoder(foreign=True), device, vocab=vocab)
-            raster = opened.enter_context(Raster(scene))
+            raster = opened.enter_context(Raster(scene, rendering, mosaic=True))
+            raster.notes.warn()
             _check_placed(raster.frame)
             boxes = scene_boxes(raster.frame, sizes or TILE_SIZES)
             tiles = SceneTiles(
@@ -262,16 +271,18 @@ def open_scene(
                 lambda: embedded_tiles(encoder, raster, boxes, progress),
                 lambda: raster.preview,
             )
-        yield SceneSearcher(scene, tiles, encoder, kept=loaded is not None)
+        yield SceneSearcher(scene, tiles, encoder, kept=loaded is not None, rendering=rendering)
 
 
-def _difference(file: StoredTiles, scene: Path, sizes: Sequence[int]) -> str:
-    """What stored tiles are of instead of a scene and sizes; "" if they are of these."""
+def _difference(file: StoredTiles, scene: Path, sizes: Sequence[int], rendering: Rendering) -> str:
+    """What stored tiles are of instead of a scene, sizes and bands; "" if they are of these."""
     if file.scene != Identity.of(scene):
         return f"another scene than {scene}, or of an earlier state of it"
     if sizes and tuple(sizes) != file.sizes:
         own, wanted = (" and ".join(map(str, each)) for each in (file.sizes, sizes))
         return f"{own} pixels, not {wanted} pixels"
+    if rendering.bands and rendering.bands != file.rendering.bands:
+        return f"other bands ({file.rendering.bands_text or 'as the file says'})"
     return ""
 
 
@@ -287,6 +298,7 @@ def embed_scene(
     output: str | PathLike[str],
     *,
     sizes: Sequence[int] = (),
+    rendering: Rendering = AS_SAID,
     progress: Progress = quiet,
 ) -> int:
     """Writes the embeddings of a scene's tiles, so that later questions in words need not encode them.
@@ -296,6 +308,7 @@ def embed_scene(
         scene: its image file.
         output: the file to write.
         sizes: of the tiles, in pixels; () for `TILE_SIZES`.
+        rendering: how samples become colours.
         progress: called with "tiles", the number done, and the number in all.
 
     Returns:
@@ -306,7 +319,8 @@ def embed_scene(
         SwanError: it holds no data, or its coordinate system does not fit it.
     """
     sizes = tuple(sizes) or TILE_SIZES
-    with Raster(scene) as raster:
+    with Raster(scene, rendering, mosaic=True) as raster:
+        raster.notes.warn()
         _check_placed(raster.frame)
         boxes = scene_boxes(raster.frame, sizes)
         blocks = embedded_tiles(encoder, raster, boxes, progress)

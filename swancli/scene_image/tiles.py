@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.images import pixel_digest
+from swancli.images import Rendering, pixel_digest
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import Encoder, Picture
 from swancli.scene_image.raster import Frame, Raster, require_rasterio
@@ -33,6 +33,7 @@ from swancli.store.hdf5 import (
     to_relative,
 )
 from swancli.store.made_by import MadeBy
+from swancli.store.rendering import read_rendering, write_rendering
 from swancli.store.vectors import read_rows
 
 TILE_SIZES = (256, 384)  # pixels; chosen on mosaics of validation images
@@ -225,6 +226,7 @@ def write_tiles(
         file.create_dataset("scene/preview", data=raster.preview, compression="gzip")
         scene = to_relative(str(raster.path), path.parent)
         file.attrs.update(scene=scene, tile_sizes=list(sizes), **asdict(identity), **asdict(raster.frame))
+        write_rendering(file, raster.rendering)
         made_by.write(file, path.parent)
         return len(embedding)
 
@@ -252,12 +254,14 @@ class StoredTiles:
     scene: identity of the scene that they were made from.
     sizes: of the tiles, in pixels.
     made_by: the checkpoint of their embeddings.
+    rendering: how the samples of the scene became colours.
     """
 
     tiles: SceneTiles
     scene: Identity
     sizes: tuple[int, ...]
     made_by: MadeBy
+    rendering: Rendering
 
 
 @contextmanager
@@ -302,4 +306,5 @@ def _read_tiles(file: h5py.File, folder: Path) -> StoredTiles:
         Identity(text_attribute(file, "scene_name"), size, changed),
         tuple(map(int, file.attrs["tile_sizes"])),
         MadeBy.read(file, folder, embedding.shape[1]),
+        read_rendering(file),
     )

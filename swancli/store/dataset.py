@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.images import decode_image
+from swancli.images import AS_SAID, Rendering, decode_image
 from swancli.store.catalogue import Catalogue, names_in, read_catalogue, write_catalogue, write_skipped
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
@@ -28,6 +28,7 @@ from swancli.store.hdf5 import (
     texts_in,
     write_texts,
 )
+from swancli.store.rendering import read_rendering, write_rendering
 from swancli.store.unfailing_file import StoreFile
 
 
@@ -72,7 +73,10 @@ class DatasetWriter:
 
 @contextmanager
 def create_dataset(
-    path: str | PathLike[str], name: str, shape: tuple[int, int] | None
+    path: str | PathLike[str],
+    name: str,
+    shape: tuple[int, int] | None,
+    rendering: Rendering = AS_SAID,
 ) -> Iterator[DatasetWriter]:
     """A new `dataset.h5`, complete when the body ends; raises as `create_store`.
 
@@ -80,9 +84,11 @@ def create_dataset(
         path: where it is written.
         name: of the data set.
         shape: height and width of all images, stored as `/images/pixels`; None for `/images/encoded`.
+        rendering: how their samples became colours.
     """
     with create_store(path, DATASET) as file:
         file.attrs["dataset"] = name
+        write_rendering(file, rendering)
         yield DatasetWriter(file, shape)
 
 
@@ -100,6 +106,7 @@ class Dataset:
         name: the data set's name.
         catalogue: its rows.
         digest: a hash of its rows, pixels included; it differs once any of them has changed.
+        rendering: how samples became colours.
 
     Raises:
         StoreError: as `open_store`; also if its columns do not fit each other.
@@ -110,6 +117,7 @@ class Dataset:
         with reading(path, DATASET, stay_open=True) as self._file:
             self.name = text_attribute(self._file, "dataset")
             self.digest = text_attribute(self._file, "digest")
+            self.rendering = read_rendering(self._file)
             self.catalogue = read_catalogue(self._file)
             self._pixels, self._encoded = self._find_images(len(self.catalogue.filename))
 
@@ -135,7 +143,7 @@ class Dataset:
             if self._pixels is not None:
                 return self._pixels[row]
             encoded = np.asarray(self._encoded[row], np.uint8).tobytes()
-        return decode_image(encoded, name)
+        return decode_image(encoded, name, self.rendering)
 
     def digests(self, rows: np.ndarray) -> np.ndarray:
         """object (n,) of str: a hash of the pixels of some images.

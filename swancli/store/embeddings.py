@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import StoreError, SwanError
+from swancli.images import AS_SAID, Rendering
 from swancli.store.atomic import atomic_path
 from swancli.store.catalogue import Catalogue, read_catalogue, write_catalogue, write_skipped
 from swancli.store.hdf5 import (
@@ -32,6 +33,7 @@ from swancli.store.hdf5 import (
     write_texts,
 )
 from swancli.store.made_by import MadeBy
+from swancli.store.rendering import read_rendering, write_rendering
 from swancli.store.vectors import IMAGE_VECTORS, Rows, read_rows, write_vectors
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Embeddings:
     dataset_digest: `Dataset.digest` of the data set; "" for folders and lines of text.
     seen: uint8 (N,), `SeenImages.marks` of a data set's images; None if it is not known what the checkpoint
         was trained on, or there is no data set.
+    rendering: how the samples of the images became colours.
     """
 
     image: np.ndarray | h5py.Dataset | Rows
@@ -63,6 +66,7 @@ class Embeddings:
     digest: str = ""
     dataset_digest: str = ""
     seen: np.ndarray | None = None
+    rendering: Rendering = AS_SAID
 
     def to_frame(self) -> pd.DataFrame:
         """The images as a table: filename, scene, split, and embedding, a float32 (D,) array per row."""
@@ -105,6 +109,7 @@ def write_embeddings(
         file.attrs["dataset"] = embeddings.dataset
         file.attrs["dataset_digest"] = embeddings.dataset_digest
         file.attrs["pictures"] = to_relative(embeddings.pictures, path.parent)
+        write_rendering(file, embeddings.rendering)
         embeddings.made_by.write(file, path.parent)
     return digest
 
@@ -150,6 +155,7 @@ def open_embeddings(path: str | PathLike[str]) -> Embeddings:
         attributes = {name: text_attribute(file, name) for name in names}
         attributes["pictures"] = from_relative(attributes["pictures"], path.parent)
         made_by = MadeBy.read(file, path.parent, image.shape[1])
+        attributes["rendering"] = read_rendering(file)
         seen = array_in(file, "images/seen", "u", len(image))[:] if "images/seen" in file else None
     return Embeddings(image, caption, catalogue, made_by=made_by, seen=seen, **attributes)
 

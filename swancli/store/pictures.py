@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from swancli.errors import SwanError
-from swancli.images import decode_image, read_inside
+from swancli.images import AS_SAID, Rendering, decode_image, read_inside
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings
 
@@ -28,13 +28,17 @@ class Pictures:
     Args:
         source: a `dataset.h5`, or the folder that the file names are relative to.
         filename: the file name of each row.
+        rendering: how samples became colours when the images were embedded.
 
     Raises:
         SwanError: the source does not exist any more.
     """
 
-    def __init__(self, source: str | PathLike[str], filename: Sequence[str]) -> None:
+    def __init__(
+        self, source: str | PathLike[str], filename: Sequence[str], rendering: Rendering = AS_SAID
+    ) -> None:
         source = Path(source)
+        self._rendering = rendering
         self._filename = filename
         self._folder, self._dataset = source, None
         self._lock = Lock()  # an h5py file must not be read by several threads at once
@@ -65,7 +69,7 @@ class Pictures:
             with self._lock:
                 return self._dataset.image(self._place[name])
         path = self._folder / name
-        return decode_image(read_inside(path, self._folder), str(path))
+        return decode_image(read_inside(path, self._folder), str(path), self._rendering)
 
     def jpeg(self, row: int, side: int) -> bytes:
         """An image as a JPEG file, its longer side at most `side` pixels; raises as `pixels`."""
@@ -94,7 +98,8 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
             f"{embeddings.pictures}: images at an address or in tars cannot be shown",
             "copy them, each tar unpacked into a folder of its name, and give the copy: --pictures FOLDER",
         )
-    return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue.filename)
+    place = moved or Path(embeddings.pictures)
+    return Pictures(place, embeddings.catalogue.filename, embeddings.rendering)
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

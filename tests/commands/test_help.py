@@ -83,7 +83,7 @@ def test_every_option_says_what_it_takes_and_does(command):
     context = GROUP.commands[command].make_context(command, [], resilient_parsing=True)
     for rows in option_panels(GROUP.commands[command], context).values():
         for signature, text in rows:
-            assert re.fullmatch(r"\[TEXT\]\.\.\.|(-\w, )?--[\w-]+(, --[\w-]+)?( [\w|:/…]+)?", signature)
+            assert re.fullmatch(r"\[TEXT\]\.\.\.|(-\w, )?--[\w-]+(, --[\w-]+)?( [\w|:/…,]+)?", signature)
             assert text
     for found in GROUP.commands[command].params:
         assert bool(found.metavar) != bool(getattr(found, "is_flag", False)), found.name

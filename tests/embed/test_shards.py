@@ -14,6 +14,7 @@ MANIFEST = {
     "images": "abc",
     "checkpoint_sha256": "0" * 64,
     "configuration": "",
+    "rendering": ["", ""],
     "precision": "fp32",
     "batch_size": 32,
     "shards": 4,

@@ -239,7 +239,7 @@ ODD = {
         png_of(9, 9, (b"\0" + b"\xff\xff\0\0\0\0" * 9) * 9, depth=16),
         decoded((255, 0, 0)),
     ),
-    "32-bit whole numbers": (tiff(np.full((9, 9), 2**31, np.uint32)), decoded((128, 128, 128), near=1)),
+    "32-bit whole numbers": (tiff(np.full((9, 9), 2**31, np.uint32)), decoded((255, 255, 255))),
     "fractions": (tiff(np.full((9, 9), 0.5, np.float32)), decoded((128, 128, 128), near=1)),
     "fractions, some of them NaN": (tiff(np.full((9, 9), np.nan, np.float32)), decoded((0, 0, 0))),
     "five bands": (

@@ -175,7 +175,7 @@ def test_skip_leaves_out_absent_and_unreadable_images_and_counts_them(source):
     summary, output = prepare(source, missing="skip", images=images)
     assert summary.skipped == [
         Skipped("absent", "port_<number>.png", 1, "port_0.png"),
-        Skipped("damaged image", "port_<number>.png", 1, "port_2.png"),
+        Skipped("damaged image (image file is truncated)", "port_<number>.png", 1, "port_2.png"),
     ]
     assert summary.splits == [SplitCount("train", 1, 2, 1), SplitCount("test", 1, 2, 1)]
     with Dataset(output) as dataset:
@@ -185,7 +185,10 @@ def test_skip_leaves_out_absent_and_unreadable_images_and_counts_them(source):
         assert dataset.image(1)[0, 0].tolist() == [3, 10, 20]
     with h5py.File(output) as file:
         assert file["skipped/filename"].asstr()[:].tolist() == ["port_0.png", "port_2.png"]
-        assert file["skipped/reason"].asstr()[:].tolist() == ["absent", "damaged image"]
+        assert file["skipped/reason"].asstr()[:].tolist() == [
+            "absent",
+            "damaged image (image file is truncated)",
+        ]
 
 
 def test_nothing_readable_is_an_error_even_with_skip(source):
@@ -251,6 +254,11 @@ def test_progress_of_each_phase_ends_at_its_total(source):
     }
 
 
+def test_reasons_that_differ_in_numbers_alone_are_one():
+    skipped = [("1.jpg", "not an image (7 bytes)"), ("2.jpg", "not an image (22 bytes)")]
+    assert group_skipped(skipped) == [Skipped("not an image (7 bytes)", "<number>.jpg", 2, "1.jpg")]
+
+
 def test_skipped_images_are_grouped_by_reason_and_pattern():
     skipped = [("00578.jpg", "absent"), ("port_1.jpg", "damaged image"), ("9.jpg", "absent"), ("8.jpg", "x")]
     assert group_skipped(skipped) == [
@@ -292,9 +300,11 @@ def test_real_tiffs_of_two_sizes_are_stored_as_they_are(real_data, tmp_path):
 
 
 def test_test_image_with_the_pixels_of_a_training_one_is_reported(source):
-    assert prepare(source)[0].warnings == ()
+    (one_colour,) = prepare(source)[0].warnings
+    assert one_colour.startswith("4 images, such as ")
+    assert one_colour.endswith("port_0.png: the picture has one colour")
     Image.new("RGB", (8, 6), (0, 10, 20)).save(source / "images" / "port_3.png", compress_level=0)
-    (warning,) = prepare(source)[0].warnings
+    _, warning = prepare(source)[0].warnings
     assert warning.startswith("1 of 1 images of test have the name or the pixels of a training image")
     assert "(first port_3.png, as port_0.png)" in warning
 

@@ -6,7 +6,7 @@ from made_scenes import scene_pixels, write_tiff
 from PIL import Image
 
 from swancli.errors import ImageError
-from swancli.images import decode_image
+from swancli.images import decode_image, parse_rendering
 from swancli.scene_image import raster
 from swancli.scene_image.raster import Frame, Raster
 
@@ -128,9 +128,6 @@ def test_files_that_are_no_scenes_are_refused(tmp_path, geo_scene):
     (tmp_path / "empty.tif").touch()
     with pytest.raises(ImageError, match=r"empty\.tif"):
         Raster(tmp_path / "empty.tif")
-    complex_samples = write_tiff(tmp_path / "complex.tif", scene_pixels(bands=1).astype(np.complex64))
-    with pytest.raises(ImageError, match="complex"):
-        Raster(complex_samples)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(geo_scene.read_bytes()[:-20000])
     with pytest.raises(ImageError, match=r"cut\.tif"), Raster(cut) as scene:
@@ -148,8 +145,108 @@ def test_file_that_leads_to_others_is_refused_whatever_it_is_called(tmp_path, pl
     for name in ("raw.tif", "web.png"):
         with pytest.raises(ImageError, match="not in a format of a scene"):
             Raster(tmp_path / name)
-    source = f"<SimpleSource><SourceFilename>{plain_scene}</SourceFilename></SimpleSource>"
-    bands = "".join(f'<VRTRasterBand dataType="Byte" band="{n}">{source}</VRTRasterBand>' for n in (1, 2, 3))
-    (tmp_path / "mosaic.vrt").write_text(f"{size}{bands}</VRTDataset>")
-    with Raster(tmp_path / "mosaic.vrt") as raster:
-        assert raster.frame.width == 64
+    for name in ("raw.tif", "web.png"):
+        (tmp_path / name).rename(tmp_path / f"{name}.vrt")
+        with pytest.raises(ImageError, match="not part of a plain mosaic"):
+            Raster(tmp_path / f"{name}.vrt", mosaic=True)
+
+
+def vrt_of(*names):
+    """A VRT of 64 x 64 pixels over files."""
+    sources = "".join(
+        f"<SimpleSource><SourceFilename relativeToVRT='1'>{name}</SourceFilename>"
+        "<SourceBand>BAND</SourceBand></SimpleSource>"
+        for name in names
+    )
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}">{sources.replace("BAND", str(n))}</VRTRasterBand>'
+        for n in (1, 2, 3)
+    )
+    return f'<VRTDataset rasterXSize="64" rasterYSize="64">{bands}</VRTDataset>'
+
+
+def test_vrt_is_read_where_the_user_named_it_and_over_files_beside_it(tmp_path, plain_scene):
+    inside = tmp_path / "below"
+    inside.mkdir()
+    (inside / "part.png").write_bytes(plain_scene.read_bytes())
+    (tmp_path / "mosaic.vrt").write_text(vrt_of("below/part.png"))
+    with pytest.raises(ImageError, match="not in a format of a scene"):
+        Raster(tmp_path / "mosaic.vrt")
+    with Raster(tmp_path / "mosaic.vrt", mosaic=True) as scene:
+        np.testing.assert_array_equal(
+            scene.read(np.array([0, 0, 64, 64]))[0], np.moveaxis(scene_pixels(), 0, 2)[:64, :64]
+        )
+    for name in (str(plain_scene), "../part.png", "/vsicurl/http://127.0.0.1/a.tif", "below/absent.png", ""):
+        (tmp_path / "mosaic.vrt").write_text(vrt_of(name))
+        with pytest.raises(ImageError, match="not a file in its folder"):
+            Raster(tmp_path / "mosaic.vrt", mosaic=True)
+    (inside / "nested.png").write_text(vrt_of("part.png"))
+    (tmp_path / "mosaic.vrt").write_text(vrt_of("below/nested.png"))
+    with pytest.raises(ImageError, match="not in a format of a scene"):
+        Raster(tmp_path / "mosaic.vrt", mosaic=True)
+
+
+def test_photo_on_its_side_is_upright_in_every_window(tmp_path):
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.png"
+        Image.fromarray(np.moveaxis(scene_pixels(), 0, 2)).save(path, exif=exif)
+        right = decode_image(path.read_bytes(), path.name)
+        with Raster(path) as scene:
+            assert right.shape[:2] == (scene.frame.height, scene.frame.width)
+            np.testing.assert_array_equal(scene.preview, right)
+            for left, top, size in ((0, 0, 40), (101, 33, 47), (20, 110, 30)):
+                part = right[top : top + size, left : left + size]
+                box = np.array([left, top, left + part.shape[1], top + part.shape[0]])
+                np.testing.assert_array_equal(scene.read(box)[0], part)
+
+
+def test_overviews_do_not_decide_the_scale(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    samples = np.random.default_rng(0).integers(0, 900, (3, 1500, 1400), dtype=np.uint16)
+    samples[:, ::2] *= 4
+    path = write_tiff(tmp_path / "wide.tif", samples)
+    with Raster(path) as scene:
+        before = scene.read(np.array([0, 0, 64, 64]))[0]
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.average)
+    with Raster(path) as scene:
+        np.testing.assert_array_equal(scene.read(np.array([0, 0, 64, 64]))[0], before)
+    image = decode_image(path.read_bytes(), "wide.tif")
+    assert np.abs(image[:64, :64].astype(int) - before).max() <= 1
+
+
+def test_infrared_called_alpha_hides_nothing_and_is_said(tmp_path):
+    pixels = scene_pixels(bands=4)
+    pixels[3, :, :100] = 0
+    path = write_tiff(tmp_path / "rgbn.tif", pixels)  # rasterio calls the fourth of four bytes alpha
+    np.testing.assert_array_equal(check_windows(path), np.moveaxis(pixels[:3], 0, 2))
+    with Raster(path) as scene:
+        assert scene.read(WHOLE)[1] == 1
+        (line,) = scene.notes.lines()
+        assert "no mask" in line
+
+
+def test_bands_and_stretch_are_the_users(tmp_path):
+    pixels = scene_pixels(bands=5).astype(np.uint16) * 10
+    path = write_tiff(tmp_path / "five.tif", pixels, photometric="minisblack")
+    with Raster(path, parse_rendering("5,1,3", "0,2550")) as scene:
+        shown = scene.read(WHOLE)[0]
+    np.testing.assert_array_equal(shown, np.moveaxis(pixels[[4, 0, 2]] // 10, 0, 2))
+    with pytest.raises(ImageError, match="no band 6"):
+        Raster(path, parse_rendering("6", None))
+
+
+def test_vrt_that_is_more_than_a_mosaic_is_refused(tmp_path):
+    for element in (
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+        "<PixelFunctionLanguage>Python</PixelFunctionLanguage></VRTRasterBand>",
+        "<GDALWarpOptions><SourceDataset>/etc/passwd</SourceDataset></GDALWarpOptions>",
+        '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/etc/passwd</MDI></Metadata>',
+        "<OverviewList>2</OverviewList>",
+    ):
+        path = tmp_path / "derived.vrt"
+        path.write_text(f'<VRTDataset rasterXSize="64" rasterYSize="64">{element}</VRTDataset>')
+        with pytest.raises(ImageError, match="not part of a plain mosaic"):
+            Raster(path, mosaic=True)

@@ -1,0 +1,388 @@
+"""TIFF files: what their tags say, and their samples as far as these tags allow for.
+
+Only the first picture of a file is read, and its mask. Tags are read here, before a library sees the file, so
+that nothing is decoded that would be larger than they say.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+from xml.etree import ElementTree
+
+import numpy as np
+
+from swancli.errors import ImageError, extra_hint
+from swancli.images.headers import Header, jpeg2000_header, jpeg_header, lerc_header, webp_header
+from swancli.images.rule import COLOURS, INKS, Said
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+STRIPS, ORIENTATION, BANDS, ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 278, 279, 284
+COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 320, 322, 323, 324, 325
+SUBFILE, EXTRA, FORMAT, JPEG_TABLES, DEPTH = 254, 338, 339, 347, 32997
+METADATA, NODATA = 42112, 42113
+PLACED = (33550, 33922, 34264)  # tags that give a picture its place on the Earth
+KEPT = {
+    *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, ORIENTATION, BANDS, ROWS, STRIP_BYTES, PLANES),
+    *(COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUBFILE, EXTRA, FORMAT, DEPTH),
+    *(METADATA, NODATA, *PLACED),
+}
+# Types of the values of a tag, as numpy and struct call them.
+TYPES = {1: "u1", 2: "S", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4"}
+TYPES |= {16: "u8", 17: "i8", 18: "u8"}
+LARGEST_TAG = 2**26  # bytes
+MOST_DIRECTORIES = 64  # looked through for a mask
+WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, MASK, CMYK, YCBCR, LAB = 0, 1, 2, 3, 4, 5, 6, 8
+# Compressions whose decoder is given the size that the tags declare, and those with a size in each strip.
+BOUNDED = {1, 5, 8, 32773, 32946, 34925, 50000}
+NONE, DEFLATE = 1, (8, 32946)
+OWN_SIZE: dict[int, Callable[[bytes], Header]] = {
+    7: jpeg_header,
+    33003: jpeg2000_header,
+    33004: jpeg2000_header,
+    33005: jpeg2000_header,
+    34712: jpeg2000_header,
+    34887: lerc_header,
+    34927: webp_header,
+    50001: webp_header,
+}
+ALPHA_EXTRAS = (1, 2)  # premultiplied, and plain
+
+Tags = dict[int, Any]
+
+
+def read_directories(file: BinaryIO) -> list[Tags]:
+    """The tags of each picture in a TIFF, the first one first: arrays of numbers, and bytes of texts.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    head = file.read(16)
+    if head[:4] not in TIFF_STARTS:
+        raise ValueError("not a TIFF")
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in (b"+\0", b"\0+")
+    try:
+        (place,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
+        found, seen = [], set()
+        while place and place not in seen and len(found) < MOST_DIRECTORIES:
+            seen.add(place)
+            tags, place = _read_directory(file, place, order, big)
+            found.append(tags)
+    except (struct.error, OverflowError, OSError) as error:
+        if not found:
+            raise ValueError(f"damaged directory ({error})") from error
+    if not found:
+        raise ValueError("it contains no image")
+    return found
+
+
+def _read_directory(file: BinaryIO, place: int, order: str, big: bool) -> tuple[Tags, int]:
+    """The tags of one picture, and the place of the next directory; 0 for none."""
+    file.seek(place)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+    size = 20 if big else 12
+    if count > 4096:
+        raise struct.error(f"{count} tags")
+    entries = file.read(count * size)
+    link = "Q" if big else "I"
+    (following,) = struct.unpack_from(order + link, file.read(struct.calcsize(order + link)) + bytes(8))
+    tags: Tags = {}
+    for start in range(0, count * size, size):
+        tag, kind, number = struct.unpack_from(order + ("HHQ" if big else "HHI"), entries, start)
+        if tag in KEPT and kind in TYPES and tag not in tags:
+            own = entries[start + (12 if big else 8) : start + size]
+            tags[tag] = _read_value(file, kind, number, own, order)
+    return tags, following
+
+
+def _read_value(file: BinaryIO, kind: int, number: int, own: bytes, order: str) -> Any:
+    dtype = np.dtype(TYPES[kind] + ("1" if kind == 2 else "")).newbyteorder(order)
+    length = number * dtype.itemsize
+    if length > LARGEST_TAG:
+        raise struct.error(f"a tag of {length} bytes")
+    if length > len(own):
+        file.seek(int.from_bytes(own, "little" if order == "<" else "big"))
+        own = file.read(length)
+    value = own[:length]
+    if len(value) < length:
+        raise struct.error("a tag is cut short")
+    return value if kind == 2 else np.frombuffer(value, dtype).astype(dtype.newbyteorder("="))
+
+
+def stored_upright(data: bytes, tags: Tags) -> bytes:
+    """The same TIFF without an orientation, which some versions of Pillow apply by themselves."""
+    if number_in(tags, ORIENTATION, 1) == 1:
+        return data
+    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+    (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, place)
+    changed, start, size = bytearray(data), place + (8 if big else 2), 20 if big else 12
+    for entry in range(start, start + count * size, size):
+        if struct.unpack_from(order + "H", data, entry)[0] == ORIENTATION:
+            struct.pack_into(order + ("HHQHHHH" if big else "HHIHH"), changed, entry, *_UPRIGHT[big])
+    return bytes(changed)
+
+
+_UPRIGHT = {False: (ORIENTATION, 3, 1, 1, 0), True: (ORIENTATION, 3, 1, 1, 0, 0, 0)}
+
+
+def number_in(tags: Tags, tag: int, default: int) -> int:
+    """The first number of a tag."""
+    value = tags.get(tag)
+    return int(value[0]) if isinstance(value, np.ndarray) and value.size else default
+
+
+def placed_on_earth(tags: Tags) -> bool:
+    """Whether a picture has coordinates; then its orientation is that of a map, whatever the tag says."""
+    return any(tag in tags for tag in PLACED)
+
+
+def orientation_in(tags: Tags) -> int:
+    """The orientation of a picture, 1 to 8; 1 where it is a map."""
+    found = 1 if placed_on_earth(tags) else number_in(tags, ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+# ---------------------------------------------------------------------------------------------------------
+# what the tags say
+
+
+def said_in(tags: Tags) -> Said:
+    """What the tags of a picture say of its samples."""
+    bands, bits = number_in(tags, BANDS, 1), int(max(tags.get(BITS, [1])))
+    kind, photometric = number_in(tags, FORMAT, 1), number_in(tags, PHOTOMETRIC, BLACK_IS_0)
+    base = {RGB: COLOURS, CMYK: INKS, PALETTE: ("palette",), YCBCR: COLOURS, LAB: COLOURS}
+    colours = [*base.get(photometric, ("gray",))][:bands]
+    colours += [""] * (bands - len(colours))
+    extra = list(tags.get(EXTRA, []))[-bands:]
+    for band, meaning in enumerate(extra, start=bands - len(extra)):
+        if meaning in ALPHA_EXTRAS:
+            colours[band] = "alpha"
+    names, stated = [""] * bands, False
+    for item in metadata_items(tags):
+        place = item.get("sample", "")
+        if not (place.isdigit() and int(place) < bands):
+            continue
+        text = (item.text or "").strip().lower()
+        if item.get("name") == "DESCRIPTION":
+            names[int(place)] = text
+        elif item.get("name") == "COLORINTERP":
+            colours[int(place)], stated = text, True
+    value = nodata_in(tags)
+    return Said(
+        dtype_of(bits, kind),
+        bands,
+        tuple(colours),
+        tuple(names),
+        (value,) * bands,
+        bits if bits < 8 else 0,
+        _palette_in(tags) if photometric == PALETTE else None,
+        premultiplied=1 in extra,
+        inverted=photometric == WHITE_IS_0,
+        default_colours=not stated,
+    )
+
+
+def metadata_items(tags: Tags) -> Iterator[ElementTree.Element]:
+    """The items of GDAL's metadata; none if they are damaged."""
+    text = bytes(tags.get(METADATA, b"")).rstrip(b"\0")
+    if not text or len(text) > 2**20 or b"<!" in text:  # no entities, which may grow without limit
+        return
+    try:
+        yield from ElementTree.fromstring(text).iter("Item")
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return
+
+
+def nodata_in(tags: Tags) -> float | None:
+    """The value that marks no data, or None."""
+    text = bytes(tags.get(NODATA, b"")).rstrip(b"\0 ").strip()
+    try:
+        return float(re.sub(rb",", b".", text)) if text else None
+    except ValueError:
+        return None
+
+
+def dtype_of(bits: int, kind: int) -> np.dtype:
+    """The type of samples of n bits; kind as in SampleFormat: 1 unsigned, 2 signed, 3 float, 6 complex."""
+    if kind == 3:
+        return np.dtype(np.float16 if bits <= 16 else np.float32 if bits <= 32 else np.float64)
+    if kind in (5, 6):
+        return np.dtype(np.complex64 if bits <= 64 else np.complex128)
+    size = next((size for size in (8, 16, 32) if bits <= size), 64)
+    return np.dtype(f"{'int' if kind == 2 else 'uint'}{size}")
+
+
+def _palette_in(tags: Tags) -> np.ndarray | None:
+    table = tags.get(COLOUR_MAP)
+    if table is None or len(table) < 3:
+        return None
+    # Some writers store 8 bits, as GDAL and libtiff know.
+    table = np.asarray(table[: len(table) // 3 * 3], np.uint16).reshape(3, -1).T
+    colours = table if table.max(initial=0) < 256 else table >> 8
+    return np.concatenate([colours, np.full((len(colours), 1), 255)], axis=1).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# samples
+
+
+def segments_of(tags: Tags) -> tuple[int, int, int, np.ndarray, np.ndarray]:
+    """Height, width and bands of the strips or tiles of a picture, where they start, and their lengths.
+
+    Raises:
+        ValueError: they do not fit the picture.
+    """
+    height, width, bands = (number_in(tags, tag, 0) for tag in (HEIGHT, WIDTH, BANDS))
+    bands = bands or 1
+    if TILES in tags or TILE_WIDTH in tags:
+        tall, wide = (number_in(tags, tag, 0) for tag in (TILE_HEIGHT, TILE_WIDTH))
+        starts, lengths = (np.asarray(tags.get(tag, [])) for tag in (TILES, TILE_BYTES))
+    else:
+        tall, wide = min(height, number_in(tags, ROWS, height)), width
+        starts, lengths = (np.asarray(tags.get(tag, [])) for tag in (STRIPS, STRIP_BYTES))
+    if min(tall, wide, height, width) < 1:
+        raise ValueError("no pixels")
+    planes = bands if number_in(tags, PLANES, 1) == 2 else 1
+    count = -(-height // tall) * -(-width // wide) * planes
+    if len(starts) != count or len(lengths) != count:
+        raise ValueError(f"{len(starts)} strips or tiles, and {count} are needed")
+    return tall, wide, bands // planes, starts, lengths
+
+
+def check_declared(data: bytes, tags: Tags, name: str, most: int) -> None:
+    """Refuses a TIFF that would decode to more than its tags declare, or to more than n samples.
+
+    Raises:
+        ImageError: it is refused.
+        ValueError: it is damaged.
+    """
+    tall, wide, bands, starts, lengths = segments_of(tags)
+    if number_in(tags, DEPTH, 1) != 1:
+        raise ImageError(f"{name}: a TIFF with {number_in(tags, DEPTH, 1)} layers is not a single image")
+    if tall * wide * bands > most:
+        raise ImageError(
+            f"{name}: image too large (strips of {tall} x {wide} x {bands})", "cut it into tiles"
+        )
+    compression = number_in(tags, COMPRESSION, NONE)
+    if compression in BOUNDED:
+        return
+    header_of = OWN_SIZE.get(compression)
+    if header_of is None:
+        raise ImageError(
+            f"{name}: a TIFF of compression {compression}, which is not read",
+            "write it again with another: gdal_translate -co COMPRESS=DEFLATE",
+        )
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        if not length:
+            continue
+        strip = data[start : start + length]
+        header = header_of(strip)
+        blobs = strip.count(b"Lerc2 ") if header_of is lerc_header else 1
+        if header.height > tall or header.width > wide or header.bands > max(bands, 4) or blobs > bands:
+            held = f"{header.height} x {header.width} x {header.bands}"
+            declared = f"{tall} x {wide} x {bands}"
+            raise ImageError(
+                f"{name}: damaged TIFF (a strip of {held} samples where {declared} are declared)"
+            )
+
+
+def read_tiff(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
+    """The samples (H, W, C) of the first picture of a TIFF, of any type, decoded with tifffile.
+
+    Raises:
+        ImageError: it is damaged or too large, or a package is not installed.
+    """
+    try:
+        import tifffile
+    except ImportError:
+        problem = f"{name}: a TIFF that Pillow cannot read (signed or wide samples, or many bands)"
+        raise ImageError(problem, extra_hint("tiff")) from None
+    try:
+        check_declared(data, tags, name, most)
+        _check_without_codecs(data, tags, name)
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            bands, height, width = (number_in(tags, tag, 1) for tag in (BANDS, HEIGHT, WIDTH))
+            if math.prod(page.shape) > height * width * bands:
+                raise ValueError(f"its shape is {page.shape}")
+            samples = np.asarray(page.asarray(maxworkers=1))
+    except ImageError:
+        raise
+    except Exception as error:
+        if "imagecodecs" in str(error):
+            problem = f"{name}: a TIFF whose compression needs imagecodecs, which is not installed"
+            raise ImageError(problem, extra_hint("tiff")) from None
+        raise ImageError(f"{name}: damaged TIFF ({error})") from error
+    if samples.dtype == np.bool_:
+        samples = samples.astype(np.uint8)
+    if number_in(tags, PLANES, 1) == 2 and bands > 1:
+        return np.moveaxis(samples.reshape(bands, height, width), 0, 2)
+    return samples.reshape(height, width, bands)
+
+
+def _check_without_codecs(data: bytes, tags: Tags, name: str) -> None:
+    """Refuses a strip that inflates to more than is declared, which tifffile does not without imagecodecs.
+
+    Raises:
+        ImageError: there is such a strip.
+    """
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        if number_in(tags, COMPRESSION, NONE) in DEFLATE:
+            tall, wide, bands, starts, lengths = segments_of(tags)
+            most = tall * wide * bands * -(-int(max(tags.get(BITS, [1]))) // 8)
+            for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+                if (
+                    length
+                    and len(zlib.decompressobj().decompress(data[start : start + length], most + 1)) > most
+                ):
+                    raise ImageError(f"{name}: damaged TIFF (a strip is larger than declared)") from None
+
+
+def mask_in(data: bytes, directories: list[Tags], name: str) -> np.ndarray | None:
+    """bool (H, W): where the first picture of a TIFF has data, if the file holds a mask of it, else None.
+
+    Raises:
+        ImageError: the mask is damaged, or compressed in a way that is not read.
+    """
+    first = directories[0]
+    size = [number_in(first, tag, 0) for tag in (HEIGHT, WIDTH)]
+    for tags in directories[1:]:
+        own = [number_in(tags, tag, 0) for tag in (HEIGHT, WIDTH)]
+        if number_in(tags, SUBFILE, 0) == 4 and number_in(tags, PHOTOMETRIC, 0) == MASK and own == size:
+            try:
+                return _read_mask(data, tags)
+            except (ValueError, zlib.error) as error:
+                raise ImageError(f"{name}: damaged TIFF (its mask: {error})") from error
+    return None
+
+
+def _read_mask(data: bytes, tags: Tags) -> np.ndarray:
+    tall, wide, bands, starts, lengths = segments_of(tags)
+    height, width = (number_in(tags, tag, 0) for tag in (HEIGHT, WIDTH))
+    bits, compression = number_in(tags, BITS, 1), number_in(tags, COMPRESSION, NONE)
+    if bits not in (1, 8) or bands != 1 or compression not in (NONE, *DEFLATE):
+        raise ValueError(f"{bits} bits, {bands} bands, compression {compression}")
+    row_bytes = -(-wide // 8) if bits == 1 else wide
+    mask = np.zeros((-(-height // tall) * tall, -(-width // wide) * wide), bool)
+    across = -(-width // wide)
+    for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        strip = data[start : start + length]
+        if compression != NONE and length:
+            strip = zlib.decompressobj().decompress(strip, tall * row_bytes)
+        rows = np.zeros(tall * row_bytes, np.uint8)
+        rows[: len(strip)] = np.frombuffer(strip, np.uint8)[: len(rows)]
+        rows = rows.reshape(tall, row_bytes)
+        part = np.unpackbits(rows, axis=1)[:, :wide] if bits == 1 else rows
+        top, left = number // across * tall, number % across * wide
+        mask[top : top + tall, left : left + wide] = part > 0
+    return mask[:height, :width]
