@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +26,15 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -37,8 +46,9 @@ from swancli.errors import SwanError
 NOT_MET = 3
 PIPE_WIDTH = 160  # columns of a table when standard output is not a terminal
 GAP = 2  # columns of space between two columns of a table
+NARROW = 60  # columns of a terminal, below which notes are wrapped
 LEAST_TEXT = 20  # columns in which running text is still readable
-BAR, BESIDE_BAR = 40, 60  # columns of a progress bar, and of the text beside it
+BAR, LEAST_BAR, BESIDE_BAR = 40, 4, 60  # columns of a progress bar, at most and at least, and beside it
 
 # The head of a table, and other characters of ours, where the encoding has ASCII alone.
 PLAIN_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
@@ -237,9 +247,25 @@ def output() -> Console:
 
 def warn(text: str) -> None:
     """A warning on standard error, shown even when it is not a terminal."""
-    _after_results(
-        lambda: SafeConsole(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/] {escape(text)}")
-    )
+    _after_results(lambda: _print_headed("warning:", "yellow", text))
+
+
+def _print_headed(head: str, style: str, text: str) -> None:
+    """Prints a text on standard error, after a coloured word."""
+    console = SafeConsole(stderr=True, soft_wrap=True)
+    body = _wrapped(console, f"{head} {text}").removeprefix(head)
+    console.print(f"[{style}]{head}[/]{escape(body)}")
+
+
+def _wrapped(console: Console, text: str) -> str:
+    """The text, on a narrow terminal with line breaks between words, so that no figure is broken.
+
+    Commands to copy have none.
+    """
+    if not console.is_terminal or console.width >= NARROW or "swan " in text:
+        return text
+    lines = textwrap.wrap(text, console.width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)  # with paths in one piece, as everywhere
 
 
 class Boundary(TyperGroup):
@@ -291,12 +317,25 @@ def _reports_errors() -> bool:
 
 def _show_error(problem: str, hint: str) -> None:
     def show() -> None:
+        _print_headed("error:", "bold red", problem)
         console = SafeConsole(stderr=True, soft_wrap=True)
-        console.print(f"[bold red]error:[/] {escape(problem)}")
         for line in hint.splitlines():
-            console.print(f"  {escape(line)}")
+            console.print(escape(_wrapped(console, f"  {line}")))
 
     _after_results(show)
+
+
+class JoinedColumns(ProgressColumn):
+    """Columns of progress as one text, which is wrapped where rich would cut each of its columns."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        super().__init__()
+        self._columns = columns
+
+    def render(self, task: Task) -> Text:
+        """As in `ProgressColumn`."""
+        texts = (column(task).plain.strip() for column in self._columns)
+        return Text(" ".join(filter(None, texts)), overflow="fold")
 
 
 class Display:
@@ -313,7 +352,8 @@ class Display:
         """A line of information, below the results printed before it, or `at_once`, above them."""
 
         def show() -> None:
-            self.console.print(escape(text), style=style, soft_wrap=True)  # a path stays in one piece
+            shown = escape(_wrapped(self.console, text))
+            self.console.print(shown, style=style, soft_wrap=True)  # a path stays in one piece
 
         if self.silent:
             return
@@ -323,13 +363,18 @@ class Display:
             _after_results(show)
 
     def bars(self, *columns: TextColumn) -> Progress:
-        """Progress bars with more columns before the time left, as a context manager."""
+        """Progress bars with more columns before the time left, as a context manager.
+
+        A narrow terminal shows no bars: the other columns become one text.
+        """
+        name, figures = TextColumn("{task.description}"), (MofNCompleteColumn(), *columns)
+        bar = min(BAR, self.console.width - BESIDE_BAR)
+        if bar < LEAST_BAR:
+            shown = (JoinedColumns(name, *figures, TimeRemainingColumn()),)
+        else:
+            shown = (name, BarColumn(bar), *figures, TimeRemainingColumn())
         return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(max(4, min(BAR, self.console.width - BESIDE_BAR))),
-            MofNCompleteColumn(),
-            *columns,
-            TimeRemainingColumn(),
+            *shown,
             console=self.console,
             transient=True,
             speed_estimate_period=600,  # seconds; an epoch takes minutes
@@ -446,13 +491,17 @@ def show_table(
 
 
 def show_fields(title: str, /, **fields: object) -> None:
-    """One line per field that has a value: its name, with spaces for `_`, and the value, in one piece."""
+    """One line per field that has a value: its name, with spaces for `_`, and the value, in one piece.
+
+    On a terminal that is too narrow for both, the value is on the next line if it fits there.
+    """
     console = output()
     _print_title(console, title)
-    shown = {name.replace("_", " "): value for name, value in fields.items() if value != ""}
+    shown = {name.replace("_", " "): f"  {value}" for name, value in fields.items() if value != ""}
     width = max(map(len, shown))
     for name, value in shown.items():
-        console.print(Text(f" {name:{width}}  {value}"), soft_wrap=True)
+        apart = width + len(value) >= console.width >= len(value)
+        console.print(Text(f" {name}\n{value}" if apart else f" {name:{width}}{value}"), soft_wrap=True)
 
 
 def show_notes(*notes: str) -> None:

@@ -305,7 +305,10 @@ def _show_images(answer: Answer) -> None:
         console.print(table)
         return
     for rank, score, file, *about in rows:
-        console.print(Text(f"{rank:>4}  {score}  {file}"), soft_wrap=True)
+        figures = f"{rank:>4}  {score}"
+        if len(figures) > console.width:
+            figures = f"{rank}\n{score}"
+        console.print(Text(f"{figures}  {file}"), soft_wrap=True)
         if any(about):
             console.print(
                 Padding(Text(" · ".join(filter(None, about)), style="dim"), (0, 0, 0, 6), expand=False)
