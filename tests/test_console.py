@@ -12,7 +12,7 @@ from conftest import invoke
 
 from swancli.commands import query
 from swancli.commands.recall_tables import print_report
-from swancli.console import Display, ResultConsole, SafeConsole, print_json, warn
+from swancli.console import Display, SafeConsole, print_json, warn
 from swancli.query.questions import Answer, Hit
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\ud800\r\x00[bold]"
@@ -21,7 +21,7 @@ ACTING = ["\x1b", "\x07", "\x9b", "\u202e", "\ud800", "\r", "\x00"]
 
 def test_escape_sequences_in_results_do_not_reach_the_terminal(monkeypatch):
     written = io.StringIO()
-    monkeypatch.setattr(query, "output", lambda: ResultConsole(file=written, width=160))
+    monkeypatch.setattr(query, "output", lambda: SafeConsole(file=written, width=160))
     hit = Hit(1, 0, 0.5, EVIL, EVIL, (EVIL,))
     query.print_answer(Answer(EVIL, (), (hit,)))
     query.print_answer(Answer(EVIL, (), ()))

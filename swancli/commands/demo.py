@@ -13,7 +13,7 @@ from swancli.commands import options
 from swancli.commands.options import option
 from swancli.commands.prepare import show_prepared
 from swancli.commands.recall_tables import show_scores
-from swancli.console import Display, output
+from swancli.console import Display, deliver, output
 from swancli.store import DEMO
 from swancli.workspace import Workspace
 
@@ -78,8 +78,9 @@ def demo(
 
 
 def _show_command(*words: str) -> None:
-    """Shows a command line as a person would type it."""
+    """Shows what has been printed so far, and a command line as a person would type it."""
     output().print(Text(f"\n$ swan {shlex.join(words)}", style="bold"), soft_wrap=True)
+    deliver()
 
 
 def _run(context: typer.Context, words: list[str], hidden: list[str]) -> None:

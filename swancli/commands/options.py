@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,21 +22,46 @@ IndexKind = Literal["flat", "hnsw", "ivf-pq"]
 SourceFormat = Literal["karpathy", "precomp", "ucm", "nwpu", "table", "folder"]
 
 
+PATHS = ("FILE", "DIR", "PATH")  # metavars
+OPEN_CLIP = "open_clip:"
+
+
 def option_in(panel: str | None) -> Callable[..., Any]:
     """A function that declares an option in one panel of a command's help.
 
     It takes the default, the metavar, the help text and, as keywords, whatever else `typer.Option` takes. The
     option is named after its parameter, unless names precede the metavar: `-k, --top-k N`, or `--quiet` for a
-    flag.
+    flag. In the value of an option with one of the metavars `PATHS`, or with `path=True`, `~` is expanded.
     """
 
-    def option(default: Any, signature: str, help: str, **rules: Any) -> Any:
+    def option(default: Any, signature: str, help: str, path: bool = False, **rules: Any) -> Any:
         words = signature.replace(", ", " ").split()  # a metavar may hold commas
         names = [word for word in words if word.startswith("-")]
-        rules |= {"metavar": " ".join(words[len(names) :]), "help": help, "rich_help_panel": panel}
+        metavar = " ".join(words[len(names) :])
+        if path or metavar in PATHS:
+            rules["callback"] = _at_home(rules.get("callback"))
+        rules |= {"metavar": metavar, "help": help, "rich_help_panel": panel}
         return typer.Option(default, *names, **rules)
 
     return option
+
+
+def _at_home(callback: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
+    """A callback that expands `~`, which shells leave alone in `--root=~/x`, before the option's own."""
+
+    def expand(context: typer.Context, value: Any) -> Any:
+        value = [expanded(one) for one in value] if isinstance(value, list | tuple) else expanded(value)
+        return callback(context, value) if callback else value
+
+    return expand
+
+
+def expanded(path: Any) -> Any:
+    """A path, as text or `Path`, with `~` expanded, also in open_clip:NAME:~/FILE; all else as it is."""
+    if not isinstance(path, str | Path):
+        return path
+    ahead, colon, file = str(path).rpartition(":") if str(path).startswith(OPEN_CLIP) else ("", "", str(path))
+    return type(path)(f"{ahead}{colon}{os.path.expanduser(file)}")  # noqa: PTH111 - that of Path fails on ~x.tif
 
 
 def _checkpoint_given(context: typer.Context, path: Path | None) -> Path | None:

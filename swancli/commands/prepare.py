@@ -59,7 +59,9 @@ def prepare(
     ),
     backbone: str | None = caching(None, "NAME", "As for train."),
     weights: str | None = caching(None, "FILE", "As for train."),
-    text: str | None = caching(None, "NAME", "As for train; gru, which is always trained, has no features."),
+    text: str | None = caching(
+        None, "NAME", "As for train; gru, which is always trained, has no features.", path=True
+    ),
     image_size: int | None = caching(
         None, "N", "Side in pixels of the input. Default: the backbone's, 256 for ResNets.", min=32
     ),
@@ -147,7 +149,7 @@ def _prepare_features(
     with Dataset(workspace.dataset(dataset)) as stored:
         cost = features_cost(stored, towers, path, max_gb)
         size = decimal(cost.size)
-        display.note(f"features will take {size} in {path}")
+        display.note(f"features will take {size} in {path}", at_once=True)
         with display.progress() as progress:
             write_features(stored, towers, path, choose_device(device), progress)
     show_fields(

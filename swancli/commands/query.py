@@ -25,7 +25,7 @@ from swancli.commands.options import (
     rendering_of,
     scene_only,
 )
-from swancli.console import Display, output, print_json, show_table, table_that_fits, warn
+from swancli.console import Display, deliver, output, print_json, show_table, table_that_fits, warn
 from swancli.errors import SwanError
 from swancli.store.text import is_text
 from swancli.workspace import Workspace
@@ -221,7 +221,7 @@ def _encoding(params: dict[str, Any]) -> dict[str, Any]:
 def _print_answers(
     answers: Iterator[Answer], searched: str, pictures: Pictures | None, params: dict[str, Any]
 ) -> None:
-    """Prints answers as they come, and writes a page and a contact sheet of them.
+    """Prints the answers, those of a batch as they come, and writes a page and a contact sheet of them.
 
     Args:
         answers: of one question, or of a batch, in which one that could not be asked is passed over.
@@ -229,20 +229,19 @@ def _print_answers(
         pictures: of the images, for the page and the sheet.
         params: of the command.
     """
-    given, closed = [], None
-    try:
-        for answer in answers:
-            if answer.error:
-                problem = f"query {answer.question!r}: {answer.error.problem}"
-                if not params["batch"]:
-                    raise SwanError(problem, answer.error.hint)
-                warn(problem)  # and print one answer per line, so that answers and lines stay side by side
-            if pictures:
-                given.append(answer)
-            record = {**answer.record(), "search": searched} if params["json_"] else None
-            print_answer(answer, record)
-    except BrokenPipeError as error:
-        closed = error  # the reader of the answers has gone, but may still want the files
+    given = []
+    for answer in answers:
+        if answer.error:
+            problem = f"query {answer.question!r}: {answer.error.problem}"
+            if not params["batch"]:
+                raise SwanError(problem, answer.error.hint)
+            warn(problem)  # and print one answer per line, so that answers and lines stay side by side
+        if pictures:
+            given.append(answer)
+        record = {**answer.record(), "search": searched} if params["json_"] else None
+        print_answer(answer, record)
+        if params["batch"] and not deliver() and not pictures:
+            break  # nobody reads the other answers
     if params["html"]:
         from swancli.query.page import write_page
 
@@ -253,8 +252,6 @@ def _print_answers(
         write_sheet(params["sheet"], given, pictures)
     for path in filter(None, (params["html"], params["sheet"])):
         Display(params["quiet"]).note(f"wrote {path}")
-    if closed:
-        raise closed
 
 
 def _query_scene(
@@ -327,7 +324,10 @@ def _show_images(answer: Answer) -> None:
         console.print(table)
         return
     for rank, score, file, *about in rows:
-        console.print(Text(f"{rank:>4}  {score}  {file}"), soft_wrap=True)
+        figures = f"{rank:>4}  {score}"
+        if len(figures) > console.width:
+            figures = f"{rank}\n{score}"
+        console.print(Text(f"{figures}  {file}"), soft_wrap=True)
         if any(about):
             console.print(
                 Padding(Text(" · ".join(filter(None, about)), style="dim"), (0, 0, 0, 6), expand=False)

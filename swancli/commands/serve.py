@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swancli.commands import options
 from swancli.commands.options import option, rendering_of
-from swancli.console import Display, warn
+from swancli.console import Display, deliver, warn
 from swancli.errors import import_error
 from swancli.workspace import Workspace
 
@@ -58,5 +58,6 @@ def serve(
         warn(f"--host {host}: everyone who can reach this address can search and see the images")
     display.note(f"searching {len(searcher.catalogue.filename)} images of {path}; stop with Ctrl-C")
     address = f"[{host}]" if ":" in host else host
-    print(f"http://{address}:{listening.getsockname()[1]}", flush=True)
+    print(f"http://{address}:{listening.getsockname()[1]}")
+    deliver()
     web.serve(web.application(web.Service(searcher, shown), host), listening)

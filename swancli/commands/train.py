@@ -67,9 +67,11 @@ def train(
         None, "FILE", "Backbone weights; none: random. Default: imagenet, if they fit."
     ),
     text: str | None = model(
-        None, "NAME", "Text tower: minilm (default), gru (paper), or a folder with a BERT."
+        None, "NAME", "Text tower: minilm (default), gru (paper), or a folder with a BERT.", path=True
     ),
-    init_from: str = model("", "RUN", "Start from a run, `shipped`, a checkpoint or open_clip:NAME:FILE."),
+    init_from: str = model(
+        "", "RUN", "Start from a run, `shipped`, a checkpoint or open_clip:NAME:FILE.", path=True
+    ),
     freeze: bool | None = model(
         None, "--freeze/--fine-tune", "Freeze (paper) or train the backbone. Default: train its last stages."
     ),

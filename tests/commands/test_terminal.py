@@ -17,7 +17,7 @@ from swancli import console
 from swancli.commands import query
 from swancli.commands.recall_tables import show_scores
 from swancli.commands.train import duration, training_display
-from swancli.console import Display, ResultConsole, SafeConsole, show_fields, show_table
+from swancli.console import Display, SafeConsole, show_fields, show_table
 from swancli.evaluate.metrics import Direction, Scores
 from swancli.query.questions import Answer, Hit
 from swancli.train.loop import Epoch
@@ -41,7 +41,7 @@ def screen(monkeypatch):
 
     def of(columns):
         written = io.StringIO()
-        terminal = ResultConsole(file=written, width=columns, highlight=False)
+        terminal = SafeConsole(file=written, width=columns, highlight=False)
         for module in (console, query):
             monkeypatch.setattr(module, "output", lambda: terminal)
         return written
