@@ -29,6 +29,7 @@ from swancli.store.hdf5 import (
     reading,
     text_attribute,
     to_relative,
+    write_text_attribute,
     write_texts,
 )
 from swancli.store.made_by import MadeBy
@@ -102,9 +103,9 @@ def write_embeddings(
         digest = write_vectors(file, embeddings.image)
         write_skipped(file, skipped)
         file.attrs["identity"] = identity
-        file.attrs["dataset"] = embeddings.dataset
+        write_text_attribute(file, "dataset", embeddings.dataset)
         file.attrs["dataset_digest"] = embeddings.dataset_digest
-        file.attrs["pictures"] = to_relative(embeddings.pictures, path.parent)
+        write_text_attribute(file, "pictures", to_relative(embeddings.pictures, path.parent))
         embeddings.made_by.write(file, path.parent)
     return digest
 

@@ -212,6 +212,14 @@ def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:
     return array_in(file, name, "OS", rows).asstr()[:]
 
 
+def file_names_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:
+    """object (n,) of str: a column of file names; bytes that are not UTF-8 become surrogates.
+
+    Raises as `array_in` does.
+    """
+    return array_in(file, name, "OS", rows).asstr(errors="surrogateescape")[:]
+
+
 def objects(values: Iterable[Any]) -> np.ndarray:
     """object (n,): a column of any values."""
     values = list(values)
@@ -221,8 +229,17 @@ def objects(values: Iterable[Any]) -> np.ndarray:
 
 
 def write_texts(file: h5py.File, name: str, values: Iterable[str]) -> None:
-    """Writes a column of text; an existing array of that name is an error."""
-    file.create_dataset(name, data=objects(values), dtype=TEXT)
+    """Writes a column of text; an existing array of that name is an error.
+
+    Surrogates, from file names that are not UTF-8, are written as the bytes that they stand for.
+    """
+    data = objects(value.encode("utf-8", "surrogateescape") for value in values)
+    file.create_dataset(name, data=data, dtype=TEXT)
+
+
+def write_text_attribute(file: h5py.File, name: str, value: str) -> None:
+    """Writes an attribute that may be a path, as `write_texts` does."""
+    file.attrs.create(name, value.encode("utf-8", "surrogateescape"), dtype=TEXT)
 
 
 def to_relative(path: str, folder: Path) -> str:
