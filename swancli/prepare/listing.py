@@ -164,35 +164,41 @@ def list_folder(folder: Path, *, stamps: bool = False) -> Listing:
         SwanError: the folder itself cannot be listed.
     """
     listing = Listing(Names(()), [])
-
-    def images() -> Iterator[str]:
-        waiting = [""]
-        while waiting:
-            below = waiting.pop()
-            try:
-                with os.scandir(folder / below) as entries:
-                    for entry in entries:
-                        name = f"{below}{entry.name}"
-                        kind = _sort_out(entry, name)
-                        if kind == "folder":
-                            waiting.append(f"{name}/")
-                        elif kind == "tar":
-                            listing.tars.append(name)
-                        elif kind == "image":
-                            if stamps:
-                                _add_stamp(listing, entry)
-                            yield name
-                        else:
-                            listing.not_read[kind] += 1
-            except OSError as error:
-                if not below:
-                    raise SwanError(f"{folder}: {error.strerror or error}", "check the path") from error
-                listing.unreadable.append((below, error.strerror or str(error)))
-
-    listing.names = Names(images())
+    listing.names = Names(_images_below(folder, listing, stamps))
     listing.tars.sort(key=natural_order)
     listing.unreadable.sort()
     return listing
+
+
+def has_images(folder: Path) -> bool:
+    """Whether `list_folder` finds an image; raises as it does."""
+    return next(_images_below(folder, Listing(Names(()), []), False), None) is not None
+
+
+def _images_below(folder: Path, listing: Listing, stamps: bool) -> Iterator[str]:
+    """The names of the images, as they come; all else is added to the listing."""
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            with os.scandir(folder / below) as entries:
+                for entry in entries:
+                    name = f"{below}{entry.name}"
+                    kind = _sort_out(entry, name)
+                    if kind == "folder":
+                        waiting.append(f"{name}/")
+                    elif kind == "tar":
+                        listing.tars.append(name)
+                    elif kind == "image":
+                        if stamps:
+                            _add_stamp(listing, entry)
+                        yield name
+                    else:
+                        listing.not_read[kind] += 1
+        except OSError as error:
+            if not below:
+                raise SwanError(f"{folder}: {error.strerror or error}", "check the path") from error
+            listing.unreadable.append((below, error.strerror or str(error)))
 
 
 def _sort_out(entry: os.DirEntry[str], name: str) -> str:
