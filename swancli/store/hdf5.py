@@ -253,3 +253,17 @@ def to_relative(path: str, folder: Path) -> str:
 def from_relative(path: str, folder: Path) -> str:
     """The path that `to_relative` made relative to a folder."""
     return os.path.normpath(folder / path) if path and "://" not in path else path
+
+
+def write_source(file: h5py.File, source: str, folder: Path) -> None:
+    """Records what a file was made from: a path, relative to the folder of the file, or an address."""
+    if source and "://" not in source:  # links on the way to the folder or the source do not count
+        source = to_relative(os.path.realpath(source), Path(os.path.realpath(folder)))
+    write_text_attribute(file, "source", source)
+
+
+def recorded_source(path: Path) -> str:
+    """What a file was made from, in full; "" if it does not say, or is no store that can be read."""
+    with suppress(*DAMAGE), h5py.File(path, "r") as file:
+        return from_relative(text_attribute(file, "source"), Path(os.path.realpath(path.parent)))
+    return ""
