@@ -43,6 +43,12 @@ def harmless(text: str) -> str:
     return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def one_line(text: str) -> str:
+    """The text without anything that would begin another line, which a file name could forge."""
+    written = {"\n": "\\n", "\t": "\\t", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    return harmless(text).translate(str.maketrans(written))
+
+
 class SafeConsole(Console):
     """A console that writes out control characters, such as those of escape sequences in a file name.
 
@@ -71,7 +77,7 @@ def output() -> Console:
 
 def warn(text: str) -> None:
     """A warning on standard error, shown even when it is not a terminal."""
-    SafeConsole(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/] {escape(text)}")
+    SafeConsole(stderr=True, soft_wrap=True).print(f"[yellow]warning:[/] {escape(one_line(text))}")
 
 
 class Boundary(TyperGroup):
@@ -106,7 +112,7 @@ def _reports_errors() -> bool:
 
 def _show_error(problem: str, hint: str) -> None:
     console = SafeConsole(stderr=True, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(problem)}")
+    console.print(f"[bold red]error:[/] {escape(one_line(problem))}")
     for line in hint.splitlines():
         console.print(f"  {escape(line)}")
 
@@ -124,7 +130,9 @@ class Display:
     def note(self, text: str, style: str = "dim") -> None:
         """A line of information."""
         if not self.silent:
-            self.console.print(escape(text), style=style, soft_wrap=True)  # a path stays in one piece
+            self.console.print(
+                escape(one_line(text)), style=style, soft_wrap=True
+            )  # a path stays in one piece
 
     def bars(self, *columns: TextColumn) -> Progress:
         """Progress bars with more columns before the time left, as a context manager."""
@@ -198,14 +206,14 @@ def table_that_fits(
             shown[place], justify="left" if to_left else "right", no_wrap=not wrapped, overflow="fold"
         )
     for row, style in zip(rows, styles or [""] * len(rows), strict=True):
-        table.add_row(*(Text(row[place]) for place in kept), style=style)
+        table.add_row(*(Text(one_line(row[place])) for place in kept), style=style)
     return table
 
 
 def _least_width(heads: Sequence[str], rows: Sequence[Sequence[str]], place: int, is_text: bool) -> int:
     """The least width of the column in one place."""
     head = max(map(cell_len, heads[place].split("\n")))
-    widest = max(cell_len(harmless(row[place])) for row in rows)
+    widest = max(cell_len(one_line(row[place])) for row in rows)
     return max(head, min(widest, LEAST_TEXT) if is_text else widest)
 
 
@@ -249,7 +257,7 @@ def show_fields(title: str, /, **fields: object) -> None:
     shown = {name.replace("_", " "): value for name, value in fields.items() if value != ""}
     width = max(map(len, shown))
     for name, value in shown.items():
-        console.print(Text(f" {name:{width}}  {value}"), soft_wrap=True)
+        console.print(Text(f" {name:{width}}  {one_line(str(value))}"), soft_wrap=True)
 
 
 def show_notes(*notes: str) -> None:
@@ -260,7 +268,7 @@ def show_notes(*notes: str) -> None:
 
 
 def _print_title(console: Console, title: str) -> None:
-    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(Text(one_line(title), style="bold"), soft_wrap=True)
 
 
 def print_json(record: Any, indent: int | None = None) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from swancli.commands import options
 from swancli.commands.options import alone, exclusive, general, large_scene, option, option_in, scene_only
-from swancli.console import Display, output, print_json, show_table, table_that_fits, warn
+from swancli.console import Display, one_line, output, print_json, show_table, table_that_fits, warn
 from swancli.errors import SwanError
 from swancli.store.text import is_text
 from swancli.workspace import Workspace
@@ -301,14 +301,14 @@ def _show_images(answer: Answer) -> None:
         ]
         for hit in answer.hits
     ]
-    console.print(Text(answer.question, style="bold"))
+    console.print(Text(one_line(answer.question), style="bold"))
     heads = ["rank", "score", "file", "scene", "caption"]
     table = table_that_fits(console, heads, rows, left=["file", "scene"], texts=["caption"])
     if table:
         console.print(table)
         return
     for rank, score, file, *about in rows:
-        console.print(Text(f"{rank:>4}  {score}  {file}"), soft_wrap=True)
+        console.print(Text(f"{rank:>4}  {score}  {one_line(file)}"), soft_wrap=True)
         if any(about):
             console.print(
                 Padding(Text(" · ".join(filter(None, about)), style="dim"), (0, 0, 0, 6), expand=False)

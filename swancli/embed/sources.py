@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from swancli.errors import ImageError, SwanError
 from swancli.images import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, leads_out, read_inside
@@ -117,9 +117,10 @@ def open_source(images: str) -> ImageSource:
         images = images if os.path.lexists(images) else unquote(images)
     if "://" not in images:
         return _local_source(images)
-    if urlsplit(images).password or urlsplit(images).username:
+    scheme, _, place = images.partition("://")
+    if "@" in place.partition("/")[0]:
         raise SwanError(
-            f"--images {urlsplit(images).scheme}://...: holds a user name or a password",
+            f"--images {scheme}://...: holds a user name or a password",
             "leave it out; give it where the client of the service looks, such as the environment",
         )
     return _remote_source(images)
