@@ -317,7 +317,8 @@ def own_file(folder: Path, start: str, name: str, source: str) -> tuple[Path, st
 
 def file_part(name: str) -> str:
     """A name as part of a file's name: without odd characters, and not too long."""
-    return re.sub(r"[^\w.-]", "-", name).encode()[:LONGEST_PART].decode(errors="ignore")
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-") or "images"
+    return plain.encode()[:LONGEST_PART].decode(errors="ignore")
 
 
 def _owner(path: Path) -> str:
@@ -333,7 +334,7 @@ def _owner(path: Path) -> str:
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Whether two paths or addresses are of the same thing."""
+    """Whether two paths, or addresses, name the same place."""
     if "://" in one or "://" in other:
         return one == other
     return os.path.realpath(one) == os.path.realpath(other)

@@ -330,7 +330,7 @@ def _output_path(
     if images:
         return own_file(folder, "embeddings-", images.name, images.pictures)
     if texts:  # no image in it to search, so not under the name that `query` looks for
-        return own_file(folder, "texts-", "stdin" if str(texts) == "-" else texts.name, _text_source(texts))
+        return own_file(folder, "texts-", texts.name if texts.is_file() else "stdin", _text_source(texts))
     source = str(workspace.dataset(dataset).absolute())
     if dataset == checkpoint.origin["dataset"]:
         return folder / "embeddings.h5", ""
@@ -338,7 +338,7 @@ def _output_path(
 
 
 def _text_source(texts: Path) -> str:
-    return "stdin://" if str(texts) == "-" else str(texts.absolute())
+    return str(texts.absolute()) if texts.is_file() else "stdin://"  # also for a pipe, <(command)
 
 
 def _show_shard(dataset: str, shards: ShardFolder, outcome: Outcome) -> None:

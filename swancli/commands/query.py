@@ -301,7 +301,7 @@ def _show_images(answer: Answer) -> None:
         ]
         for hit in answer.hits
     ]
-    console.print(Text(one_line(answer.question), style="bold"))
+    console.print(Text(one_line(answer.question), style="bold"), soft_wrap=True)
     heads = ["rank", "score", "file", "scene", "caption"]
     table = table_that_fits(console, heads, rows, left=["file", "scene"], texts=["caption"])
     if table:

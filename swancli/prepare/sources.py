@@ -138,13 +138,16 @@ def _kinds_of_file(path: Path) -> list[str]:
 
 def _listings(folder: Path) -> Iterator[tuple[Path, str]]:
     """The lists in a folder that may be sources."""
-    documents = sorted(folder.glob("dataset*.json")) or sorted(folder.glob("*.json"))
-    yield from ((file, "json") for file in documents)
-    if any(folder.glob("*_caps.txt")) or any(folder.glob("*_caps_verify.txt")):
+    # Hidden files, such as ._list.json beside list.json from a Mac, are none.
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    documents = [file for file in files if file.suffix == ".json"]
+    named = [file for file in documents if file.name.startswith("dataset")]
+    yield from ((file, "json") for file in named or documents)
+    if any(file.name.endswith(("_caps.txt", "_caps_verify.txt")) for file in files):
         yield folder, "precomp"
     if find_descriptions(folder):
         yield folder.parent if folder.name == "filenames" else folder, "ucm"
-    yield from ((file, "table") for file in sorted(folder.iterdir()) if file.suffix.lower() in TABLES)
+    yield from ((file, "table") for file in files if file.suffix.lower() in TABLES)
 
 
 def _find_images(home: Path, name: str) -> Path:

@@ -128,7 +128,7 @@ def test_link_to_nothing_is_listed_so_that_it_is_missed(tmp_path):
     assert list(found) == [("gone.jpg", -1, 0)]
 
 
-def test_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+def test_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
     touch(tmp_path, "a/1.jpg", "b/2.jpg")
     scandir = os.scandir
 
