@@ -422,3 +422,17 @@ def test_sparse_member_of_gnu_tar_is_read_with_its_holes(memory, tmp_path):
         (picture,) = open_source(str(tmp_path / f"{format}.tar")).pieces(1)[0].pictures()
         assert picture.name == f"{format}.tar/1.jpg"
         assert picture.read() == b"start" + bytes(2**20 - 5) + b"end"
+
+
+def test_member_with_a_nul_in_its_name_is_left_out_alone(memory):
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("a\0b.jpg", "1.jpg"):
+            member = tarfile.TarInfo("x.jpg")
+            member.pax_headers = {"path": name}
+            archive.addfile(member)
+    memory.pipe("/nul.tar", written.getvalue())
+    odd, sound = open_source("memory://nul.tar").pieces(1)[0].pictures()
+    assert (sound.name, sound.read()) == ("nul.tar/1.jpg", b"")
+    with pytest.raises(ImageError, match="has a NUL character in its name"):
+        odd.read()

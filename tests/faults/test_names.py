@@ -101,6 +101,24 @@ def test_odd_name_is_read_stored_printed_in_one_line_and_shown(swan, tmp_path, n
         assert printable(name) in (tmp_path / "hits.html").read_text(encoding="utf-8")
 
 
+def test_server_shows_names_that_are_no_utf8(swan, tmp_path):
+    pytest.importorskip("fastapi")
+    from swancli.query.search import open_search
+    from swancli.query.serve import SearchRequest, Service
+    from swancli.store.pictures import pictures_of
+
+    picture(tmp_path / "f" / "caf\udce9.png")
+    swan("embed", "--images", "f")
+    (path,) = (tmp_path / "root").glob("tiny-*/embeddings-f.h5")
+    with open_search(path, "cpu") as searcher:
+        service = Service(searcher, pictures_of(searcher.embeddings))
+        for asked in (SearchRequest(text=["a road"]), SearchRequest(like=0)):
+            answer = service.ask(asked)
+            assert '"caf\\\\xe9.png"' in service.found(answer).model_dump_json()
+            assert "caf\\xe9.png" in service.page(asked, answer).encode().decode()
+        assert service.picture(0, 32)
+
+
 def test_folder_with_a_name_in_latin_1_is_embedded_and_found(swan, tmp_path):
     for folder in ("caf\udce9", "x" * 255):
         picture(tmp_path / folder / "1.png")
