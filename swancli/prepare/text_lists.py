@@ -159,7 +159,7 @@ def _read_ucm_names(folder: Path) -> dict[int, Entry]:
     for name, split in SPLIT_NAMES.items():
         file = folder / f"filenames_{name}.txt"
         for filename, place in _read_names(file) if file.is_file() else []:
-            stem = PurePosixPath(filename).stem
+            stem = PurePosixPath(filename.strip()).stem
             if not _is_number(stem):
                 raise SwanError(f"{place}: {filename[:60]} is not <image number>.<suffix>")
             if int(stem) in entries:
