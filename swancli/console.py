@@ -65,6 +65,12 @@ def harmless(text: str) -> str:
     return CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def one_line(text: str) -> str:
+    """The text without anything that would begin another line, which a file name could forge."""
+    written = {"\n": "\\n", "\t": "\\t", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    return harmless(text).translate(str.maketrans(written))
+
+
 def encodable(text: str, encoding: str) -> str:
     """The text with characters that an encoding lacks written out, as in `\\u6e2f`."""
     return text.encode(encoding, WRITTEN_OUT).decode(encoding)
@@ -253,7 +259,7 @@ def warn(text: str) -> None:
 def _print_headed(head: str, style: str, text: str) -> None:
     """Prints a text on standard error, after a coloured word."""
     console = SafeConsole(stderr=True, soft_wrap=True)
-    body = _wrapped(console, f"{head} {text}").removeprefix(head)
+    body = _wrapped(console, f"{head} {one_line(text)}").removeprefix(head)
     console.print(f"[{style}]{head}[/]{escape(body)}")
 
 
@@ -352,7 +358,7 @@ class Display:
         """A line of information, below the results printed before it, or `at_once`, above them."""
 
         def show() -> None:
-            shown = escape(_wrapped(self.console, text))
+            shown = escape(_wrapped(self.console, one_line(text)))
             self.console.print(shown, style=style, soft_wrap=True)  # a path stays in one piece
 
         if self.silent:
@@ -441,13 +447,13 @@ def table_that_fits(
             shown[place], justify="left" if to_left else "right", no_wrap=not wrapped, overflow="fold"
         )
     for row, style in zip(rows, styles or [""] * len(rows), strict=True):
-        table.add_row(*(Text(row[place]) for place in kept), style=style)
+        table.add_row(*(Text(one_line(row[place])) for place in kept), style=style)
     return table
 
 
 def _printable(console: Console, text: str) -> str:
     """The text as it is written in the end, so that its width is known."""
-    return encodable(harmless(text), console.encoding)
+    return encodable(one_line(text), console.encoding)
 
 
 def _least_width(heads: Sequence[str], rows: Sequence[Sequence[str]], place: int, is_text: bool) -> int:
@@ -497,7 +503,9 @@ def show_fields(title: str, /, **fields: object) -> None:
     """
     console = output()
     _print_title(console, title)
-    shown = {name.replace("_", " "): f"  {value}" for name, value in fields.items() if value != ""}
+    shown = {
+        name.replace("_", " "): f"  {one_line(str(value))}" for name, value in fields.items() if value != ""
+    }
     width = max(map(len, shown))
     for name, value in shown.items():
         apart = width + len(value) >= console.width >= len(value)
@@ -512,7 +520,7 @@ def show_notes(*notes: str) -> None:
 
 
 def _print_title(console: Console, title: str) -> None:
-    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(Text(one_line(title), style="bold"), soft_wrap=True)
 
 
 def print_json(record: Any, indent: int | None = None) -> None:

@@ -6,21 +6,26 @@
 <root>/<dataset>/runs/<group>/ group.json      lists its runs, which are in the same folder `runs`
 <root>/<checkpoint>/ embeddings-NAME.h5        made with a checkpoint that is not in a run: `shipped`, or
                                                the name of its file and the start of its SHA-256
+
+NAME and SCENE are the last part of a path or address, with more of it if another source has that name there.
 """
 
 from __future__ import annotations
 
-import glob
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swancli.errors import SwanError
 from swancli.store import DEMO
+from swancli.store.digest import content_digest
 from swancli.store.text import read_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_PART = 80  # bytes of a source's name in that of a file, which has more to it while it is written
 LISTED = 10  # names of runs in an error
 WITH_SWAN = "imagenet"  # in place of a backbone's file: the weights that come with swan
 NO_WEIGHTS = "none"  # likewise: random ones
@@ -243,9 +248,19 @@ class Workspace:
         return found
 
     def find_tiles(self, scene: Path) -> Path | None:
-        """The newest file with the tiles of a large scene; None if there is none."""
-        name = glob.escape(tiles_name(scene))
-        return _newest(self.root, f"*/runs/*/{name}", f"*/{name}")
+        """The newest file with the tiles of a large scene; None if there is none.
+
+        A file whose scene was moved counts if the name fits: whoever opens it compares the rest.
+        """
+        from swancli.store.hdf5 import recorded_source
+
+        name = f"tiles-*{file_part(scene.name)}*.h5"
+        found = _newest_first(self.root, f"*/runs/*/{name}", f"*/{name}")
+        sources = {path: recorded_source(path) for path in found}
+        own = [path for path in found if _is_same(sources[path], str(scene))]
+        unknown = [path for path in found if not (sources[path] and Path(sources[path]).exists())]
+        moved = [path for path in unknown if path.name == tiles_name(scene)]
+        return next(iter(own or moved), None)
 
     def folder_of(self, checkpoint: Path, sha256: str) -> Path:
         """The folder for what a checkpoint makes: that of its run, if the run is under the root.
@@ -270,8 +285,59 @@ class Workspace:
 
 
 def tiles_name(scene: Path) -> str:
-    """Name of the file with a large scene's tiles."""
-    return f"tiles-{scene.name}.h5"
+    """Name of the file with a large scene's tiles, unless one of another scene has it."""
+    return f"tiles-{file_part(scene.name)}.h5"
+
+
+def own_file(folder: Path, start: str, name: str, source: str) -> tuple[Path, str]:
+    """The file in a folder for what is made from one source: no two sources share one.
+
+    Its name is `name`; if something from another source has it, the folder that the source is in comes before
+    it, or a hash behind it.
+
+    Args:
+        folder: of the file.
+        start: of the name, such as "embeddings-".
+        name: of the source, its last part.
+        source: path or address, in full.
+
+    Returns:
+        The file, and the other source whose name was avoided; "" if there is none.
+    """
+    parts = [part for part in re.split(r"[/\\]", source) if part]
+    longer = f"{parts[-2]}-{name}" if len(parts) > 1 else name
+    stems = [name, longer, f"{file_part(name)}-{content_digest([source])[:8]}"]
+    paths = [folder / f"{start}{file_part(stem)}.h5" for stem in stems]
+    owners = [_owner(path) for path in paths]
+    place = next((place for place, owner in enumerate(owners) if owner and _is_same(owner, source)), None)
+    if place is None:
+        place = next((place for place, owner in enumerate(owners) if not owner), len(paths) - 1)
+    return paths[place], owners[0] if place else ""
+
+
+def file_part(name: str) -> str:
+    """A name as part of a file's name: without odd characters, and not too long."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-") or "images"
+    return plain.encode()[:LONGEST_PART].decode(errors="ignore")
+
+
+def _owner(path: Path) -> str:
+    """What a file is made from, or is being made from; "" if there is none, or it does not say."""
+    from swancli.store.hdf5 import recorded_source
+
+    if path.exists():
+        return recorded_source(path)
+    manifest = path.with_suffix(".shards") / "manifest.json"
+    with suppress(SwanError, KeyError, TypeError):
+        return str(read_json(manifest, "")["source"])
+    return ""
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two paths, or addresses, name the same place."""
+    if "://" in one or "://" in other:
+        return one == other
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def relocated_checkpoint(path: Path) -> Path:

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 from conftest import invoke
 
+from swancli import console
 from swancli.commands import query
 from swancli.commands.recall_tables import print_report
-from swancli.console import Display, SafeConsole, print_json, warn
+from swancli.console import Display, SafeConsole, print_json, show_fields, show_table, warn
 from swancli.query.questions import Answer, Hit
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\ud800\r\x00[bold]"
@@ -51,6 +52,20 @@ def test_names_between_colons_are_not_turned_into_pictures(capsys, tmp_path):
     assert capsys.readouterr().err == "warning: open_clip:a:x:b.pt\n"
     said = invoke("query", "boats", "--embeddings", "a:x:b.h5", root=tmp_path).stderr
     assert said.startswith("error: a:x:b.h5: no such file")
+
+
+def test_line_feed_in_a_name_forges_no_line(capsys, monkeypatch):
+    name = "a\nerror: forged\u2028b\tc"
+    warn(f"left out {name}")
+    show_fields("title", file=name)
+    show_table(f"of {name}", ["file"], [[name]])
+    for width in (160, 20):  # as a table, and as lines
+        monkeypatch.setattr(console, "PIPE_WIDTH", width)
+        query.print_answer(Answer(name, (), (Hit(1, 0, 0.5, name, None, ()),)), None)
+    printed = capsys.readouterr()
+    lines = (printed.out + printed.err).splitlines()
+    assert all("\\nerror: forged\\u2028b\\tc" in line for line in lines if "forged" in line)
+    assert sum("forged" in line for line in lines) == 8
 
 
 def test_json_is_valid_and_the_same_whatever_text_is_in_it(capsys):

@@ -4,10 +4,12 @@ import json
 import os
 from pathlib import Path
 
+import h5py
 import pytest
 
 from swancli.errors import SwanError
-from swancli.workspace import Workspace, shipped_checkpoint
+from swancli.store.hdf5 import write_source
+from swancli.workspace import Workspace, file_part, own_file, shipped_checkpoint
 
 
 @pytest.fixture
@@ -160,3 +162,58 @@ def test_nothing_of_ones_own_may_be_called_shipped(workspace):
         with pytest.raises(SwanError, match="comes with swan"):
             make()
     assert workspace.find_checkpoint("shipped") == shipped_checkpoint()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# an output belongs to its full source
+
+
+def made_from(path, source):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        write_source(file, source, path.parent)
+
+
+def test_no_two_sources_share_a_file(tmp_path):
+    folder, written = tmp_path / "root", []
+    sources = [str(tmp_path / place / "images") for place in ("seoul", "tokyo", "x/seoul", "y/seoul")]
+    sources += ["s3://a/images", "s3://b/images", "s3://b/images/"]
+    for source in sources:
+        path, other = own_file(folder, "embeddings-", "images", source)
+        assert other == ("" if source == sources[0] else sources[0])
+        made_from(path, source)
+        written.append(path.name)
+    assert written[:3] == ["embeddings-images.h5", "embeddings-tokyo-images.h5", "embeddings-seoul-images.h5"]
+    assert len(set(written)) == len(sources)
+    assert [own_file(folder, "embeddings-", "images", source)[0].name for source in sources] == written
+
+
+def test_file_of_a_source_that_is_reached_by_a_link_is_its_own(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    path, _ = own_file(tmp_path, "embeddings-", "images", str(tmp_path / "images"))
+    made_from(path, str(tmp_path / "link"))
+    assert own_file(tmp_path, "embeddings-", "images", str(tmp_path / "images")) == (path, "")
+
+
+def test_file_that_is_being_made_from_another_source_is_left_alone(tmp_path):
+    (tmp_path / "embeddings-images.shards").mkdir()
+    manifest = tmp_path / "embeddings-images.shards" / "manifest.json"
+    manifest.write_text(json.dumps({"source": "/seoul/images"}))
+    path, other = own_file(tmp_path, "embeddings-", "images", "/tokyo/images")
+    assert (path.name, other) == ("embeddings-tokyo-images.h5", "/seoul/images")
+    assert own_file(tmp_path, "embeddings-", "images", "/seoul/images")[0].name == "embeddings-images.h5"
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("my tiles [north]", "my-tiles-north"),
+        ("caf\udce9", "caf"),
+        ("\u5730\u56fe" * 100, ("\u5730\u56fe" * 14)[:26]),  # 80 bytes hold 26 of these letters
+        ("***", "images"),
+        ("big.tif", "big.tif"),
+    ],
+)
+def test_part_of_a_file_name_is_plain_and_short(name, part):
+    assert file_part(name) == part

@@ -23,7 +23,7 @@ from swancli.commands.options import (
 )
 from swancli.console import Display, show_fields, show_notes, warn
 from swancli.errors import SwanError
-from swancli.workspace import Workspace, is_shipped, tiles_name
+from swancli.workspace import Workspace, is_shipped, own_file
 
 if TYPE_CHECKING:
     from swancli.embed.archive import Outcome
@@ -96,6 +96,7 @@ def embed(
     from swancli.embed.sources import open_source
     from swancli.machine.device import describe_device
     from swancli.model.encoder import Encoder
+    from swancli.prepare.listing import not_read_text
     from swancli.query.index import load_faiss
 
     exclusive(run=run, checkpoint=checkpoint)
@@ -151,7 +152,14 @@ def embed(
         name = workspace.newest_dataset("embed a folder: swan embed --images DIR, or start with swan prepare")
     if not own.follows and is_shipped(named) and not checkpoint:
         warn(f"no trained run under {root}; using the shipped checkpoint")
-    path = output or _output_path(workspace, encoder.checkpoint, name, source, texts, scene_image)
+    path, other = output, ""
+    if not path:
+        path, other = _output_path(workspace, encoder.checkpoint, name, source, texts, scene_image)
+    if not own.follows:
+        if other:
+            warn(f"another file has the usual name, made from {other}; writing {path.name}")
+        if source and source.not_read:
+            warn(f"{source.pictures}: not read: {not_read_text(source.not_read)}")
     part = "" if own.whole else f", part {own.number} of {own.count}"
     display.note(f"embedding with {encoder.checkpoint.path} on {describe_device(encoder.device)}{part}")
     if scene_image:
@@ -227,6 +235,7 @@ def _embed_archive(
     from swancli.embed.embed import open_dataset
     from swancli.embed.shards import ShardFolder
     from swancli.images import Notes
+    from swancli.prepare.listing import not_read_text
 
     folder, notes = ShardFolder(path, shard), Notes()
     if not resume and folder.begun():
@@ -242,6 +251,8 @@ def _embed_archive(
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     for line in notes.lines():
         warn(line)
+    if outcome.not_read:
+        warn(f"{archive.pictures}: not read: {not_read_text(outcome.not_read)}")
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.skipped, index, display)
         return True
@@ -327,6 +338,7 @@ def _embed_lines(encoder: Encoder, texts: Path, path: Path, display: Display) ->
 
     with display.progress() as progress:
         embeddings = embed_texts(encoder, text_lines(texts), str(texts), progress)
+    embeddings = replace(embeddings, source=_text_source(texts))
     digest = write_embeddings(path, embeddings, digests=[])
     _finish(path, replace(embeddings, digest=digest), [], None, display)
 
@@ -338,21 +350,27 @@ def _output_path(
     images: ImageSource | None,
     texts: Path | None,
     scene: Path | None,
-) -> Path:
+) -> tuple[Path, str]:
     """embeddings.h5 in the run's folder; for other things than the run's data set, its name says which.
 
     Those of a checkpoint that is not in a run of the root are kept in a folder of the root with its name.
+    Returns also the other source that has the usual name, as `own_file` does.
     """
     folder = workspace.folder_of(checkpoint.path, checkpoint.sha256)
     if scene:
-        return folder / tiles_name(scene)
+        return own_file(folder, "tiles-", scene.name, str(scene.absolute()))
     if images:
-        name = f"embeddings-{images.name}"
-    elif texts:  # no image in it to search, so not under the name that `query` looks for
-        name = "texts-stdin" if str(texts) == "-" else f"texts-{texts.name}"
-    else:
-        name = "embeddings" if dataset == checkpoint.origin["dataset"] else f"embeddings-of-{dataset}"
-    return folder / f"{name}.h5"
+        return own_file(folder, "embeddings-", images.name, images.pictures)
+    if texts:  # no image in it to search, so not under the name that `query` looks for
+        return own_file(folder, "texts-", texts.name if texts.is_file() else "stdin", _text_source(texts))
+    source = str(workspace.dataset(dataset).absolute())
+    if dataset == checkpoint.origin["dataset"]:
+        return folder / "embeddings.h5", ""
+    return own_file(folder, "embeddings-of-", dataset, source)
+
+
+def _text_source(texts: Path) -> str:
+    return str(texts.absolute()) if texts.is_file() else "stdin://"  # also for a pipe, <(command)
 
 
 def _show_shard(dataset: str, shards: ShardFolder, outcome: Outcome) -> None:

@@ -25,7 +25,16 @@ from swancli.commands.options import (
     rendering_of,
     scene_only,
 )
-from swancli.console import Display, deliver, output, print_json, show_table, table_that_fits, warn
+from swancli.console import (
+    Display,
+    deliver,
+    one_line,
+    output,
+    print_json,
+    show_table,
+    table_that_fits,
+    warn,
+)
 from swancli.errors import SwanError
 from swancli.store.text import is_text
 from swancli.workspace import Workspace
@@ -317,7 +326,7 @@ def _show_images(answer: Answer) -> None:
         ]
         for hit in answer.hits
     ]
-    console.print(Text(answer.question, style="bold"))
+    console.print(Text(one_line(answer.question), style="bold"), soft_wrap=True)
     heads = ["rank", "score", "file", "scene", "caption"]
     table = table_that_fits(console, heads, rows, left=["file", "scene"], texts=["caption"])
     if table:
@@ -327,7 +336,7 @@ def _show_images(answer: Answer) -> None:
         figures = f"{rank:>4}  {score}"
         if len(figures) > console.width:
             figures = f"{rank}\n{score}"
-        console.print(Text(f"{figures}  {file}"), soft_wrap=True)
+        console.print(Text(f"{figures}  {one_line(file)}"), soft_wrap=True)
         if any(about):
             console.print(
                 Padding(Text(" · ".join(filter(None, about)), style="dim"), (0, 0, 0, 6), expand=False)

@@ -11,9 +11,10 @@ the last bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -41,6 +42,7 @@ from swancli.store.hdf5 import EMBEDDINGS, refuse_other_kind
 from swancli.store.parts import GatheredRows, Part, read_part, write_part
 
 SCALED = 1000  # images on which one scale for all is decided
+SKIP_HINT = "or leave it out: --missing skip"
 PIECE_BATCHES = 16  # batches of images in a piece; a tar is one piece
 
 
@@ -56,6 +58,8 @@ class Archive:
     load: takes the number of a piece, yields what loads each of its pictures.
     dataset: the data set of the images, None for a folder, an address or tars.
     rendering: how samples become colours.
+    missing: "error", or "skip" to leave unreadable images out.
+    not_read: of each tar what it holds beside images, by kind, once it is read; empty for other pieces.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Archive:
     load: Callable[[int], Iterator[Load]]
     dataset: Dataset | None = None
     rendering: Rendering = AS_SAID
+    missing: str = "error"
+    not_read: Sequence[Counter[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,14 @@ class Outcome:
     missing: the shards that are not finished.
     embeddings: as this process wrote them, or found them on resume; None if shards are missing or another
         process joined them.
+    not_read: what tars hold beside images, by kind; of all shards if this process joined them.
     """
 
     images: int
     skipped: list[tuple[str, str]]
     missing: list[int]
     embeddings: Embeddings | None = None
+    not_read: Counter[str] = field(default_factory=Counter)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -101,25 +109,48 @@ def archive_of_source(
     Args:
         source: the images.
         batch_size: images encoded at a time.
-        missing: "error", or "skip" to leave unreadable images out.
+        missing: "error", or "skip" to leave unreadable images and folders out.
         rendering: how samples become colours.
         notes: where to count pictures that are doubtful.
+
+    Raises:
+        ImageError: a folder in the source cannot be listed, and nothing is to be left out.
     """
+    for below, reason in source.unreadable:
+        problem = f"{source.pictures}/{below}: {reason}"
+        _left_out(Picture(below, None, ""), ImageError(problem, "allow to read it"), missing)
     pieces = source.pieces(PIECE_BATCHES * batch_size)
     borders = [piece.border for piece in pieces]
     in_tars = any(isinstance(border, str) for border in borders)
 
+    # A damaged member of a tar may be replaced by a later one, so it is an error only at the end of the tar.
+    at_once = "skip" if in_tars else missing
+
     def load(number: int) -> Iterator[Load]:
         tar = borders[number] if in_tars else ""
+        if number == 0:
+            for below, reason in source.unreadable:
+                yield partial(_left_out, Picture(below, None, ""), ImageError(reason), "skip")
         try:
             for picture in pieces[number].pictures():
-                yield partial(_load_picture, picture, tar or source.pictures, missing, rendering, notes)
+                yield partial(_load_picture, picture, tar or source.pictures, at_once, rendering, notes)
         except ImageError as error:
-            yield partial(_left_out, Picture(tar, None, ""), error, missing)
+            yield partial(_left_out, Picture(tar, None, ""), error, at_once)
 
     sizes = None if in_tars else [stop - start for start, stop in borders]
-    of = (source.name, source.pictures, source.identity())
-    return Archive(*of, borders, sizes, load, rendering=rendering)
+    if sizes:
+        sizes[0] += len(source.unreadable)
+    return Archive(
+        source.name,
+        source.pictures,
+        source.identity(),
+        borders,
+        sizes,
+        load,
+        rendering=rendering,
+        missing=missing,
+        not_read=[piece.not_read for piece in pieces],
+    )
 
 
 def with_one_scale(source: ImageSource, rendering: Rendering) -> Rendering:
@@ -157,7 +188,7 @@ def _load_picture(
 def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, Picture]:
     """A picture without pixels; raises the error unless `missing` is "skip"."""
     if missing == "error":
-        hint = f"{error.hint or 'repair it'}; or leave it out: --missing skip"
+        hint = f"{error.hint or 'repair it'}; {SKIP_HINT}"
         raise ImageError(error.problem, hint) from None
     return None, replace(picture, reason="; ".join(filter(None, (error.problem, error.hint))))
 
@@ -197,11 +228,13 @@ class _Done:
     left: numbers of the pieces that were not finished when this process started.
     images: of the finished pieces, as in `Outcome`.
     skipped: of the finished pieces, as in `Outcome`.
+    not_read: of the finished pieces, as in `Outcome`.
     """
 
     left: list[int]
     images: int
     skipped: list[tuple[str, str]]
+    not_read: Counter[str]
 
 
 def embed_archive(
@@ -285,7 +318,8 @@ def _begin(folder: ShardFolder, manifest: dict[str, Any], identity: str, resume:
     paths = folder.pieces(folder.shard, len(manifest["pieces"]))
     parts = [read_part(path, identity) for path in paths.values() if path.exists()]
     left = [number for number, path in paths.items() if not path.exists()]
-    return _Done(left, sum(len(part.pixel_digest) for part in parts), _skipped(parts))
+    images = sum(len(part.pixel_digest) for part in parts)
+    return _Done(left, images, _skipped(parts), _not_read(parts))
 
 
 def _embed_pieces(
@@ -304,21 +338,31 @@ def _embed_pieces(
     folder.write_state(len(paths), finished, done.images, len(done.skipped))
     with closing(encoder.pieces((archive.load(number) for number in done.left), show)) as encoded:
         for number, piece in zip(done.left, encoded, strict=True):
-            part = _part_of(piece)
-            write_part(paths[number], part, piece.image, identity)
+            part, image = _part_of(piece, archive.not_read[number] if archive.not_read else Counter())
+            if archive.missing == "error" and part.skipped:
+                raise ImageError(part.skipped[0][1], f"repair it; {SKIP_HINT}")
+            write_part(paths[number], part, image, identity)
             finished += 1
-            done.images += len(piece.image)
+            done.images += len(image)
             done.skipped += part.skipped
+            done.not_read += part.not_read
             folder.write_state(len(paths), finished, done.images, len(done.skipped))
 
 
-def _part_of(piece: EncodedPiece) -> Part:
-    kept = [picture for picture in piece.pictures if not picture.reason]
+def _part_of(piece: EncodedPiece, not_read: Counter[str]) -> tuple[Part, np.ndarray]:
+    """A piece without its vectors, and these; of pictures with the same name the last one counts."""
+    last = {picture.name: place for place, picture in enumerate(piece.pictures)}
+    current = [last[picture.name] == place for place, picture in enumerate(piece.pictures)]
+    readable = [not picture.reason for picture in piece.pictures]
+    pictures = [picture for picture, counts in zip(piece.pictures, current, strict=True) if counts]
+    kept = [picture for picture in pictures if not picture.reason]
     catalogue = Catalogue.of(
         [picture.name for picture in kept], [picture.scene for picture in kept], [None] * len(kept)
     )
-    skipped = [(picture.name, picture.reason) for picture in piece.pictures if picture.reason]
-    return Part(catalogue, np.array([picture.digest for picture in kept], object), skipped)
+    skipped = [(picture.name, picture.reason) for picture in pictures if picture.reason]
+    digests = np.array([picture.digest for picture in kept], object)
+    image = piece.image if all(current) else piece.image[np.array(current)[readable]]
+    return Part(catalogue, digests, skipped, not_read), image
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -333,17 +377,17 @@ def _join(
     with folder.alone_in_archive():
         if archive_identity(folder.read_manifest()) != identity:  # another shard has joined them
             folder.remove_own()
-            return Outcome(done.images, done.skipped, [])
+            return Outcome(done.images, done.skipped, [], not_read=done.not_read)
         pieces = {shard.number: list(folder.pieces(shard, count).values()) for shard in folder.shards()}
         missing = [number for number, paths in pieces.items() if not all(map(Path.exists, paths))]
         if missing:
-            return Outcome(done.images, done.skipped, missing)
+            return Outcome(done.images, done.skipped, missing, not_read=done.not_read)
         paths = [path for own in pieces.values() for path in own]
         parts = [read_part(path, identity) for path in paths]
         embeddings, digests = _put_together(encoder, archive, paths, parts, progress)
         write_embeddings(folder.output, embeddings, digests, identity, _skipped(parts))
         folder.remove_all()
-    return _whole(open_embeddings(folder.output))
+    return replace(_whole(open_embeddings(folder.output)), not_read=_not_read(parts))
 
 
 def _whole(embeddings: Embeddings) -> Outcome:
@@ -391,3 +435,7 @@ def _catalogue(parts: Sequence[Part]) -> Catalogue:
 
 def _skipped(parts: Sequence[Part]) -> list[tuple[str, str]]:
     return [row for part in parts for row in part.skipped]
+
+
+def _not_read(parts: Sequence[Part]) -> Counter[str]:
+    return sum((part.not_read for part in parts), Counter())

@@ -10,30 +10,43 @@ tar is a stream. Nothing is unpacked.
 
 from __future__ import annotations
 
-import posixpath
+import os
 import re
+import stat
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+from urllib.parse import unquote
 
 from swancli.errors import ImageError, SwanError
-from swancli.images import SUFFIXES, read_inside
-from swancli.prepare.entries import check_filename, natural_order
-from swancli.prepare.sources import read_source, scene_in_name
+from swancli.images import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, leads_out, read_inside
+from swancli.prepare.listing import (
+    IN_HIDDEN,
+    TAR,
+    Listing,
+    is_hidden,
+    is_image,
+    kind_of,
+    list_folder,
+    natural_order,
+    not_read_text,
+)
+from swancli.prepare.sources import scene_in_name
 from swancli.store.digest import content_digest
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 MOST_BYTES = 2**31  # largest image file, which is read into memory
-TAR = ".tar"
 NO_TAR = f"give a folder of images, or {TAR} files or a pattern of them; compressed ones are not read"
-PATTERN = "{*?["  # characters that make an address a pattern
+PATTERN = "{*?["  # characters that make an address a pattern, if nothing has that name itself
+NAMES_AS_THEY_ARE = {"encoding": "utf-8", "errors": "surrogateescape"}
+UNNAMED = "images"  # for a source without a name, such as the root of a disk
 # Names of an entity tag or a time of change in the various file systems.
 STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 
@@ -58,10 +71,13 @@ class Piece:
 
     border: the name of the tar, or in a list of files the first row and the one after the last.
     pictures: yields them in order; raises ImageError if a tar is absent, or where it is damaged or cut short.
+        Of several with one name the last one counts: that is how tar replaces a file.
+    not_read: what a tar holds beside images, by kind; known once its pictures were read.
     """
 
     border: str | list[int]
     pictures: Callable[[], Iterator[SourceFile]]
+    not_read: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -72,12 +88,16 @@ class ImageSource:
     pictures: the folder or address.
     listed: a row of plain values for each file or tar, such as its name, size and time.
     pieces: takes the number of files per piece; a tar is one piece.
+    not_read: what the folder or address holds beside images or tars, by kind.
+    unreadable: folders in it that cannot be listed, and why.
     """
 
     name: str
     pictures: str
-    listed: tuple[tuple[Any, ...], ...]
+    listed: Iterable[tuple[Any, ...]]
     pieces: Callable[[int], list[Piece]]
+    not_read: Counter[str] = field(default_factory=Counter)
+    unreadable: Sequence[tuple[str, str]] = ()
 
     def identity(self) -> str:
         """A hash of what is listed; it differs once a file is added, removed or written again."""
@@ -87,78 +107,91 @@ class ImageSource:
 def open_source(images: str) -> ImageSource:
     """The images of a folder, a tar, an address or a pattern of tars.
 
+    What exists under exactly this name is read; only then it is taken for a pattern.
+
     Raises:
         SwanError: nothing is there, it does not answer, or the package for its protocol is not installed.
     """
-    images = images.removeprefix("file://")
-    local = Path(images)
-    if "://" not in images and (local.is_dir() or not any(letter in images for letter in PATTERN)):
-        return _local_source(local)
-    address = images if "://" in images else local.absolute().as_posix()
-    if urlsplit(address).password or urlsplit(address).username:
+    if images.startswith("file://"):
+        images = images.removeprefix("file://")
+        images = images if os.path.lexists(images) else unquote(images)
+    if "://" not in images:
+        return _local_source(images)
+    scheme, _, place = images.partition("://")
+    if "@" in place.partition("/")[0]:
         raise SwanError(
-            f"--images {urlsplit(address).scheme}://...: holds a user name or a password",
+            f"--images {scheme}://...: holds a user name or a password",
             "leave it out; give it where the client of the service looks, such as the environment",
         )
-    if any(letter in address for letter in PATTERN) or address.lower().endswith(TAR):
-        return _tar_source(address, _expanded(address))
-    system, root = _file_system(address)
-    with _answering(address):
-        files = system.find(root, detail=True)
-    if not files:
-        raise SwanError(f"--images {address}: no such folder, or nothing in it", "check the address")
-    if tars := _tars_among(list(files), address):
-        return _tar_source(address, [system.unstrip_protocol(tar) for tar in tars])
-    return _remote_source(address, {path: files[path] for path in files if _is_image(path)}, system, root)
+    return _remote_source(images)
 
 
 # ---------------------------------------------------------------------------------------------------------
 # folders
 
 
-def _local_source(folder: Path) -> ImageSource:
-    if folder.suffix.lower() == TAR and folder.is_file():
-        return _tar_source(str(folder), [folder.absolute().as_posix()])
-    if folder.is_file():
-        raise SwanError(f"--images {folder}: is not a {TAR} file", NO_TAR)
-    if not folder.is_dir():
-        raise SwanError(f"--images {folder}: no such folder or tar", "check the path")
-    files = [path.absolute().as_posix() for path in folder.rglob("*") if not path.name.startswith(".")]
-    if tars := _tars_among(files, str(folder)):
-        return _tar_source(str(folder), tars)
-    source = read_source(folder, "folder")
-    pictures, listed = [], []
-    for entry in source.entries:
-        path = source.images / entry.filename
-        pictures.append(SourceFile(entry.filename, entry.scene, partial(read_inside, path, source.images)))
-        listed.append((entry.filename, path.stat().st_size, path.stat().st_mtime_ns))
-    return ImageSource(folder.resolve().name, str(source.images), tuple(listed), partial(_ranges, pictures))
+def _local_source(images: str) -> ImageSource:
+    path = Path(images)
+    if path.is_dir():
+        return _folder_source(path)
+    is_pattern = any(letter in images for letter in PATTERN) and not os.path.lexists(path)
+    if not is_pattern and not os.path.lexists(path):
+        raise SwanError(f"--images {images}: no such folder or tar", "check the path")
+    if not is_pattern and path.suffix.lower() != TAR:
+        raise SwanError(f"--images {images}: is not a {TAR} file", NO_TAR)
+    absolute = str(path.absolute())
+    if is_pattern:
+        base, tars = _matching_tars(absolute)
+        return _tar_source(base.name, absolute, tars)
+    return _tar_source(path.stem, absolute, [_local_tar(absolute)])
 
 
-def _is_image(path: str) -> bool:
-    name = PurePosixPath(path)
-    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
+def _folder_source(folder: Path) -> ImageSource:
+    home = folder.resolve()
+    listing = list_folder(home, stamps=True)
+    name = f"--images {folder}"
+    if len(listing.names) and listing.tars:
+        raise _images_and_tars(name)
+    if listing.tars:
+        tars = [_local_tar(f"{home}/{tar}", home) for tar in listing.tars]
+        return _tar_source(home.name, str(home), tars, listing.not_read, listing.unreadable)
+    if not len(listing.names):
+        raise _no_images(name, listing.not_read, listing.unreadable)
+    pieces = partial(_folder_pieces, home, listing)
+    return ImageSource(home.name or UNNAMED, str(home), listing, pieces, listing.not_read, listing.unreadable)
 
 
-def _tars_among(files: Sequence[str], images: str) -> list[str]:
-    """The tars among the files of `images`, in natural order; raises if there are images beside them."""
-    tars = sorted((path for path in files if path.lower().endswith(TAR)), key=natural_order)
-    if tars and any(map(_is_image, files)):
-        raise SwanError(
-            f"--images {images}: holds images and tars of images",
-            "give the tars alone, as FOLDER/*.tar, or a folder of images alone",
-        )
-    return tars
-
-
-def _ranges(pictures: list[SourceFile], rows: int) -> list[Piece]:
+def _folder_pieces(home: Path, listing: Listing, rows: int) -> list[Piece]:
     """Pieces of `rows` images each; the last one may be shorter."""
-    starts = range(0, len(pictures), rows)
-    parts = [pictures[start : start + rows] for start in starts]
-    return [
-        Piece([start, start + len(part)], partial(iter, part))
-        for start, part in zip(starts, parts, strict=True)
-    ]
+
+    def pictures(start: int, stop: int) -> Iterator[SourceFile]:
+        for row in range(start, stop):
+            name = listing.names[row]
+            yield SourceFile(name, scene_in_name(name), partial(read_inside, home / name, home))
+
+    return _ranges(len(listing.names), rows, pictures)
+
+
+def _ranges(count: int, rows: int, pictures: Callable[[int, int], Iterator[SourceFile]]) -> list[Piece]:
+    borders = ([start, min(start + rows, count)] for start in range(0, count, rows))
+    return [Piece(border, partial(pictures, *border)) for border in borders]
+
+
+def _images_and_tars(name: str) -> SwanError:
+    return SwanError(
+        f"{name}: holds images and tars of images",
+        "give the tars alone, as FOLDER/*.tar, or a folder of images alone",
+    )
+
+
+def _no_images(name: str, not_read: Counter[str], unreadable: Sequence[tuple[str, str]] = ()) -> SwanError:
+    found = not_read_text(not_read)
+    if unreadable:
+        found = ", ".join(filter(None, [f"{unreadable[0][0]} ({unreadable[0][1]})", found]))
+    return SwanError(
+        f"{name}: no images in it{f'; not read: {found}' if found else ''}",
+        f"known are {', '.join(SUFFIXES)} and {TAR}; links to folders are not followed",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -193,20 +226,48 @@ def _answering(address: str) -> Iterator[None]:
         ) from error
 
 
-def _remote_source(
-    address: str, files: dict[str, dict[str, Any]], system: AbstractFileSystem, root: str
-) -> ImageSource:
-    """The images at an address, given what is known of each file there, by its path."""
+def _remote_source(address: str) -> ImageSource:
+    is_pattern = any(letter in address for letter in PATTERN)
+    if is_pattern:
+        system, root = _file_system(address)
+        with _answering(address):
+            is_pattern = not system.exists(root)
+    if is_pattern:
+        folder = re.split(r"[{*?[]", address)[0].rpartition("/")[0]
+        return _tar_source(_last_part(folder), address, _matching_remote_tars(address))
+    if address.lower().endswith(TAR):
+        return _tar_source(_last_part(address[: -len(TAR)]), address, [_remote_tar(address)])
+    system, root = _file_system(address)
+    with _answering(address):
+        files = {path: known for path, known in system.find(root, detail=True).items() if path[-1:] != "/"}
     if not files:
-        raise SwanError(f"--images {address}: no images there", f"known are {', '.join(SUFFIXES)} and {TAR}")
-    known = {check_filename(posixpath.relpath(path, root), f"{address}: file name"): path for path in files}
-    names = sorted(known, key=natural_order)
-    pictures = [
-        SourceFile(name, scene_in_name(name), partial(_read_remote, system, known[name], files[known[name]]))
-        for name in names
-    ]
-    listed = tuple((name, *_stamp(files[known[name]])) for name in names)
-    return ImageSource(_last_part(address), address, listed, partial(_ranges, pictures))
+        raise SwanError(f"--images {address}: no such folder, or nothing in it", "check the address")
+    if root in files:
+        raise SwanError(f"--images {address}: is not a {TAR} file", NO_TAR)
+    start = root.rstrip("/") + "/"
+    # The names are keys, not paths: nothing in them is resolved.
+    names = {path.removeprefix(start): path for path in files}
+    kinds = {name: kind_of(name) for name in names}
+    read = [name for name in names if not kinds[name].startswith(IN_HIDDEN)]
+    images = sorted(filter(is_image, read), key=natural_order)
+    tars = sorted((name for name in read if kinds[name] == TAR), key=natural_order)
+    not_read = Counter(kinds[name] for name in names.keys() - {*images, *tars})
+    if images and tars:
+        raise _images_and_tars(f"--images {address}")
+    if tars:
+        found = [_remote_tar(system.unstrip_protocol(names[tar])) for tar in tars]
+        return _tar_source(_last_part(address), address, found, not_read)
+    if not images:
+        raise _no_images(f"--images {address}", not_read)
+    known = [(name, names[name], files[names[name]]) for name in images]
+
+    def pictures(start: int, stop: int) -> Iterator[SourceFile]:
+        for name, path, facts in known[start:stop]:
+            yield SourceFile(name, scene_in_name(name), partial(_read_remote, system, path, facts))
+
+    listed = tuple((name, *_stamp(facts)) for name, _, facts in known)
+    pieces = partial(_ranges, len(known), pictures=pictures)
+    return ImageSource(_last_part(address), address, listed, pieces, not_read)
 
 
 def _read_remote(system: AbstractFileSystem, path: str, known: dict[str, Any]) -> bytes:
@@ -236,25 +297,98 @@ def _stamp(known: dict[str, Any]) -> tuple[int | None, str]:
 
 
 def _last_part(address: str) -> str:
-    """The name of a source: the last part of its address that is not a pattern, without its suffix."""
-    parts = [part for part in address.split("/") if part and not any(letter in part for letter in PATTERN)]
-    return re.sub(r"[^\w.-]", "-", parts[-1].removesuffix(TAR).removesuffix(":")) if parts else "tars"
+    """The name of a source: the last part of its address."""
+    return address.rstrip("/").rpartition("/")[2].removesuffix(":")
 
 
 # ---------------------------------------------------------------------------------------------------------
 # tars
 
 
-def _expanded(address: str) -> list[str]:
-    """The addresses that a pattern with braces and stars matches, in order."""
-    from braceexpand import braceexpand
+@dataclass(frozen=True)
+class _Tar:
+    """A tar.
 
+    address: its path or address.
+    open: opens it; raises ImageError if it is not there, or is no file.
+    stamp: gives its size and time, or entity tag; raises FileNotFoundError.
+    """
+
+    address: str
+    open: Callable[[], IO[bytes]]
+    stamp: Callable[[], tuple[Any, ...]]
+
+
+def _local_tar(path: str, folder: Path | None = None) -> _Tar:
+    """A tar of this machine; one that was found in a folder may not be a link that leads out of it."""
+
+    def stamp() -> tuple[int, int]:
+        status = Path(path).stat()
+        return status.st_size, status.st_mtime_ns
+
+    return _Tar(path, partial(_open_file, path, folder), stamp)
+
+
+def _open_file(path: str, folder: Path | None) -> IO[bytes]:
+    if folder and leads_out(Path(path), folder):
+        raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_HINT)
     try:
-        written = list(braceexpand(address))
-    except ValueError as error:
-        raise SwanError(f"--images {address}: {error}") from error
+        # A pipe without a writer would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ImageError(f"{path}: not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _remote_tar(address: str) -> _Tar:
+    system, path = _file_system(address)
+
+    def open_() -> IO[bytes]:
+        with _answering(address):
+            try:
+                return system.open(path, "rb")
+            except FileNotFoundError as error:
+                raise ImageError(f"{address}: no such file") from error
+
+    def stamp() -> tuple[Any, ...]:
+        with _answering(address):
+            try:
+                return _stamp(system.info(path))
+            except FileNotFoundError:
+                return ()  # reading its piece raises an error
+
+    return _Tar(address, open_, stamp)
+
+
+def _matching_tars(pattern: str) -> tuple[Path, list[_Tar]]:
+    """The local tars that match an absolute path with braces and stars, in order, and where they are.
+
+    The folders at its start that exist are no pattern, whatever characters their names have.
+    """
+    base = Path(Path(pattern).anchor)
+    rest = Path(pattern).as_posix()[len(base.as_posix()) :].split("/")
+    while len(rest) > 1 and (base / rest[0]).is_dir():
+        base, rest = base / rest[0], rest[1:]
     found = []
-    for one in written:
+    for one in _written_out("/".join(rest), pattern):
+        if os.path.lexists(base / one) or not any(letter in one for letter in PATTERN):
+            found.append(_local_tar(str(base / one)))
+        else:
+            matches = (path.relative_to(base).as_posix() for path in base.glob(one))
+            seen = sorted((name for name in matches if not is_hidden(name)), key=natural_order)
+            found += [_local_tar(str(base / name), base) for name in seen]
+    return base, _checked_tars(pattern, found)
+
+
+def _matching_remote_tars(pattern: str) -> list[_Tar]:
+    """The tars that match an address with braces and stars, in order."""
+    found = []
+    for one in _written_out(pattern, pattern):
         if not any(letter in one for letter in PATTERN):
             found.append(one)
             continue
@@ -262,62 +396,187 @@ def _expanded(address: str) -> list[str]:
         with _answering(one):
             matches = sorted(system.glob(path), key=natural_order)
         found += [system.unstrip_protocol(match) for match in matches]
-    others = [one for one in found if not one.lower().endswith(TAR)]
+    return _checked_tars(pattern, [_remote_tar(one) for one in found])
+
+
+def _written_out(pattern: str, images: str) -> list[str]:
+    """The patterns that one with braces stands for. A backslash is a character like others."""
+    from braceexpand import braceexpand
+
+    try:
+        return list(braceexpand(pattern, escape=False))
+    except ValueError as error:
+        raise SwanError(f"--images {images}: {error}") from error
+
+
+def _checked_tars(pattern: str, found: list[_Tar]) -> list[_Tar]:
+    others = [tar.address for tar in found if not tar.address.lower().endswith(TAR)]
     if others or not found:
         problem = f"{others[0]} is not a {TAR} file" if others else "nothing has such a name"
-        raise SwanError(f"--images {address}: {problem}", NO_TAR)
+        raise SwanError(f"--images {pattern}: {problem}", NO_TAR)
     return found
 
 
-def _tar_source(address: str, tars: list[str]) -> ImageSource:
+def _tar_source(
+    name: str,
+    address: str,
+    tars: list[_Tar],
+    not_read: Counter[str] | None = None,
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> ImageSource:
     """The images in tars, named like `tiles-000.tar/0001.jpg`."""
-    common = posixpath.commonpath([posixpath.dirname(tar) for tar in tars])
-    names = [posixpath.relpath(tar, common) for tar in tars]
-    pieces = [Piece(name, partial(_tar_pictures, tar, name)) for name, tar in zip(names, tars, strict=True)]
+    paths = [tar.address.split("/") for tar in tars]
+    levels = enumerate(zip(*(path[:-1] for path in paths), strict=False))
+    common = next((level for level, parts in levels if len(set(parts)) > 1), min(map(len, paths)) - 1)
+    names = ["/".join(path[common:]) for path in paths]
+
+    def piece(tar: _Tar, name: str) -> Piece:
+        kinds: Counter[str] = Counter()
+        return Piece(name, partial(_tar_pictures, tar, name, kinds), kinds)
+
+    pieces = [piece(tar, name) for tar, name in zip(tars, names, strict=True)]
     listed = []
     for tar in tars:
-        system, path = _file_system(tar)
-        with _answering(tar):
-            try:
-                listed.append((tar, *_stamp(system.info(path))))
-            except FileNotFoundError:
-                listed.append((tar,))  # reading its piece raises an error
-    return ImageSource(_last_part(address), address, tuple(listed), lambda rows: pieces)
-
-
-def _tar_pictures(tar: str, name: str) -> Iterator[SourceFile]:
-    """The images in a tar, in order; other members are ignored. Raises ImageError as `Piece.pictures`."""
-    system, path = _file_system(tar)
-    count = 0
-    with _answering(tar):
         try:
-            with system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
-                for member in archive:
-                    if member.isfile() and _is_image(member.name):
-                        yield _tar_picture(archive, member, name)
-                        count += 1
+            listed.append((tar.address, *tar.stamp()))
+        except OSError:
+            listed.append((tar.address,))  # reading its piece raises an error
+    return ImageSource(
+        name or UNNAMED, address, tuple(listed), lambda rows: pieces, not_read or Counter(), unreadable
+    )
+
+
+class _Stream:
+    """A file that is read from its start to its end, for tarfile, which must not go back.
+
+    last: the bytes that were read last.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.last = b""
+        self._file, self._place, self._again = file, 0, b""
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int) -> bytes:
+        parts, left = [self._again[:size]], size - len(self._again[:size])
+        self._again = self._again[size:]
+        while left > 0 and (part := self._file.read(left)):  # a network may give less at a time
+            parts.append(part)
+            left -= len(part)
+        self.last = b"".join(parts)
+        self._place += len(self.last)
+        return self.last
+
+    def seek(self, place: int) -> None:
+        step = place - self._place
+        if step < 0:
+            raise tarfile.StreamError("a tar is read in one pass")
+        if step > len(self._again) and self._file.seekable():
+            self._file.seek(step - len(self._again), os.SEEK_CUR)
+            self._again, self._place = b"", place
+        while self._place < place and self.read(min(place - self._place, tarfile.RECORDSIZE)):
+            pass
+
+    def skip_zeros(self) -> bool:
+        """Goes to the next block that is not zero; returns whether there is one."""
+        while block := self.read(tarfile.BLOCKSIZE):
+            if block.strip(b"\0"):
+                self._again, self._place = block + self._again, self._place - len(block)
+                return True
+        return False
+
+
+def _tar_pictures(tar: _Tar, name: str, not_read: Counter[str]) -> Iterator[SourceFile]:
+    """The images in a tar, in order, with those of tars that were joined to it (`cat a.tar b.tar`).
+
+    Other members are counted in `not_read`. Raises ImageError as `Piece.pictures`.
+    """
+    not_read.clear()
+    count, regular = 0, {}
+    with _answering(tar.address), tar.open() as file:
+        stream = _Stream(file)
+        try:
+            while stream.skip_zeros():
+                with tarfile.open(fileobj=stream, mode="r:", **NAMES_AS_THEY_ARE) as archive:
+                    while member := archive.next():
+                        archive.members.clear()  # all are kept otherwise
+                        picture = _tar_picture(tar, archive, member, name, regular, not_read)
+                        if picture:
+                            yield picture
+                            count += 1
                 # tarfile takes a header that is cut or damaged for the end.
-                if file.seekable():
-                    file.seek(archive.offset)
-                    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                        raise tarfile.ReadError("it does not end where its members do")
-        except FileNotFoundError as error:
-            raise ImageError(f"{tar}: no such file") from error
+                if stream.last != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("it does not end where its members do")
+            if not stream.tell():
+                raise tarfile.ReadError("empty file")
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-            raise ImageError(f"{tar}: damaged or cut short after {count} images ({error})") from error
+            raise ImageError(f"{tar.address}: damaged or cut short after {count} images ({error})") from error
 
 
-def _tar_picture(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: str) -> SourceFile:
-    """An image in a tar that is being read; its bytes are read now, since the stream cannot go back."""
-    place = f"{tar}, member {member.name!r}"
+def _tar_picture(
+    tar: _Tar,
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    tar_name: str,
+    regular: dict[str, tuple[int, int]],
+    not_read: Counter[str],
+) -> SourceFile | None:
+    """The image that a member is; None if it is none, which is counted.
+
+    Its bytes are read now, since a stream cannot go back.
+
+    Args:
+        tar: that is read.
+        archive: of it.
+        member: of the archive.
+        tar_name: the start of the image's name.
+        regular: place and size of each file so far, for hard links to it; grows.
+        not_read: counts members that are not read, by kind; grows.
+    """
+    inner = unpacked_name(member.name)
+    if member.isdir():
+        return None
+    if member.isreg() and not member.issparse():
+        regular[inner] = (member.offset_data, member.size)
+    kind = kind_of(inner)
+    if kind.startswith(IN_HIDDEN) or not is_image(inner):
+        not_read[kind] += 1
+        return None
+    target = regular.get(unpacked_name(member.linkname)) if member.islnk() else None
+    if not member.isreg() and not target:
+        not_read["link" if member.issym() or member.islnk() else "special file"] += 1
+        return None
+    name = f"{tar_name}/{inner}"
+    place = f"{tar.address}, member {member.name!r}"
     try:
-        name = check_filename(f"{tar}/{check_filename(member.name, place)}", place)
+        if "\0" in inner:
+            raise ImageError(f"{place}: has a NUL character in its name", "pack it under another name")
         _check_size(member.size, place)
-        data = archive.extractfile(member).read()
-    except SwanError as error:
-        unreadable = ImageError(error.problem, error.hint)
-        return SourceFile(f"{tar}/{member.name}", None, partial(_raise, unreadable))
+    except ImageError as error:
+        return SourceFile(name.replace("\0", "\ufffd"), None, partial(_raise, error))
+    if target:  # another name of a file that has passed
+        regular[inner] = target
+        return SourceFile(name, scene_in_name(name), partial(_read_part, tar, *target))
+    data = archive.extractfile(member).read()
     return SourceFile(name, scene_in_name(name), lambda: data)
+
+
+def unpacked_name(name: str) -> str:
+    """Where GNU tar would unpack a member, relative to the folder where it does: never outside of it."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    after = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    return "/".join(parts[after:])
+
+
+def _read_part(tar: _Tar, start: int, size: int) -> bytes:
+    with tar.open() as file:
+        if file.seekable():
+            file.seek(start)
+        else:
+            _Stream(file).seek(start)
+        return _Stream(file).read(size)
 
 
 def _raise(error: ImageError) -> NoReturn:

@@ -25,6 +25,7 @@ from matplotlib.transforms import Bbox
 
 from swancli.evaluate import DIRECTIONS, RECALL_AT
 from swancli.evaluate.metrics import Scores
+from swancli.store.text import printable
 
 INK, GREY, PALE = "#222222", "#6b6b6b", "#d9d9d9"
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -339,7 +340,7 @@ def mistakes_sheet(mistakes: Sequence[Mistake], candidates: int, title: str) -> 
         for panel in row:
             panel.set_axis_off()
         row[0].set_box_aspect(1 / widths[0])  # as high as the square image beside it
-        text, name = _wrapped(mistake.text, 26, 6), _shortened(mistake.filename, 28)
+        text, name = _wrapped(mistake.text, 26, 6), _shortened(printable(mistake.filename), 28)
         row[0].text(0, 1, text, va="top", fontsize=9, transform=row[0].transAxes)
         row[0].text(0, 0, name, va="bottom", fontsize=7, color=GREY, transform=row[0].transAxes)
         scene = mistake.image.scene

@@ -33,6 +33,7 @@ from swancli.store.digest import content_digest
 from swancli.store.embeddings import Embeddings, open_embeddings
 from swancli.store.hdf5 import EMBEDDINGS, damage_named, texts_in
 from swancli.store.made_by import MadeBy
+from swancli.store.text import printable
 from swancli.store.vectors import read_rows
 
 if TYPE_CHECKING:
@@ -156,8 +157,9 @@ def _records(
     catalogue, records = embeddings.catalogue, {}
     for row, vector in enumerate(vectors, start=start):
         key = content_key(embeddings.dataset, catalogue.filename[row], digests[row])
-        facts = (catalogue.filename[row], catalogue.scene[row], catalogue.split[row])
-        facts += (embeddings.dataset, embeddings.made_by.sha256)
+        # Milvus takes UTF-8 alone.
+        facts = (printable(catalogue.filename[row]), catalogue.scene[row], catalogue.split[row])
+        facts += (printable(embeddings.dataset), embeddings.made_by.sha256)
         records.setdefault(key, {"id": key, "embedding": vector, **dict(zip(FACTS, facts, strict=True))})
     return records
 

@@ -36,6 +36,8 @@ from swancli.machine.threads import in_order
 from swancli.prepare.demo import generate_demo
 from swancli.prepare.entries import Entry
 from swancli.prepare.known import where_to_get
+from swancli.prepare.listing import not_read_text
+from swancli.prepare.lookup import Lookup
 from swancli.prepare.misplaced import misplaced_captions
 from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits, overlap
@@ -168,19 +170,31 @@ def prepare_dataset(
     generator = np.random.default_rng(settings.seed)
     entries = assign_splits(source.entries, settings.split, settings.val_fraction, generator)
     found, skipped = _find_files(source, entries, settings.missing, progress)
+    notes = _notes(settings.source, source, entries, found)
     shape = _choose_shape(found, settings, progress)
-    rendering, notes = settings.rendering, Notes()
+    rendering, doubtful = settings.rendering, Notes()
     if settings.one_scale:
         rendering = _common_rendering(found, source.images, rendering)
-    load = partial(_load, folder=source.images, shape=shape, rendering=rendering, notes=notes)
+    load = partial(_load, folder=source.images, shape=shape, rendering=rendering, notes=doubtful)
     rows = _read_rows(found, load, settings, skipped, progress)
     summary = write_dataset(output, settings.name, shape, rows, skipped, rendering)
-    summary = replace(summary, warnings=(*notes.lines(), *summary.warnings))
-    misplaced = misplaced_captions(source.entries)
-    if not misplaced:
-        return summary
-    warning = f"{settings.source}: {misplaced}: is a list off by some rows?"
-    return replace(summary, warnings=(warning, *summary.warnings))
+    return replace(summary, warnings=(*notes, *doubtful.lines(), *summary.warnings))
+
+
+def _notes(
+    name: str | PathLike[str], source: Source, entries: Sequence[Entry], found: list[tuple[Entry, Path]]
+) -> list[str]:
+    """What is said of a source that was read: what was passed over, renamed, or is in doubt."""
+    notes = []
+    if held := not_read_text(source.not_read):
+        notes.append(f"{source.images}: not read: {held}")
+    listed = {entry.filename for entry in entries}
+    others = [entry.filename for entry, _ in found if entry.filename not in listed]
+    if others:
+        notes.append(f"{name}: writes {len(others)} names otherwise than the disk, first that of {others[0]}")
+    if misplaced := misplaced_captions(source.entries):
+        notes.append(f"{name}: {misplaced}: is a list off by some rows?")
+    return notes
 
 
 def _prepare_without_source(settings: PrepareSettings, output: Path, progress: Progress) -> Summary:
@@ -220,20 +234,30 @@ def prepare_demo(
 def _find_files(
     source: Source, entries: Sequence[Entry], missing: str, progress: Progress
 ) -> tuple[list[tuple[Entry, Path]], list[tuple[str, str]]]:
-    """The entries whose image file exists, with its path; and (file name, reason) of the others."""
-    found, absent, outside = [], [], []
+    """The entries whose image file exists, named as the disk does, with its path; and (file name, reason) of
+    the others."""
+    source.check_folder()
+    lookup = Lookup(source.images, (entry.filename for entry in entries))
+    found, absent, outside = [], list(source.unreadable), []
     for done, entry in enumerate(entries, start=1):
-        path = source.image_path(entry)
-        if not path.is_file():
+        try:
+            name, path = lookup.find(entry)
+        except FileNotFoundError:
             absent.append((entry.filename, ABSENT))
-        elif leads_out(path, source.images):
-            outside.append((entry.filename, LEADS_OUT))
+        except OSError as error:
+            absent.append((entry.filename, error.strerror or str(error)))
         else:
-            found.append((entry, path))
+            if leads_out(path, source.images):
+                outside.append((entry.filename, LEADS_OUT))
+            else:
+                found.append((replace(entry, filename=name), path))
         progress("looking for images", done, len(entries))
     folder = f"{source.images}{'' if source.images.is_dir() else ' (no such folder)'}"
+    first = next((name for name, reason in absent if reason == ABSENT), "")
+    similar = first and lookup.similar(first)
+    where = f"did you mean {similar}? Or give" if similar else "give"
     for skipped, what, hint in (
-        (absent, "are missing", "give their folder: --images DIR"),
+        (absent, "are missing", f"{where} their folder: --images DIR"),
         (outside, "lie outside of it, by links or by name", LEADS_OUT_HINT),
     ):
         if skipped and (missing == "error" or not found):

@@ -5,7 +5,7 @@ A check takes a value and its `place`, the file and the row or key that a `SwanE
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -43,28 +43,47 @@ class Entry:
 
 
 def check_text(value: Any, place: str) -> str:
-    if not isinstance(value, str):
-        raise SwanError(f"{place} is not text but {type(value).__name__}", "make it text")
-    value = value.strip()
-    if not value:
-        raise SwanError(f"{place} is empty", "fill it in, or remove the row")
+    value = _filled_in(value, place).strip()
     if not is_text(value):
         raise SwanError(f"{place} contains characters that are not text: {value!r}", "remove them")
     return value
 
 
+def _filled_in(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise SwanError(f"{place} is not text but {type(value).__name__}", "make it text")
+    if not value.strip():
+        raise SwanError(f"{place} is empty", "fill it in, or remove the row")
+    return value
+
+
 def check_filename(value: Any, place: str) -> str:
-    name = check_text(value, place).replace("\\", "/")
+    """A file name in a list that someone has written, as it is there.
+
+    It may not lead out of the folder of images, by the rules of this system or, with backslashes, of Windows.
+    """
+    name = _filled_in(value, place)
+    if "\0" in name or not _is_name(name):
+        raise SwanError(f"{place} contains characters that are not text: {name!r}", "remove them")
+    for path in (PurePosixPath(name.strip()), PureWindowsPath(name.strip())):
+        if path.root or ".." in path.parts:
+            problem = f"{place} leads out of the folder of images: {name}"
+            raise SwanError(problem, "make it relative, without '..'")
     path = PurePosixPath(name)
-    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
-        raise SwanError(
-            f"{place} leads out of the folder of images: {name}", "make it relative, without '..'"
-        )
     if not path.name:
         raise SwanError(f"{place} names a folder: {name}", "name the image file in it")
-    if any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         raise SwanError(f"{place} is too long for a file name: {name[:40]}...", "shorten it")
     return str(path)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a file can have the name: surrogates stand for bytes that are not UTF-8."""
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_optional(value: Any, place: str) -> str | None:
@@ -100,9 +119,3 @@ def distinct(entries: Iterable[tuple[Entry, str]]) -> list[Entry]:
     pairs = list(entries)
     check_distinct((entry.filename, place) for entry, place in pairs)
     return [entry for entry, _ in pairs]
-
-
-def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
-    """A sort key for names that orders the numbers in them by value."""
-    parts = re.findall(r"(\D*)(\d*)", name)
-    return [(letters, int(digits or -1)) for letters, digits in parts], name

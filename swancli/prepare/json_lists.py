@@ -21,8 +21,8 @@ from swancli.prepare.entries import (
     check_split,
     check_text,
     distinct,
-    natural_order,
 )
+from swancli.prepare.listing import natural_order
 from swancli.store.text import read_json
 
 

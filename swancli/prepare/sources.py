@@ -8,15 +8,17 @@ Images are not read, so captions can be counted without them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from swancli.errors import SwanError
-from swancli.images import SUFFIXES
-from swancli.prepare.entries import Entry, check_filename, natural_order
+from swancli.images import SUFFIXES, leads_out
+from swancli.prepare.entries import Entry
 from swancli.prepare.json_lists import read_json_entries
+from swancli.prepare.listing import TAR, has_images, list_folder, not_read_text
 from swancli.prepare.tables import TABLES, read_table
 from swancli.prepare.text_lists import find_descriptions, read_precomp, read_ucm, ucm_filenames
 
@@ -36,19 +38,25 @@ class Source:
     entries: its images, in order.
     images: the folder that file names are relative to; it may not exist.
     format: one of `FORMATS`.
+    found: whether `images` was found beside the source, and not given by the user.
+    not_read: what a folder of images holds beside them, by kind.
+    unreadable: folders in it that cannot be listed, and why.
     """
 
     entries: list[Entry]
     images: Path
     format: str
+    found: bool = False
+    not_read: Counter[str] = field(default_factory=Counter)
+    unreadable: Sequence[tuple[str, str]] = ()
 
-    def image_path(self, entry: Entry) -> Path:
-        """Path of an entry's image: its file name, or that name in a folder named after its scene."""
-        path = self.images / entry.filename
-        if entry.scene and not path.is_file():
-            in_scene = self.images / entry.scene / entry.filename
-            return in_scene if in_scene.is_file() else path
-        return path
+    def check_folder(self) -> None:
+        """Raises a SwanError if the folder of the images was found, and is a link that leads elsewhere."""
+        if self.found and leads_out(self.images, self.images.parent):
+            raise SwanError(
+                f"{self.images}: is a link that leads out of its folder",
+                f"if it is the right one, give it: --images {self.images.resolve()}",
+            )
 
 
 def read_source(
@@ -69,20 +77,22 @@ def read_source(
     if not path.exists():
         raise SwanError(f"{path}: no such source", "give a file or a folder that exists: --source PATH")
     listing, kind = _find_listing(path, format)
+    if kind == "folder":
+        return _read_folder(images or listing.resolve())
     if kind == "json":
-        entries, found = read_json_entries(listing, format)
+        entries, kind = read_json_entries(listing, format)
     else:
-        readers = {"precomp": read_precomp, "ucm": read_ucm, "table": read_table, "folder": _read_folder}
-        entries, found = readers[kind](images or listing if kind == "folder" else listing), kind
+        readers = {"precomp": read_precomp, "ucm": read_ucm, "table": read_table}
+        entries = readers[kind](listing)
     if not entries:
-        if kind == "folder":
-            raise SwanError(f"{path}: no images in it", f"looked for {', '.join(SUFFIXES)}")
         raise SwanError(f"{path}: lists no images", f"looked for {LISTS_NEEDED}")
     entries = [_with_scene(entry) for entry in entries]
+    if images:
+        return Source(entries, images, kind)
     home = listing.resolve() if listing.is_dir() else listing.resolve().parent
-    name = (listing.stem.removeprefix("dataset").lstrip("_") if kind == "json" else "") or home.name
-    default = home if kind == "folder" else _find_images(home, name.removesuffix("_precomp"))
-    return Source(entries, images or default, found)
+    is_json = kind in ("karpathy", "nwpu")
+    name = (listing.stem.removeprefix("dataset").lstrip("_") if is_json else "") or home.name
+    return Source(entries, _find_images(home, name.removesuffix("_precomp")), kind, found=True)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -98,12 +108,13 @@ def _find_listing(path: Path, format: str | None) -> tuple[Path, str]:
         found = [(path, "folder")]
     else:
         found = list(_listings(path))
-        if not found and next(_image_files(path), None):
+        if not found and has_images(path):
             found = [(path, "folder")]
     fitting = [(listing, kind) for listing, kind in found if wanted in (None, kind)]
     if not fitting:
         problem = f"{path}: not a source of format {format}" if format else f"{path}: not a known source"
-        raise SwanError(problem, f"looked for {LISTS_NEEDED}")
+        held = not_read_text(list_folder(path).not_read) if path.is_dir() else ""
+        raise SwanError(problem + (f"; in it: {held}" if held else ""), f"looked for {LISTS_NEEDED}")
     if len(fitting) > 1 and not _json_and_its_lists(fitting):
         shown = {"json": "karpathy or nwpu"}
         names = ", ".join(f"{listing.name} ({shown.get(kind, kind)})" for listing, kind in fitting)
@@ -127,21 +138,16 @@ def _kinds_of_file(path: Path) -> list[str]:
 
 def _listings(folder: Path) -> Iterator[tuple[Path, str]]:
     """The lists in a folder that may be sources."""
-    documents = sorted(folder.glob("dataset*.json")) or sorted(folder.glob("*.json"))
-    yield from ((file, "json") for file in documents)
-    if any(folder.glob("*_caps.txt")) or any(folder.glob("*_caps_verify.txt")):
+    # Hidden files, such as ._list.json beside list.json from a Mac, are none.
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    documents = [file for file in files if file.suffix == ".json"]
+    named = [file for file in documents if file.name.startswith("dataset")]
+    yield from ((file, "json") for file in named or documents)
+    if any(file.name.endswith(("_caps.txt", "_caps_verify.txt")) for file in files):
         yield folder, "precomp"
     if find_descriptions(folder):
         yield folder.parent if folder.name == "filenames" else folder, "ucm"
-    yield from ((file, "table") for file in sorted(folder.iterdir()) if file.suffix.lower() in TABLES)
-
-
-def _image_files(folder: Path) -> Iterator[Path]:
-    return (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    yield from ((file, "table") for file in files if file.suffix.lower() in TABLES)
 
 
 def _find_images(home: Path, name: str) -> Path:
@@ -154,12 +160,18 @@ def _find_images(home: Path, name: str) -> Path:
 # images without a list, and the scene in a file name
 
 
-def _read_folder(folder: Path) -> list[Entry]:
-    """Every image below a folder, in natural order: 2.jpg before 10.jpg."""
+def _read_folder(folder: Path) -> Source:
+    """Every image below a folder, in natural order."""
     if not folder.is_dir():
         raise SwanError(f"{folder}: no such folder of images")
-    names = sorted((path.relative_to(folder).as_posix() for path in _image_files(folder)), key=natural_order)
-    return [Entry(check_filename(name, f"{folder}: file name")) for name in names]
+    listing = list_folder(folder)
+    not_read = listing.not_read + Counter({TAR: len(listing.tars)})
+    if not len(listing.names):
+        held = not_read_text(not_read)
+        problem = f"{folder}: no images in it{f'; not read: {held}' if held else ''}"
+        raise SwanError(problem, f"looked for {', '.join(SUFFIXES)}")
+    entries = [_with_scene(Entry(name)) for name in listing.names]
+    return Source(entries, folder, "folder", not_read=not_read, unreadable=listing.unreadable)
 
 
 def _with_scene(entry: Entry) -> Entry:

@@ -24,8 +24,16 @@ def _read_lines(path: Path) -> list[str]:
 
 def _read_names(path: Path) -> list[tuple[str, str]]:
     """(file name, place) of each line that is not blank."""
-    places = [(line, f"{path}: line {row}") for row, line in enumerate(_read_lines(path), start=1) if line]
-    return [(check_filename(line, place), place) for line, place in places]
+    return [
+        (check_filename(line, f"{path}: line {row}"), f"{path}: line {row}")
+        for row, line in enumerate(_name_lines(path), start=1)
+        if line
+    ]
+
+
+def _name_lines(path: Path) -> list[str]:
+    # A name may start with a blank; at its end one is a slip, since no suffix of an image ends so.
+    return [line.rstrip() for line in read_text(path).split("\n")]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -110,7 +118,7 @@ def find_descriptions(folder: Path) -> list[Path]:
 def ucm_filenames(folder: Path) -> set[str]:
     """The file names in the lists of a folder with descriptions."""
     lists = find_descriptions(folder)[0].parent.glob("filenames_*.txt")
-    return {name for file in lists for name in _read_lines(file) if name}
+    return {name for file in lists for name in _name_lines(file) if name}
 
 
 def read_ucm(folder: Path) -> list[Entry]:
@@ -151,7 +159,7 @@ def _read_ucm_names(folder: Path) -> dict[int, Entry]:
     for name, split in SPLIT_NAMES.items():
         file = folder / f"filenames_{name}.txt"
         for filename, place in _read_names(file) if file.is_file() else []:
-            stem = PurePosixPath(filename).stem
+            stem = PurePosixPath(filename.strip()).stem
             if not _is_number(stem):
                 raise SwanError(f"{place}: {filename[:60]} is not <image number>.<suffix>")
             if int(stem) in entries:

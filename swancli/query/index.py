@@ -87,7 +87,8 @@ class IndexCard:
 
 def index_path(embeddings: str | PathLike[str]) -> Path:
     """Path of the index of an embeddings file: beside it, embeddings.index for embeddings.h5."""
-    return Path(embeddings).with_suffix(".index")
+    path = Path(embeddings)
+    return path.with_name(f"{path.stem if path.suffix == '.h5' else path.name}.index")
 
 
 def load_faiss() -> ModuleType:

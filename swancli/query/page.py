@@ -21,6 +21,7 @@ from swancli.errors import SwanError
 from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
 from swancli.store.pictures import Pictures
+from swancli.store.text import printable
 
 SIDE = 384  # pixels, of a picture on the page
 
@@ -84,8 +85,7 @@ def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: P
     ]
     title = answers[0].question if len(answers) == 1 else f"{len(answers)} queries"
     with atomic_path(path) as temporary:
-        # Surrogates, from file names that are not UTF-8, become references, shown as unknown characters.
-        temporary.write_text(render_page(title, sections), encoding="utf-8", errors="xmlcharrefreplace")
+        temporary.write_text(render_page(title, sections), encoding="utf-8")
 
 
 def _embedded(identity: str, hit: Hit, pictures: Pictures) -> ResultCard:
@@ -107,7 +107,7 @@ def render_page(
         form: values of the search form; None leaves the form out.
         message: a line above the results.
     """
-    return _template().render(
+    page = _template().render(
         title=title,
         sections=sections,
         form=form,
@@ -115,6 +115,7 @@ def render_page(
         style=Markup(_part("page.css")),
         script=Markup(_part("page.js")),
     )
+    return printable(page)
 
 
 @cache

@@ -232,6 +232,8 @@ def image_rows(catalogue: Catalogue, scope: Scope) -> np.ndarray | None:
         raise no_image_error(scope)
     if not scope.files:
         return rows
+    if scope.files in catalogue.filename[rows]:  # a name such as tile[0].jpg is no pattern
+        return rows[catalogue.filename[rows] == scope.files]
     matches = re.compile(fnmatch.translate(scope.files)).match
     named = rows[[bool(matches(name)) for name in catalogue.filename[rows]]]
     if not len(named):

@@ -38,6 +38,7 @@ from swancli.query.questions import Answer, Find, Least, Question, Scope
 from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
 from swancli.store.pictures import Pictures, jpeg
+from swancli.store.text import printable
 
 LOG = logging.getLogger("uvicorn.error")
 LONGEST_TEXT = 2000  # characters of a query
@@ -143,7 +144,7 @@ class Service:
         self._asking = Lock()  # one query uses all cores
         self._decoding = Lock()
         names = "\n".join([searcher.checkpoint.sha256, *searcher.catalogue.filename])
-        self._tag = hashlib.sha256(names.encode()).hexdigest()[:12]
+        self._tag = hashlib.sha256(printable(names).encode()).hexdigest()[:12]
         try:
             self._match = searcher.match_threshold
         except SwanError:
@@ -239,8 +240,12 @@ class Service:
 
     def found(self, answer: Answer) -> SearchResponse:
         """An answer in the form of the API."""
-        results = [SearchResult(**hit.record(), image=self._address(hit.row) or None) for hit in answer.hits]
-        return SearchResponse(query=answer.question, unknown_words=list(answer.unknown), results=results)
+        results = []
+        for hit in answer.hits:
+            shown = hit.record() | {"filename": printable(hit.filename)}
+            results.append(SearchResult(**shown, image=self._address(hit.row) or None))
+        question = printable(answer.question)  # a file name, in a search for similar images
+        return SearchResponse(query=question, unknown_words=list(answer.unknown), results=results)
 
     def _address(self, row: int, size: str = "small") -> str:
         # The tag keeps browsers from caching pictures across different embeddings.
@@ -357,7 +362,7 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
             LOG.error("%s", error)
             return JSONResponse({"error": "the embeddings are damaged"}, 500)
         problem = f"{error.problem}; {error.hint}" if error.hint else error.problem
-        return JSONResponse({"error": problem}, 400)
+        return JSONResponse({"error": printable(problem)}, 400)
 
     @app.exception_handler(HTTPException)
     async def refuse_status(request: Request, error: HTTPException) -> Response:

@@ -30,7 +30,8 @@ from swancli.store.hdf5 import (
     damage_named,
     open_store,
     text_attribute,
-    to_relative,
+    write_source,
+    write_text_attribute,
 )
 from swancli.store.made_by import MadeBy
 from swancli.store.rendering import read_rendering, write_rendering
@@ -224,8 +225,10 @@ def write_tiles(
             raise SwanError(f"{raster.path}: {NO_DATA}")
         file.create_dataset("tiles/box", data=boxes[np.concatenate(kept)])
         file.create_dataset("scene/preview", data=raster.preview, compression="gzip")
-        scene = to_relative(str(raster.path), path.parent)
-        file.attrs.update(scene=scene, tile_sizes=list(sizes), **asdict(identity), **asdict(raster.frame))
+        write_source(file, str(raster.path), path.parent)
+        write_text_attribute(file, "scene_name", identity.scene_name)
+        facts = {"scene_size": identity.scene_size, "scene_changed": identity.scene_changed}
+        file.attrs.update(tile_sizes=list(sizes), **facts, **asdict(raster.frame))
         write_rendering(file, raster.rendering)
         made_by.write(file, path.parent)
         return len(embedding)

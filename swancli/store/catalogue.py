@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from swancli.store.hdf5 import array_in, damage_named, objects, text_attribute, texts_in, write_texts
+from swancli.store.hdf5 import (
+    array_in,
+    damage_named,
+    file_names_in,
+    objects,
+    text_attribute,
+    texts_in,
+    write_texts,
+)
 
 SPLITS = ("train", "val", "test")
 
@@ -108,10 +116,10 @@ def read_catalogue(file: h5py.File) -> Catalogue:
         StoreError: a column is missing or damaged, or refers to a row that does not exist.
     """
     with damage_named(file.filename, text_attribute(file, "format")):
-        filename = texts_in(file, "images/filename")
+        filename = file_names_in(file, "images/filename")
         categories = []
         for name in ("scene", "split"):
-            names = texts_in(file, f"images/{name}_names")
+            names = file_names_in(file, f"images/{name}_names")
             codes = array_in(file, f"images/{name}", "iu", len(filename))[:].astype(np.int64)
             _check_rows(codes, len(names), f"/images/{name}")
             categories.append(np.append(names, None)[codes])  # -1 is the last one, None
@@ -141,5 +149,5 @@ def read_skipped(file: h5py.File) -> list[tuple[str, str]]:
         StoreError: a column is missing or damaged.
     """
     with damage_named(file.filename, text_attribute(file, "format")):
-        names = texts_in(file, "skipped/filename")
-        return list(zip(names, texts_in(file, "skipped/reason", len(names)), strict=True))
+        names = file_names_in(file, "skipped/filename")
+        return list(zip(names, file_names_in(file, "skipped/reason", len(names)), strict=True))

@@ -30,6 +30,8 @@ from swancli.store.hdf5 import (
     reading,
     text_attribute,
     to_relative,
+    write_source,
+    write_text_attribute,
     write_texts,
 )
 from swancli.store.made_by import MadeBy
@@ -50,6 +52,7 @@ class Embeddings:
     dataset: name of the data set or folder.
     made_by: the checkpoint that made them.
     pictures: the `dataset.h5`, folder or address that the images came from; "" if there is none.
+    source: what was embedded, in full: `pictures`, or the file that the lines of text came from.
     digest: of `image`, as `write_embeddings` stored it; "" before that.
     dataset_digest: `Dataset.digest` of the data set; "" for folders and lines of text.
     seen: uint8 (N,), `SeenImages.marks` of a data set's images; None if it is not known what the checkpoint
@@ -67,6 +70,7 @@ class Embeddings:
     dataset_digest: str = ""
     seen: np.ndarray | None = None
     rendering: Rendering = AS_SAID
+    source: str = ""
 
     def to_frame(self) -> pd.DataFrame:
         """The images as a table: filename, scene, split, and embedding, a float32 (D,) array per row."""
@@ -106,9 +110,10 @@ def write_embeddings(
         digest = write_vectors(file, embeddings.image)
         write_skipped(file, skipped)
         file.attrs["identity"] = identity
-        file.attrs["dataset"] = embeddings.dataset
+        write_text_attribute(file, "dataset", embeddings.dataset)
         file.attrs["dataset_digest"] = embeddings.dataset_digest
-        file.attrs["pictures"] = to_relative(embeddings.pictures, path.parent)
+        write_text_attribute(file, "pictures", to_relative(embeddings.pictures, path.parent))
+        write_source(file, embeddings.source or embeddings.pictures, path.parent)
         write_rendering(file, embeddings.rendering)
         embeddings.made_by.write(file, path.parent)
     return digest

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -282,6 +282,14 @@ def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:
     return array_in(file, name, "OS", rows).asstr()[:]
 
 
+def file_names_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:
+    """object (n,) of str: a column of file names; bytes that are not UTF-8 become surrogates.
+
+    Raises as `array_in` does.
+    """
+    return array_in(file, name, "OS", rows).asstr(errors="surrogateescape")[:]
+
+
 def objects(values: Iterable[Any]) -> np.ndarray:
     """object (n,): a column of any values."""
     values = list(values)
@@ -291,8 +299,17 @@ def objects(values: Iterable[Any]) -> np.ndarray:
 
 
 def write_texts(file: h5py.File, name: str, values: Iterable[str]) -> None:
-    """Writes a column of text; an existing array of that name is an error."""
-    file.create_dataset(name, data=objects(values), dtype=TEXT)
+    """Writes a column of text; an existing array of that name is an error.
+
+    Surrogates, from file names that are not UTF-8, are written as the bytes that they stand for.
+    """
+    data = objects(value.encode("utf-8", "surrogateescape") for value in values)
+    file.create_dataset(name, data=data, dtype=TEXT)
+
+
+def write_text_attribute(file: h5py.File, name: str, value: str) -> None:
+    """Writes an attribute that may be a path, as `write_texts` does."""
+    file.attrs.create(name, value.encode("utf-8", "surrogateescape"), dtype=TEXT)
 
 
 def to_relative(path: str, folder: Path) -> str:
@@ -306,3 +323,17 @@ def to_relative(path: str, folder: Path) -> str:
 def from_relative(path: str, folder: Path) -> str:
     """The path that `to_relative` made relative to a folder."""
     return os.path.normpath(folder / path) if path and "://" not in path else path
+
+
+def write_source(file: h5py.File, source: str, folder: Path) -> None:
+    """Records what a file was made from: a path, relative to the folder of the file, or an address."""
+    if source and "://" not in source:  # links on the way to the folder or the source do not count
+        source = to_relative(os.path.realpath(source), Path(os.path.realpath(folder)))
+    write_text_attribute(file, "source", source)
+
+
+def recorded_source(path: Path) -> str:
+    """What a file was made from, in full; "" if it does not say, or is no store that can be read."""
+    with suppress(*DAMAGE), h5py.File(path, "r", locking=False) as file:
+        return from_relative(text_attribute(file, "source"), Path(os.path.realpath(path.parent)))
+    return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 
 from swancli.errors import StoreError
-from swancli.store.hdf5 import from_relative, text_attribute, to_relative
+from swancli.store.hdf5 import from_relative, text_attribute, to_relative, write_text_attribute
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class MadeBy:
 
     def write(self, file: h5py.File, folder: Path) -> None:
         """Writes it as attributes, paths relative to the folder of the file."""
-        file.attrs["checkpoint"] = to_relative(self.checkpoint, folder)
+        write_text_attribute(file, "checkpoint", to_relative(self.checkpoint, folder))
         file.attrs["checkpoint_sha256"] = self.sha256
         file.attrs["variant"] = self.variant
         file.attrs["configuration"] = self.configuration
         file.attrs["activation"] = self.activation
         file.attrs["match"] = self.match
-        file.attrs["vocab"] = to_relative(self.vocab, folder)
+        write_text_attribute(file, "vocab", to_relative(self.vocab, folder))
 
     @classmethod
     def read(cls, file: h5py.File, folder: Path, dimensions: int) -> MadeBy:

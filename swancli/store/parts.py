@@ -5,8 +5,10 @@ Letters in shapes: N rows, D embedding.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +26,13 @@ class Part:
     catalogue: its n rows, without splits and captions.
     pixel_digest: object (n,) of str, a hash of each image's pixels.
     skipped: file name and reason of each image left out.
+    not_read: what a tar holds beside images, by kind.
     """
 
     catalogue: Catalogue
     pixel_digest: np.ndarray
     skipped: list[tuple[str, str]]
+    not_read: Counter[str] = field(default_factory=Counter)
 
 
 def write_part(path: Path, part: Part, image: np.ndarray, identity: str) -> None:
@@ -41,7 +45,7 @@ def write_part(path: Path, part: Part, image: np.ndarray, identity: str) -> None
         identity: of the archive.
     """
     with create_store(path, PART) as file:
-        file.attrs.update(identity=identity, part=path.stem)
+        file.attrs.update(identity=identity, part=path.stem, not_read=json.dumps(part.not_read))
         write_catalogue(file, part.catalogue)
         write_texts(file, "images/digest", part.pixel_digest)
         write_skipped(file, part.skipped)
@@ -63,7 +67,9 @@ def read_part(path: Path, identity: str) -> Part:
         digests = texts_in(file, "images/digest", len(catalogue.filename))
         if [text_attribute(file, name) for name in ("identity", "part")] != [identity, path.stem]:
             raise StoreError(f"{path}: of another archive, or another piece", "remove it, and make it again")
-        return Part(catalogue, digests, read_skipped(file))
+        kinds = dict(json.loads(text_attribute(file, "not_read")))
+        not_read = Counter({str(kind): int(count) for kind, count in kinds.items()})
+        return Part(catalogue, digests, read_skipped(file), not_read)
 
 
 def read_part_vectors(path: Path, rows: int, width: int) -> np.ndarray:

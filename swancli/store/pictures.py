@@ -92,7 +92,9 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
         raise SwanError(
             "the embeddings do not say where their images are", "give it: --pictures FOLDER (or a dataset.h5)"
         )
-    in_tars = ".tar/" in embeddings.catalogue.filename[0].lower()  # a member is named after its tar
+    first = embeddings.catalogue.filename[0]
+    # A member is named after its tar; but a tar may be unpacked into a folder of its name.
+    in_tars = ".tar/" in first.lower() and not (Path(embeddings.pictures) / first).is_file()
     if not moved and ("://" in embeddings.pictures or in_tars):
         raise SwanError(
             f"{embeddings.pictures}: images at an address or in tars cannot be shown",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from swancli.store.atomic import atomic_path
 def is_text(value: str) -> bool:
     """Whether a string can be stored; NUL and lone surrogates, which JSON allows, cannot."""
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def printable(text: str) -> str:
+    """Text that every encoding of Unicode takes: bytes of a file name that are not UTF-8 become `\\xe9`."""
+
+    def written(found: re.Match[str]) -> str:
+        number = ord(found[0])
+        return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
+
+    return re.sub("[\ud800-\udfff]", written, text)
 
 
 def read_text(path: str | PathLike[str]) -> str:

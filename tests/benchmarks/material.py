@@ -164,6 +164,9 @@ class Material:
 
     def prepare(self, name: str, source: Path, *options: str) -> Child:
         """Prepares a data set."""
+        images = source / "images"
+        if images.is_symlink():  # one that leads elsewhere is taken only if it is given
+            options = (f"--images={images}", *options)
         return swan("prepare", f"--dataset={name}", f"--source={source}", *options, root=self.root)
 
     def features(self) -> Child:

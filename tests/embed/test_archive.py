@@ -5,9 +5,11 @@ import io
 import json
 import os
 import re
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -471,3 +473,66 @@ def test_shard_has_one_process_at_a_time(checkpoint, folder, tmp_path):
         with pytest.raises(SwanError, match="another swan is writing there"):
             embed(checkpoint, archive, output, Shard(1, 2))
         embed(checkpoint, archive, output, Shard(2, 2))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# tars that were appended to, and what is not read
+
+
+def tar_at(path, *members):
+    """A tar with members of these names and contents, in order."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def test_of_a_member_that_is_there_twice_the_last_counts(checkpoint, tmp_path):
+    """As `tar -r` replaces a file; also a damaged one, which is then no error."""
+    tar_at(
+        tmp_path / "t.tar",
+        ("1.png", png(1)),
+        ("2.png", b"damaged"),
+        ("3.png", png(3)),
+        ("./1.png", png(4)),
+        ("2.png", png(5)),
+        ("1.txt", b"a road"),
+        ("@eaDir/1.png", png(1)),
+    )
+    outcome = embed(checkpoint, archive_of_source(open_source(str(tmp_path)), 2), tmp_path / "e.h5")
+    assert outcome.skipped == []
+    assert outcome.not_read == {".txt": 1, "in @eaDir": 1}
+    stored = read_embeddings(tmp_path / "e.h5")
+    assert stored.catalogue.filename.tolist() == ["t.tar/3.png", "t.tar/1.png", "t.tar/2.png"]
+    expected = Encoder(checkpoint, "cpu", batch_size=2).images([picture_of(value) for value in (3, 4, 5)])
+    np.testing.assert_allclose(stored.image, expected, atol=1e-6)
+
+
+def test_last_member_of_a_name_counts_also_if_it_is_damaged(checkpoint, tmp_path):
+    tar_at(tmp_path / "t.tar", ("1.png", png(1)), ("2.png", png(2)), ("1.png", b"damaged"))
+    source = open_source(str(tmp_path / "t.tar"))
+    with pytest.raises(ImageError, match=r"t\.tar/1\.png: not an image"):
+        embed(checkpoint, archive_of_source(source, 2), tmp_path / "e.h5")
+    outcome = embed(checkpoint, archive_of_source(source, 2, "skip"), tmp_path / "e.h5")
+    assert [name for name, _ in outcome.skipped] == ["t.tar/1.png"]
+    assert outcome.embeddings.catalogue.filename.tolist() == ["t.tar/2.png"]
+
+
+def test_what_tars_hold_beside_images_is_counted_over_all_shards_and_resumes(checkpoint, tmp_path):
+    (tmp_path / "tars").mkdir()
+    for number in range(3):
+        tar_at(tmp_path / "tars" / f"{number}.tar", ("1.png", png(number)), ("1.json", b"{}"))
+    archive = archive_of_source(open_source(str(tmp_path / "tars")), 2)
+    first, second = embed_in_shards(checkpoint, archive, tmp_path / "e.h5", 2)
+    assert (first.not_read, second.not_read) == ({".json": 1}, {".json": 3})
+    interrupt(checkpoint, archive, tmp_path / "one.h5", after=2)
+    assert embed(checkpoint, archive, tmp_path / "one.h5", resume=True).not_read == {".json": 3}
+
+
+def test_folder_that_cannot_be_listed_is_an_error_or_left_out(checkpoint, folder, tmp_path):
+    source = replace(open_source(str(folder)), unreadable=[("locked/", "Permission denied")])
+    with pytest.raises(ImageError, match=r"images/locked/: Permission denied"):
+        archive_of_source(source, 2)
+    outcome = embed(checkpoint, archive_of_source(source, 2, "skip"), tmp_path / "e.h5")
+    assert (outcome.images, outcome.skipped) == (11, [("locked/", "Permission denied")])

@@ -1,10 +1,14 @@
 """Images of folders, addresses and tars: in order, in pieces, and what is said of what cannot be read."""
 
 import io
+import os
+import shutil
+import subprocess
 import tarfile
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -215,15 +219,15 @@ def test_file_that_is_no_tar_and_one_that_is_absent_are_reported(memory):
             next(open_source(f"memory://{name}.tar").pieces(1)[0].pictures())
 
 
-def test_member_that_leads_out_or_is_too_large_is_refused_and_the_others_are_read(memory, monkeypatch):
+def test_member_is_named_as_it_would_be_unpacked_and_a_large_one_alone_is_refused(memory, monkeypatch):
     monkeypatch.setattr(image_sources, "MOST_BYTES", 5)
-    members = [("../out.jpg", b"out"), ("/root.jpg", b"root"), ("large.jpg", b"larger"), ("1.jpg", b"one")]
+    members = [("a/../../out.jpg", b"out"), ("/root.jpg", b"root"), ("large.jpg", b"larger"), ("1.jpg", b"1")]
     memory.pipe("/odd.tar", tar_of(members))
-    *odd, last = open_source("memory://odd.tar").pieces(1)[0].pictures()
-    assert (last.name, last.read()) == ("odd.tar/1.jpg", b"one")
-    for picture, said in zip(odd, ("leads out", "leads out", "too large"), strict=True):
-        with pytest.raises(ImageError, match=said):
-            picture.read()
+    out, root, large, last = open_source("memory://odd.tar").pieces(1)[0].pictures()
+    read = [(picture.name, picture.read()) for picture in (out, root, last)]
+    assert read == [("odd.tar/out.jpg", b"out"), ("odd.tar/root.jpg", b"root"), ("odd.tar/1.jpg", b"1")]
+    with pytest.raises(ImageError, match="too large"):
+        large.read()
 
 
 def test_links_and_devices_in_a_tar_are_no_images(memory):
@@ -235,3 +239,200 @@ def test_links_and_devices_in_a_tar_are_no_images(memory):
             archive.addfile(member)
     memory.pipe("/links.tar", written.getvalue())
     assert contents(open_source("memory://links.tar")) == [[]]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# names are facts, and what is not read is counted
+
+
+def names_of(images):
+    return [picture.name for piece in open_source(str(images)).pieces(10) for picture in piece.pictures()]
+
+
+ODD = [
+    " a.jpg",
+    "back\\slash.jpg",
+    "z:12_x:7.jpg",
+    "caf\udce9.jpg",
+    "new\nline.jpg",
+    "C:\\1.jpg",
+    "a\\..\\b.jpg",
+]
+
+
+def test_folder_address_and_tar_have_the_same_odd_names(memory, tmp_path):
+    for name in ODD:
+        (tmp_path / name).write_bytes(b"")
+        memory.pipe(f"/tiles/{name}", b"")
+    memory.pipe("/odd.tar", tar_of([(name, b"") for name in ODD]))
+    assert sorted(names_of(tmp_path)) == sorted(names_of("memory://tiles")) == sorted(ODD)
+    assert names_of("memory://odd.tar") == [f"odd.tar/{name}" for name in ODD]
+
+
+def test_keys_of_an_address_are_not_resolved_as_paths(memory):
+    for key in ("a/../1.jpg", "a//1.jpg", "a/./1.jpg", "a/1.jpg", "a/ /1.jpg"):
+        memory.store[f"/tiles/{key}"] = MemoryFile(None, f"/tiles/{key}", b"x")
+    assert len(set(names_of("memory://tiles"))) == 5
+
+
+@pytest.mark.parametrize(
+    "folder", ["2020 [north]", "a{b}*", "what?", "{1..3}", "x::y", "z::12", "new\nline", "%41"]
+)
+def test_name_that_exists_is_no_pattern(tmp_path, folder):
+    place = tmp_path / folder
+    place.mkdir()
+    (place / "tiles[0].tar").write_bytes(tar_of(BOAT))
+    in_it = [name for name, *_ in in_tar("tiles[0].tar")]
+    assert names_of(place / "tiles[0].tar") == in_it
+    assert names_of(place) == in_it
+    assert open_source(str(place / "tiles[0].tar")).name == "tiles[0]"
+    for pattern in ("*.tar", "tiles*.tar", "til{es,t}*.tar", "t*[0]*.tar"):
+        assert names_of(place / pattern) == in_it
+        assert open_source(str(place / pattern)).name == folder
+
+
+def test_address_that_exists_is_no_pattern(memory):
+    memory.pipe("/scene[1]/tiles[0].tar", tar_of(BOAT))
+    memory.pipe("/more{1}/1.jpg", b"")
+    assert names_of("memory://scene[1]/tiles[0].tar") == ["tiles[0].tar/boat_1.jpg", "tiles[0].tar/sea/2.png"]
+    assert names_of("memory://more{1}") == ["1.jpg"]
+
+
+def test_file_address_may_be_written_with_percent_signs(tmp_path):
+    (tmp_path / "my tiles").mkdir()
+    (tmp_path / "my tiles" / "1.jpg").write_bytes(b"")
+    assert names_of(f"file://{tmp_path}/my%20tiles") == ["1.jpg"]
+
+
+def test_folder_called_like_a_tar_is_a_folder(tmp_path):
+    (tmp_path / "all" / "tiles-0.tar").mkdir(parents=True)
+    (tmp_path / "all" / "tiles-0.tar" / "1.jpg").write_bytes(b"")
+    assert names_of(tmp_path / "all") == ["tiles-0.tar/1.jpg"]
+    assert names_of(tmp_path / "all" / "tiles-0.tar") == ["1.jpg"]
+
+
+def test_pipe_called_like_a_tar_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.tar")
+    assert "not read: 1 special file" in problem_of(str(tmp_path))
+    for images in (tmp_path / "x.tar", tmp_path / "*.tar"):
+        with pytest.raises(ImageError, match=r"x\.tar: not a file"):
+            names_of(images)
+
+
+def test_tar_that_is_a_link_leading_out_is_refused_unless_it_is_named(tmp_path):
+    (tmp_path / "private.tar").write_bytes(tar_of(BOAT))
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "x.tar").symlink_to(tmp_path / "private.tar")
+    for images in (tmp_path / "f", tmp_path / "f" / "*.tar"):
+        with pytest.raises(ImageError, match=r"x\.tar: leads out of the folder"):
+            names_of(images)
+    assert len(names_of(tmp_path / "f" / "x.tar")) == 2
+
+
+def test_what_an_address_or_a_tar_holds_beside_images_is_counted(memory):
+    for name in ("1.jpg", "2.heic", "notes.txt", "@eaDir/1.jpg", ".Trash-1000/files/2.jpg", "._1.jpg"):
+        memory.pipe(f"/tiles/{name}", b"")
+    source = open_source("memory://tiles")
+    assert [picture.name for piece in source.pieces(9) for picture in piece.pictures()] == ["1.jpg"]
+    assert source.not_read == {
+        **{".heic": 1, ".txt": 1, "in @eaDir": 1, "in .Trash-1000": 1, "hidden file": 1},
+    }
+    members = [("1.jpg", b""), ("1.txt", b""), ("./__MACOSX/._1.jpg", b""), ("a/.git/1.jpg", b""), ("x", b"")]
+    memory.pipe("/t.tar", tar_of(members))
+    (piece,) = open_source("memory://t.tar").pieces(9)
+    for _ in range(2):  # the counts are of one reading
+        assert [picture.name for picture in piece.pictures()] == ["t.tar/1.jpg"]
+        assert piece.not_read == {".txt": 1, "in __MACOSX": 1, "in .git": 1, "without a suffix": 1}
+
+
+def stream_of(memory, monkeypatch):
+    """Makes files of memory:// streams, which cannot seek, and give less than is asked."""
+    open_ = type(memory).open
+
+    class Stream(io.RawIOBase):
+        def __init__(self, data):
+            self._data = io.BytesIO(data)
+
+        def readable(self):
+            return True
+
+        def read(self, size=-1):
+            return self._data.read(min(size, 700) if size > 0 else size)
+
+    def opened(self, path, mode="rb", **options):
+        with open_(self, path, mode, **options) as file:
+            return Stream(file.read())
+
+    monkeypatch.setattr(type(memory), "open", opened)
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+def test_tars_that_were_joined_are_read_to_their_end(memory, monkeypatch, seekable):
+    parts = [tar_of([(f"{number}.jpg", bytes([number]) * 900)]) for number in range(3)]
+    memory.pipe("/joined.tar", b"".join([parts[0], tar_of([]), parts[1], bytes(512), parts[2]]))
+    if not seekable:
+        stream_of(memory, monkeypatch)
+    (piece,) = open_source("memory://joined.tar").pieces(1)
+    read = [(picture.name, picture.read()) for picture in piece.pictures()]
+    assert read == [(f"joined.tar/{number}.jpg", bytes([number]) * 900) for number in range(3)]
+
+
+def test_what_follows_a_tar_and_is_none_is_reported_after_the_images_before(memory):
+    memory.pipe("/odd.tar", tar_of([("1.jpg", b"one")]) + b"no tar at all" * 100)
+    pictures = open_source("memory://odd.tar").pieces(1)[0].pictures()
+    assert next(pictures).read() == b"one"
+    with pytest.raises(ImageError, match="cut short after 1 images"):
+        next(pictures)
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+def test_hard_link_in_a_tar_is_the_picture_that_it_is_linked_to(memory, tmp_path, monkeypatch, seekable):
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        for name, data in (("original", b"one"), ("2.jpg", b"two")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        for name, target in (("a.jpg", "original"), ("b.jpg", "./a.jpg"), ("c.jpg", "gone")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            archive.addfile(member)
+    (tmp_path / "linked.tar").write_bytes(written.getvalue())
+    memory.pipe("/linked.tar", written.getvalue())
+    stream_of(memory, monkeypatch)
+    (piece,) = open_source(str(tmp_path / "linked.tar") if seekable else "memory://linked.tar").pieces(1)
+    read = [(picture.name, picture.read()) for picture in piece.pictures()]
+    assert read == [("linked.tar/2.jpg", b"two"), ("linked.tar/a.jpg", b"one"), ("linked.tar/b.jpg", b"one")]
+    assert piece.not_read == {"without a suffix": 1, "link": 1}
+
+
+def test_sparse_member_of_gnu_tar_is_read_with_its_holes(memory, tmp_path):
+    if not shutil.which("tar"):
+        pytest.skip("needs tar")
+    with (tmp_path / "1.jpg").open("wb") as file:
+        file.write(b"start")
+        file.seek(2**20)
+        file.write(b"end")
+    for format in ("gnu", "posix"):
+        done = subprocess.run(
+            ["tar", f"--format={format}", "-Scf", f"{format}.tar", "1.jpg"], cwd=tmp_path, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("needs GNU tar")
+        (picture,) = open_source(str(tmp_path / f"{format}.tar")).pieces(1)[0].pictures()
+        assert picture.name == f"{format}.tar/1.jpg"
+        assert picture.read() == b"start" + bytes(2**20 - 5) + b"end"
+
+
+def test_member_with_a_nul_in_its_name_is_left_out_alone(memory):
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("a\0b.jpg", "1.jpg"):
+            member = tarfile.TarInfo("x.jpg")
+            member.pax_headers = {"path": name}
+            archive.addfile(member)
+    memory.pipe("/nul.tar", written.getvalue())
+    odd, sound = open_source("memory://nul.tar").pieces(1)[0].pictures()
+    assert (sound.name, sound.read()) == ("nul.tar/1.jpg", b"")
+    with pytest.raises(ImageError, match="has a NUL character in its name"):
+        odd.read()

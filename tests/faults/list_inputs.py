@@ -171,7 +171,7 @@ KARPATHY_CASES += [
         (
             "a backslash between folders",
             {"images": [image(filename="a\\1.jpg")]},
-            [Entry("a/1.jpg", ("a river",), "train")],
+            [Entry("a\\1.jpg", ("a river",), "train")],
         ),
         (
             "keys that nobody knows",

@@ -190,10 +190,6 @@ DATASET = {
                 "images/filename",
             ),
             "file names in a group": (in_group("images/filename"), "images/filename"),
-            "file names that are no UTF-8": (
-                replaced("images/filename", np.array([b"\xff"] * 6)),
-                "decode",
-            ),
             "no scenes": (without("images/scene"), "scene"),
             "no names of scenes": (without("images/scene_names"), "scene_names"),
             "fewer scenes than images": (
@@ -207,6 +203,7 @@ DATASET = {
             "no splits": (without("images/split"), "split"),
             "a split without a name": (written("images/split", 0, 3), "/images/split[0]", "3"),
             "no captions": (without("captions/text"), "captions/text"),
+            "captions that are no UTF-8": (replaced("captions/text", np.array([b"\xff"] * 12)), "decode"),
             "captions that are numbers": (replaced("captions/text", np.arange(12)), "captions/text"),
             "fewer captions than their images": (
                 replaced("captions/text", np.array(["a"] * 11, dtype=object), dtype=TEXT),

@@ -143,10 +143,14 @@ def test_links_that_lead_out_of_the_folder_are_reported_and_can_be_left_out(sour
     ]
 
 
-def test_folder_of_images_that_is_a_link_is_taken(source):
+def test_folder_of_images_that_is_a_link_to_elsewhere_is_taken_only_if_it_is_given(source):
+    """A source from a stranger could show any folder of this machine."""
     (source / "images").rename(source.parent / "elsewhere")
     (source / "images").symlink_to(source.parent / "elsewhere")
-    assert not prepare(source)[0].skipped
+    said = prepare_problem(source)
+    assert "images: is a link that leads out of its folder" in said
+    assert f"--images {source.parent / 'elsewhere'}" in said
+    assert not prepare(source, images=source / "images")[0].skipped
 
 
 def test_scene_does_not_lead_out_of_the_folder(source):

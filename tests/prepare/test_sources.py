@@ -9,6 +9,7 @@ import pytest
 
 from swancli.errors import SwanError
 from swancli.prepare.entries import Entry
+from swancli.prepare.lookup import Lookup
 from swancli.prepare.sources import read_source
 
 
@@ -154,7 +155,8 @@ def test_nwpu_image_is_found_in_the_folder_of_its_class(tmp_path):
     file = write_json(tmp_path / "dataset_nwpu.json", {"lake": [{"filename": "lake_1.jpg", "raw": "a lake"}]})
     write(tmp_path / "images" / "lake" / "lake_1.jpg", "")
     source = read_source(file)
-    assert source.image_path(source.entries[0]) == tmp_path / "images" / "lake" / "lake_1.jpg"
+    path = tmp_path / "images" / "lake" / "lake_1.jpg"
+    assert Lookup(source.images, ["lake_1.jpg"]).find(source.entries[0]) == ("lake_1.jpg", path)
 
 
 def test_nwpu_errors_name_class_and_key(tmp_path):

@@ -390,3 +390,9 @@ def test_building_tells_how_far_it_is(tmp_path):
     ]
     assert all(done <= total for _, done, total in told)
     assert {phase for phase, done, total in told if done == total} == {phase for phase, _, _ in told}
+
+
+def test_embeddings_of_different_names_have_different_indices(tmp_path):
+    names = ("e.h5", "e.v1", "e.v2", "e.v1.h5", "e")
+    assert index_path(tmp_path / "e.h5") == tmp_path / "e.index"
+    assert len({index_path(tmp_path / name) for name in names[1:3]}) == 2

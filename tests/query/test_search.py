@@ -56,6 +56,12 @@ def test_filters_leave_the_rows_that_pass_them_all(catalogue, scope, rows):
     assert image_rows(catalogue, scope).tolist() == rows
 
 
+def test_name_with_brackets_is_no_pattern():
+    catalogue = Catalogue.of(["a[1].jpg", "a1.jpg", "a2.jpg"], [None] * 3, [None] * 3)
+    assert image_rows(catalogue, Scope(files="a[1].jpg")).tolist() == [0]
+    assert image_rows(catalogue, Scope(files="a[12].jpg")).tolist() == [1, 2]
+
+
 def test_no_filter_leaves_all(catalogue):
     assert image_rows(catalogue, Scope()) is None
 
