@@ -171,6 +171,8 @@ def _not_opened_error(address: Address) -> SwanError:
             f"{address.uri}: another program has it open",
             "wait until it ends; Milvus Lite serves one program at a time, a cluster many",
         )
+    except FileExistsError as error:  # it is a file, and a database is a folder
+        return SwanError(f"{address.uri}: not a Milvus Lite database ({error})", "give another FILE.db")
     except Exception as error:
         if found := outside_cause(error, address.uri, "opened"):
             return found
