@@ -429,6 +429,8 @@ def _read_tiff(data: bytes, name: str, most: int) -> Stored:
 def _plain(tags: tiff.Tags, said: Said) -> bool:
     """Whether Pillow reads all samples of a TIFF as they are."""
     photometric, extra = tiff.number_in(tags, tiff.PHOTOMETRIC, 1), list(tags.get(tiff.EXTRA, []))
+    if tiff.number_in(tags, tiff.COMPRESSION, tiff.NONE) not in tiff.COMMON:
+        return False
     one_plane = said.bands == 1 or tiff.number_in(tags, tiff.PLANES, 1) == 1
     if said.dtype != np.uint8:
         kinds = (np.uint16, np.int32, np.float32)  # it misreads int16 of some shapes
@@ -451,7 +453,7 @@ def _plain(tags: tiff.Tags, said: Said) -> bool:
 
 def _even(tags: tiff.Tags) -> bool:
     """Whether samples fill whole bytes."""
-    return int(max(tags.get(tiff.BITS, [1]))) in (8, 16, 32)
+    return tiff.bits_in(tags) in (8, 16, 32)
 
 
 def _tiff_with_pillow(data: bytes, name: str, most: int, said: Said) -> tuple[np.ndarray | None, Said]:

@@ -41,6 +41,8 @@ MOST_DIRECTORIES = 64  # looked through for a mask
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, MASK, CMYK, YCBCR, LAB = 0, 1, 2, 3, 4, 5, 6, 8
 # Compressions whose decoder is given the size that the tags declare, and those with a size in each strip.
 BOUNDED = {1, 5, 8, 32773, 32946, 34925, 50000}
+# What Pillow decodes wherever it was built: those, fax, and JPEG, old and new. It prints a line about others.
+COMMON = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}
 NONE, DEFLATE = 1, (8, 32946)
 OWN_SIZE: dict[int, Callable[[bytes], Header]] = {
     7: jpeg_header,
@@ -68,9 +70,9 @@ def read_directories(file: BinaryIO) -> list[Tags]:
         raise ValueError("not a TIFF")
     order = "<" if head[:2] == b"II" else ">"
     big = head[2:4] in (b"+\0", b"\0+")
+    found, seen = [], set()
     try:
         (place,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
-        found, seen = [], set()
         while place and place not in seen and len(found) < MOST_DIRECTORIES:
             seen.add(place)
             tags, place = _read_directory(file, place, order, big)
@@ -139,6 +141,11 @@ def number_in(tags: Tags, tag: int, default: int) -> int:
     return int(value[0]) if isinstance(value, np.ndarray) and value.size else default
 
 
+def bits_in(tags: Tags) -> int:
+    """Bits of the widest sample."""
+    return int(np.max(tags.get(BITS, 1), initial=1))
+
+
 def placed_on_earth(tags: Tags) -> bool:
     """Whether a picture has coordinates; then its orientation is that of a map, whatever the tag says."""
     return any(tag in tags for tag in PLACED)
@@ -156,7 +163,7 @@ def orientation_in(tags: Tags) -> int:
 
 def said_in(tags: Tags) -> Said:
     """What the tags of a picture say of its samples."""
-    bands, bits = number_in(tags, BANDS, 1), int(max(tags.get(BITS, [1])))
+    bands, bits = number_in(tags, BANDS, 1), bits_in(tags)
     kind, photometric = number_in(tags, FORMAT, 1), number_in(tags, PHOTOMETRIC, BLACK_IS_0)
     base = {RGB: COLOURS, CMYK: INKS, PALETTE: ("palette",), YCBCR: COLOURS, LAB: COLOURS}
     colours = [*base.get(photometric, ("gray",))][:bands]
@@ -314,6 +321,9 @@ def read_tiff(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
             if math.prod(page.shape) > height * width * bands:
                 raise ValueError(f"its shape is {page.shape}")
             samples = np.asarray(page.asarray(maxworkers=1))
+        if number_in(tags, PLANES, 1) == 2 and bands > 1:
+            samples = np.moveaxis(samples.reshape(bands, height, width), 0, 2)
+        samples = samples.reshape(height, width, bands)
     except ImageError:
         raise
     except Exception as error:
@@ -321,11 +331,7 @@ def read_tiff(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
             problem = f"{name}: a TIFF whose compression needs imagecodecs, which is not installed"
             raise ImageError(problem, extra_hint("tiff")) from None
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
-    if samples.dtype == np.bool_:
-        samples = samples.astype(np.uint8)
-    if number_in(tags, PLANES, 1) == 2 and bands > 1:
-        return np.moveaxis(samples.reshape(bands, height, width), 0, 2)
-    return samples.reshape(height, width, bands)
+    return samples.astype(np.uint8) if samples.dtype == np.bool_ else samples
 
 
 def _check_without_codecs(data: bytes, tags: Tags, name: str) -> None:
@@ -339,7 +345,7 @@ def _check_without_codecs(data: bytes, tags: Tags, name: str) -> None:
     except ImportError:
         if number_in(tags, COMPRESSION, NONE) in DEFLATE:
             tall, wide, bands, starts, lengths = segments_of(tags)
-            most = tall * wide * bands * -(-int(max(tags.get(BITS, [1]))) // 8)
+            most = tall * wide * bands * -(-bits_in(tags) // 8)
             for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
                 if (
                     length

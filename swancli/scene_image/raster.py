@@ -192,12 +192,12 @@ class Raster:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """GDAL with the settings `ALONE`, its messages kept from standard error, its errors as ours."""
-        errors = self._rasterio.errors
+        errors = (self._rasterio.errors.RasterioError, self._rasterio._err.CPLE_BaseError, ValueError)
         with listening():
             try:
                 with self._rasterio.Env(**ALONE):
                     yield
-            except (errors.RasterioError, ValueError) as error:
+            except errors as error:
                 cause = error.__cause__ or error
                 raise ImageError(f"{self.path}: not an image that GDAL reads ({cause})") from error
 
