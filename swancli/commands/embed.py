@@ -221,7 +221,7 @@ def _embed_archive(
         display.note("to resume after an interrupt, run the same command with --resume")
         progress = stack.enter_context(display.progress())
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
-    if outcome.not_read:
+    if outcome.not_read and (outcome.embeddings or report):
         warn(f"{archive.pictures}: not read: {not_read_text(outcome.not_read)}")
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.skipped, index, display)
