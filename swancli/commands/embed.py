@@ -251,7 +251,7 @@ def _embed_archive(
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     for line in notes.lines():
         warn(line)
-    if outcome.not_read:
+    if outcome.not_read and (outcome.embeddings or report):
         warn(f"{archive.pictures}: not read: {not_read_text(outcome.not_read)}")
     if outcome.embeddings:
         _finish(path, outcome.embeddings, outcome.skipped, index, display)

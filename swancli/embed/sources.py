@@ -135,8 +135,9 @@ def _local_source(images: str) -> ImageSource:
     if path.is_dir():
         return _folder_source(path)
     is_pattern = any(letter in images for letter in PATTERN) and not os.path.lexists(path)
-    if not is_pattern and not os.path.lexists(path):
-        raise SwanError(f"--images {images}: no such folder or tar", "check the path")
+    if not is_pattern and not path.exists():
+        what = "a link to nothing" if path.is_symlink() else "no such folder or tar"
+        raise SwanError(f"--images {images}: {what}", "check the path")
     if not is_pattern and path.suffix.lower() != TAR:
         raise SwanError(f"--images {images}: is not a {TAR} file", NO_TAR)
     absolute = str(path.absolute())

@@ -253,9 +253,8 @@ def _find_files(
                 found.append((replace(entry, filename=name), path))
         progress("looking for images", done, len(entries))
     folder = f"{source.images}{'' if source.images.is_dir() else ' (no such folder)'}"
-    first = next((name for name, reason in absent if reason == ABSENT), "")
-    similar = first and lookup.similar(first)
-    where = f"did you mean {similar}? Or give" if similar else "give"
+    wanted, similar = lookup.similar(name for name, reason in absent if reason == ABSENT)
+    where = f"did you mean {similar} by {wanted}? Or give" if similar else "give"
     for skipped, what, hint in (
         (absent, "are missing", f"{where} their folder: --images DIR"),
         (outside, "lie outside of it, by links or by name", LEADS_OUT_HINT),

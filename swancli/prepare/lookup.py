@@ -46,10 +46,13 @@ class Lookup:
                 return found[0].removeprefix(place), self._folder / found[0]
         raise FileNotFoundError
 
-    def similar(self, name: str) -> str:
-        """A file whose name differs by case or suffix alone; "" if there is none."""
-        wanted = _stem(name)
-        return next((other for other in self._names if _stem(other) == wanted and self._is_free(other)), "")
+    def similar(self, names: Iterable[str]) -> tuple[str, str]:
+        """The first of some names that differs from a file's by case or suffix alone, and that file.
+
+        Both are "" if there is none.
+        """
+        pairs = ((name, self._offered.get(_stem(name), "")) for name in names)
+        return next(((name, other) for name, other in pairs if other), ("", ""))
 
     def _is_free(self, name: str) -> bool:
         return name not in self._taken
@@ -57,6 +60,10 @@ class Lookup:
     @cached_property
     def _names(self) -> list[str]:
         return list(list_folder(self._folder).names) if self._folder.is_dir() else []
+
+    @cached_property
+    def _offered(self) -> dict[str, str]:
+        return {_stem(name): name for name in self._names if self._is_free(name)}
 
     @cached_property
     def _alike(self) -> dict[str, list[str]]:

@@ -106,8 +106,8 @@ def test_names_of_the_disk_are_stored_also_bytes_that_are_not_utf8(tmp_path):
 def test_name_that_differs_by_case_or_suffix_is_offered(tmp_path, on_disk, listed, offered):
     picture(tmp_path / "images" / on_disk)
     with pytest.raises(SwanError) as caught:
-        prepare_dataset(PrepareSettings("d", write_list(tmp_path, listed)), tmp_path / "dataset.h5")
-    assert caught.value.hint.startswith(f"did you mean {offered}? Or give their folder")
+        prepare_dataset(PrepareSettings("d", write_list(tmp_path, "0.x", listed)), tmp_path / "dataset.h5")
+    assert caught.value.hint.startswith(f"did you mean {offered} by {listed}? Or give their folder")
 
 
 def test_list_may_not_lead_out_by_any_spelling(tmp_path):
