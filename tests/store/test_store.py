@@ -478,6 +478,8 @@ def test_embeddings_of_another_type_or_width_are_refused(tmp_path):
         ("images/embedding", np.eye(2, 4), "/images/embedding contains float64, not float32"),
         ("captions/embedding", np.eye(1, 4), "/captions/embedding contains float64, not float32"),
         ("captions/embedding", np.eye(1, 8, dtype=np.float32), r"/captions/embedding has the shape \(1, 8\)"),
+        ("captions/embedding", np.eye(2, 4, dtype=np.float32), r"/captions/embedding has the shape \(2, 4\)"),
+        ("images/digest", ["a"], r"/images/digest has the shape \(1,\), not \(2\)"),
         ("images/seen", np.zeros(3, np.uint8), r"/images/seen has the shape \(3,\), not \(2\)"),
     ):
         write_embeddings(path, small_embeddings(np.eye(2, 4), np.eye(1, 4)), "ab")
@@ -487,6 +489,23 @@ def test_embeddings_of_another_type_or_width_are_refused(tmp_path):
         with pytest.raises(StoreError, match=said):
             open_embeddings(path)
         assert not is_open(path)
+
+
+def test_pictures_are_found_after_they_moved_with_their_embeddings(tmp_path):
+    (tmp_path / "one").mkdir()
+    for pictures, stored in (
+        (str(tmp_path / "one" / "images"), "images"),
+        ("s3://bucket/a", "s3://bucket/a"),
+    ):
+        written = replace(small_embeddings(np.eye(2, 4), np.eye(1, 4)), pictures=pictures)
+        write_embeddings(tmp_path / "one" / "embeddings.h5", written, "ab")
+        with h5py.File(tmp_path / "one" / "embeddings.h5") as file:
+            assert file.attrs["pictures"] == stored
+            assert file.attrs["identity"] == ""
+        assert read_embeddings(tmp_path / "one" / "embeddings.h5").pictures == pictures
+        moved = (tmp_path / "one").rename(tmp_path / "two")
+        assert read_embeddings(moved / "embeddings.h5").pictures == pictures.replace("/one/", "/two/")
+        moved.rename(tmp_path / "one")
 
 
 def test_embeddings_of_an_archive_are_found_by_its_identity(tmp_path):
