@@ -90,7 +90,7 @@ def made_model(kind):
 
 TRAINED = {
     "default-recipe": (
-        replace(SETTINGS, backbone="timm/test_efficientnet", freeze_stages=2, without=("sfgs",)),
+        replace(SETTINGS, backbone="timm/test_efficientnet", freeze_stages=2, without=("vmsf", "sfgs")),
         TrainSettings(loss="contrastive", average=0.99, clip_norm=1.0),
     ),
     "hinge-text-trained": (
