@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import logging
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +14,21 @@ from conftest import invoke
 
 from swancli import console
 from swancli.commands import query
+from swancli.commands.options import expanded
 from swancli.commands.recall_tables import print_report
-from swancli.console import Display, SafeConsole, print_json, show_fields, show_table, warn
+from swancli.console import (
+    Display,
+    LibraryMessages,
+    Results,
+    SafeConsole,
+    Stream,
+    deliver,
+    encodable,
+    print_json,
+    show_fields,
+    show_table,
+    warn,
+)
 from swancli.query.questions import Answer, Hit
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\ud800\r\x00[bold]"
@@ -134,3 +149,137 @@ def test_bars_and_notes_show_in_a_notebook(monkeypatch):
     count = len(shown)
     Display(quiet=True).note("a note")
     assert len(shown) == count
+
+
+class Failing(io.StringIO):
+    """A stream that takes a number of writes, and fails at the next."""
+
+    def __init__(self, error, writes=0):
+        super().__init__()
+        self.error, self.left = error, writes
+
+    def write(self, text):
+        if not self.left:
+            raise self.error
+        self.left -= 1
+        return super().write(text)
+
+
+def kept_results(monkeypatch):
+    """Replaces standard output as while a command runs; what is delivered becomes the value of the stream."""
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Results(shown))
+    return shown
+
+
+def test_results_are_kept_until_they_are_delivered(monkeypatch):
+    shown = kept_results(monkeypatch)
+    print("one", flush=True)
+    assert shown.getvalue() == ""
+    assert deliver()
+    print("two")
+    assert shown.getvalue() == "one\n"
+    deliver()
+    assert shown.getvalue() == "one\ntwo\n"
+
+
+def test_warnings_come_after_the_results_printed_before_them(monkeypatch):
+    shown = kept_results(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", shown)
+    warn("first")
+    print("a result")
+    warn("second")
+    assert shown.getvalue() == "warning: first\n"
+    deliver()
+    assert shown.getvalue() == "warning: first\na result\nwarning: second\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"), [(BrokenPipeError(), False), (ConnectionResetError(), False), (OSError(28, "x"), True)]
+)
+def test_failed_write_ends_neither_the_work_nor_what_comes_after_it(error, lost, monkeypatch):
+    results = Results(Failing(error, writes=1))
+    monkeypatch.setattr(sys, "stdout", results)
+    print("one", end="")
+    assert deliver()
+    print("two", end="")
+    assert not deliver()
+    results.then(lambda: None)
+    assert bool(results.undelivered) == lost
+
+
+def test_closed_stream_counts_as_failed_only_if_something_is_written():
+    stream, results = Stream(None), Results(None)
+    assert not stream.isatty()
+    results.deliver()
+    assert results.undelivered is None
+    stream.write("one")
+    results.write("one")
+    results.deliver()
+    assert stream.failure
+    assert results.undelivered.strerror == "it is closed"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("utf-8", "±1 · 港 ☃ \\udcff"),
+        ("gbk", "±1 · 港 \\u2603 \\udcff"),
+        ("iso-8859-1", "±1 · \\u6e2f \\u2603 \\udcff"),
+        ("ascii", "+-1 - \\u6e2f \\u2603 \\udcff"),
+    ],
+)
+def test_characters_that_an_encoding_lacks_are_written_out(encoding, written):
+    assert encodable("±1 · 港 ☃ \udcff", encoding) == written
+
+
+def test_table_in_ascii_is_aligned(monkeypatch):
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding="ascii"))
+    show_table("t", ["file", "score"], [["港.png", "0.5"], ["a.png", "0.25"]], left=["file"])
+    sys.stdout.flush()
+    assert data.getvalue().decode().splitlines() == [
+        "t",
+        "file        score",
+        "-----------------",
+        "\\u6e2f.png    0.5",
+        "a.png        0.25",
+    ]
+
+
+def test_json_is_ascii_where_the_encoding_is_not_unicode(monkeypatch):
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding="gbk"))
+    print_json({"filename": "港口 ☃"})
+    assert data.getvalue().isascii()
+    assert json.loads(data.getvalue()) == {"filename": "港口 ☃"}
+
+
+def test_what_a_library_logs_becomes_one_line(capsys):
+    messages = LibraryMessages()
+    for name, text, values in (
+        ("PIL.TiffImagePlugin", "More samples per pixel than can be decoded: %s", (13,)),
+        ("PIL.TiffImagePlugin", "More samples per pixel than can be decoded: %s", (13,)),
+        ("PIL.PngImagePlugin", "two\nlines", ()),
+        ("tifffile", "a message %d whose value is text", ("x",)),
+        ("rasterio._env", "", ()),
+    ):
+        messages.handle(logging.LogRecord(name, logging.WARNING, "", 0, text, values, None))
+    messages.show()
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: Pillow: More samples per pixel than can be decoded: 13 (and 2 more of its messages)",
+        "warning: tifffile: a message %d whose value is text",
+        "warning: rasterio: WARNING",
+    ]
+    messages.show()
+    assert capsys.readouterr().err == ""
+
+
+def test_tilde_is_expanded_where_a_path_begins_with_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded(Path("~/x")) == tmp_path / "x"
+    assert expanded("~/x/tiles-{00..99}.tar") == f"{tmp_path}/x/tiles-{{00..99}}.tar"
+    assert expanded("open_clip:ViT-B-32:~/x.pt") == f"open_clip:ViT-B-32:{tmp_path}/x.pt"
+    assert expanded(Path("open_clip:~/x")) == Path(f"open_clip:{tmp_path}/x")
+    for unchanged in ("~nobody-of-this-name.tif", "a/~/x", "s3://a/~/x", "-", "", None, Path("x~")):
+        assert expanded(unchanged) == unchanged

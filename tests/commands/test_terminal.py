@@ -23,6 +23,7 @@ from swancli.query.questions import Answer, Hit
 from swancli.train.loop import Epoch
 
 WIDTHS = [40, 80, 140]
+NARROW = [10, 24, 39]
 SEVEN = ["100.00", "90.12", "80.34", "70.56", "60.78", "50.90", "75.45"]
 
 
@@ -136,6 +137,63 @@ def test_row_of_an_epoch_is_whole_at_every_width(columns):
     else:
         assert row.split() == ["10", "12.345", *SEVEN, "1234", "s", "best"]
     assert not [line for line in screen.lines if "…" in line or len(line.rstrip()) > columns]
+
+
+@pytest.mark.parametrize("columns", [1, *NARROW, *WIDTHS])
+def test_figures_of_progress_are_whole_at_every_width(columns):
+    screen = Screen(columns)
+    with screen.display.progress() as progress:
+        progress("reading image sizes", 1234, 123456)
+    with training_display(screen.display, 50) as watch:
+        watch.step(10, 123, 456, 12.345, 1234.5)
+    printed = "\n".join(screen.lines)
+    assert "…" not in printed
+    joined = printed.replace("\n", "") if columns == 1 else printed
+    for figure in ("123/456", "12.345"):
+        assert figure in joined
+    assert columns < 14 or "1234/123456" in printed
+    assert max(len(line.rstrip()) for line in screen.lines) <= columns
+
+
+@pytest.mark.parametrize("columns", NARROW)
+def test_figures_of_results_are_whole_at_narrow_widths(screen, columns):
+    written = screen(columns)
+    show_scores("demo", {"SWAN": scores()})
+    query.print_answer(answer("harbor_2.png"))
+    show_fields("f", dimensions=100000)
+    lines = written.getvalue().splitlines()
+    for figure in (*SEVEN, "0.5000", "100000"):
+        (line,) = {line for line in lines if figure in line}
+        assert line.index(figure) // columns == (line.index(figure) + len(figure) - 1) // columns
+    assert "…" not in written.getvalue()
+
+
+@pytest.mark.parametrize("columns", NARROW)
+def test_notes_break_between_words_and_commands_do_not_break(columns):
+    screen = Screen(columns)
+    screen.display.note("epoch 10  mR 75.45  1234 s  best  /a/path/that/is/longer/than/the/terminal.h5")
+    assert not [part for part in ("75.45", "1234", "best") if f"{part}" not in screen.written.getvalue()]
+    assert "/a/path/that/is/longer/than/the/terminal.h5" in screen.written.getvalue()
+    assert max(len(line) for line in screen.lines if "/" not in line) <= columns
+    screen.display.note("next: swan query 'boats' --embeddings e.h5")
+    assert "next: swan query 'boats' --embeddings e.h5\n" in screen.written.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["0", "", "-1", "²", "none"])
+def test_columns_that_are_no_size_are_those_of_any_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert SafeConsole(file=io.StringIO()).width >= 20
+
+
+def test_terminal_without_control_codes_has_its_own_width(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 33, 0, 0))
+    with os.fdopen(terminal, "w") as stream:
+        assert SafeConsole(file=stream).width == 33
+        assert SafeConsole(file=stream, width=160).width == 160
+    os.close(main)
 
 
 def test_time_left_in_an_epoch_starts_again_with_each():
