@@ -38,6 +38,12 @@ def embed(
     run: str | None = options.RUN,
     checkpoint: Path | None = options.CHECKPOINT,
     missing: options.Missing = option("error", "error|skip", "What to do with unreadable images."),
+    scene_from: options.SceneFrom | None = option(
+        None,
+        "name|folder|none",
+        "Scenes of --images: the letters before the number in a file name, or its folder. Default: folders "
+        "or names, if several images share each.",
+    ),
     output: Path | None = option(None, "FILE", "Output file. Default: in the run's folder.", dir_okay=False),
     calibrate: str | None = option(
         None, "DATASET", "Set the score of a match, for `query --threshold auto`, on its val split."
@@ -95,6 +101,10 @@ def embed(
     alone("embeddings", existing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
     if missing == "skip" and not images:
         raise SwanError("--missing skip is for --images", "leave it out")
+    if scene_from and not images:
+        raise SwanError(
+            "--scene-from is for --images", "leave it out; for a data set, give it to swan prepare"
+        )
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     own, resume = chosen_shard(shard, resume)
@@ -135,7 +145,9 @@ def embed(
         _embed_lines(encoder, texts, path, display)
     else:
         what = source or workspace.dataset(name)
-        if not _embed_archive(encoder, what, missing, path, own, index, display, bool(shard), resume):
+        if not _embed_archive(
+            encoder, what, missing, scene_from, path, own, index, display, bool(shard), resume
+        ):
             return
     if address:
         _upload(path, address, display)
@@ -185,6 +197,7 @@ def _embed_archive(
     encoder: Encoder,
     images: ImageSource | Path,
     missing: str,
+    scene_from: str | None,
     path: Path,
     shard: Shard,
     index: str | None,
@@ -199,6 +212,7 @@ def _embed_archive(
     from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
     from swancli.embed.embed import open_dataset
     from swancli.embed.shards import ShardFolder
+    from swancli.prepare.scene_names import found_scenes
 
     folder = ShardFolder(path, shard)
     if not resume and folder.begun():
@@ -208,11 +222,14 @@ def _embed_archive(
             stored = stack.enter_context(open_dataset(images, encoder.checkpoint))
             archive = archive_of_dataset(stored, encoder.batch_size)
         else:
-            archive = archive_of_source(images, encoder.batch_size, missing)
+            archive = archive_of_source(images, encoder.batch_size, missing, scene_from)
         display.note("to resume after an interrupt, run the same command with --resume")
         progress = stack.enter_context(display.progress())
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
     if outcome.embeddings:
+        if not isinstance(images, Path):
+            scenes = found_scenes(outcome.embeddings.catalogue.filename.tolist(), scene_from).taken
+            display.note(f"scenes: {scenes}")
         _finish(path, outcome.embeddings, outcome.skipped, index, display)
         return True
     if report:

@@ -25,7 +25,7 @@ reading = option_in("How the source is read")
 caching = option_in("Features, for `train --features`")
 
 # Options of `prepare` that act on the source, and those that act on features.
-SOURCE_OPTIONS = {"images", "format", "size", "missing", "split", "val_fraction", "workers"}
+SOURCE_OPTIONS = {"images", "format", "size", "missing", "split", "val_fraction", "scene_from", "workers"}
 FEATURE_OPTIONS = {"backbone", "weights", "text", "image_size", "augmentation", "views", "max_gb", "device"}
 
 
@@ -44,6 +44,12 @@ def prepare(
         "the source has none.",
     ),
     val_fraction: float = reading(0.2, "X", "Share of images to draw for val.", min=0.01, max=0.9),
+    scene_from: options.SceneFrom | None = reading(
+        None,
+        "name|folder|none",
+        "Scenes: the letters before the number in a file name, or its folder. Default: those of the source; "
+        "else folders or names, if several images share each.",
+    ),
     missing: options.Missing = reading("error", "error|skip", "What to do with missing or damaged images."),
     size: int | None = reading(
         None, "N", "Store images with N pixels per side. Default: the most common.", min=16
@@ -87,9 +93,18 @@ def prepare(
     if weights and weights not in (WITH_SWAN, NO_WEIGHTS) and not Path(weights).is_file():
         raise SwanError(f"--weights {weights}: no such file", WEIGHTS_HINT)
     if not exists:
-        read = chosen(
-            context, "source", "images", "format", "size", "missing", "split", "val_fraction", "seed"
+        names = (
+            "source",
+            "images",
+            "format",
+            "size",
+            "missing",
+            "split",
+            "val_fraction",
+            "seed",
+            "scene_from",
         )
+        read = chosen(context, *names)
         settings = PrepareSettings(dataset, **read, workers=workers or os.cpu_count() or 1)
         with display.progress() as progress:
             summary = prepare_dataset(settings, path, progress)
@@ -106,7 +121,10 @@ def show_prepared(dataset: str, summary: Summary) -> None:
     stored = "at their own sizes" if summary.shape is None else f"{summary.shape[1]} x {summary.shape[0]} px"
     heads = ["split", "images", "captions", "scenes"]
     rows = [[part.split or "none", *map(str, astuple(part)[1:])] for part in summary.splits]
-    show_table(dataset, heads, rows, left=["split"], notes=[f"images stored {stored}"])
+    notes = [f"images stored {stored}"]
+    if summary.scenes:
+        notes.append(f"scenes: {summary.scenes}")
+    show_table(dataset, heads, rows, left=["split"], notes=notes)
     if summary.skipped:
         left_out = [[group.reason, str(group.count), group.pattern, group.first] for group in summary.skipped]
         heads = ["why", "images", "named", "first"]

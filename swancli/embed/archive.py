@@ -28,6 +28,7 @@ from swancli.errors import ImageError, SwanError
 from swancli.images import decode_image, pixel_digest
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import EncodedPiece, Encoder, Load, Picture, first_of_each
+from swancli.prepare.scene_names import found_scenes
 from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import (
@@ -54,6 +55,7 @@ class Archive:
     sizes: the number of pictures that each piece loads; None for tars, whose length is not known.
     load: takes the number of a piece, yields what loads each of its pictures.
     dataset: the data set of the images, None for a folder, an address or tars.
+    scene_from: the rule of `found_scenes` by which images without a data set get scenes.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Archive:
     sizes: list[int] | None
     load: Callable[[int], Iterator[Load]]
     dataset: Dataset | None = None
+    scene_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,16 @@ class Outcome:
 # what to embed
 
 
-def archive_of_source(source: ImageSource, batch_size: int, missing: str = "error") -> Archive:
+def archive_of_source(
+    source: ImageSource, batch_size: int, missing: str = "error", scene_from: str | None = None
+) -> Archive:
     """The images of a folder, an address or tars.
 
     Args:
         source: the images.
         batch_size: images encoded at a time.
         missing: "error", or "skip" to leave unreadable images out.
+        scene_from: as in `Archive`.
     """
     pieces = source.pieces(PIECE_BATCHES * batch_size)
     borders = [piece.border for piece in pieces]
@@ -107,7 +113,9 @@ def archive_of_source(source: ImageSource, batch_size: int, missing: str = "erro
             yield partial(_left_out, Picture(tar, None, ""), error, missing)
 
     sizes = None if in_tars else [stop - start for start, stop in borders]
-    return Archive(source.name, source.pictures, source.identity(), borders, sizes, load)
+    return Archive(
+        source.name, source.pictures, source.identity(), borders, sizes, load, scene_from=scene_from
+    )
 
 
 def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.ndarray | None, Picture]:
@@ -115,8 +123,8 @@ def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.nda
     try:
         pixels = decode_image(picture.read(), name)
     except ImageError as error:
-        return _left_out(Picture(picture.name, picture.scene, ""), error, missing)
-    return pixels, Picture(picture.name, picture.scene, pixel_digest(pixels))
+        return _left_out(Picture(picture.name, None, ""), error, missing)
+    return pixels, Picture(picture.name, None, pixel_digest(pixels))
 
 
 def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, Picture]:
@@ -204,6 +212,7 @@ def embed_archive(
         "batch_size": encoder.batch_size,
         "shards": shard.count,
         "pieces": archive.borders,
+        "scene_from": archive.scene_from or "auto",
     }
     identity = archive_identity(manifest)
     with folder.alone_in_shard():
@@ -328,7 +337,8 @@ def _put_together(
         )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:
-        catalogue, caption, seen = _catalogue(parts), np.empty((0, width), np.float32), None
+        catalogue, seen = _catalogue(parts, archive.scene_from), None
+        caption = np.empty((0, width), np.float32)
     else:
         number = dict(zip(digests, place, strict=True))
         rows = dataset.catalogue.image_rows(None)
@@ -341,10 +351,10 @@ def _put_together(
     return Embeddings(image, caption, catalogue, *of, dataset_digest=digest, seen=seen), digests
 
 
-def _catalogue(parts: Sequence[Part]) -> Catalogue:
+def _catalogue(parts: Sequence[Part], scene_from: str | None) -> Catalogue:
+    """The rows of all parts; only all their names together show which scenes are in them."""
     names = [name for part in parts for name in part.catalogue.filename]
-    scenes = [scene for part in parts for scene in part.catalogue.scene]
-    return Catalogue.of(names, scenes, [None] * len(names))
+    return Catalogue.of(names, found_scenes(names, scene_from).scene, [None] * len(names))
 
 
 def _skipped(parts: Sequence[Part]) -> list[tuple[str, str]]:

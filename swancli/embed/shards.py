@@ -35,6 +35,7 @@ AGREED = {
     "batch_size": "--batch-size {}",
     "shards": "--shard I/{}",
     "pieces": "other pieces",
+    "scene_from": "--scene-from {}",
 }
 
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from swancli.errors import ImageError, SwanError
 from swancli.images import SUFFIXES, read_inside
 from swancli.prepare.entries import check_filename, natural_order
-from swancli.prepare.sources import read_source, scene_in_name
+from swancli.prepare.sources import read_source
 from swancli.store.digest import content_digest
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ class SourceFile:
     """One image file.
 
     name: below the folder or address, or below its tar.
-    scene: from its name; None if that names none.
     read: gives its bytes; raises ImageError if it is absent, damaged or too large.
     """
 
     name: str
-    scene: str | None
     read: Callable[[], bytes]
 
 
@@ -130,7 +128,7 @@ def _local_source(folder: Path) -> ImageSource:
     pictures, listed = [], []
     for entry in source.entries:
         path = source.images / entry.filename
-        pictures.append(SourceFile(entry.filename, entry.scene, partial(read_inside, path, source.images)))
+        pictures.append(SourceFile(entry.filename, partial(read_inside, path, source.images)))
         listed.append((entry.filename, path.stat().st_size, path.stat().st_mtime_ns))
     return ImageSource(folder.resolve().name, str(source.images), tuple(listed), partial(_ranges, pictures))
 
@@ -202,8 +200,7 @@ def _remote_source(
     known = {check_filename(posixpath.relpath(path, root), f"{address}: file name"): path for path in files}
     names = sorted(known, key=natural_order)
     pictures = [
-        SourceFile(name, scene_in_name(name), partial(_read_remote, system, known[name], files[known[name]]))
-        for name in names
+        SourceFile(name, partial(_read_remote, system, known[name], files[known[name]])) for name in names
     ]
     listed = tuple((name, *_stamp(files[known[name]])) for name in names)
     return ImageSource(_last_part(address), address, listed, partial(_ranges, pictures))
@@ -316,8 +313,8 @@ def _tar_picture(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: str) ->
         data = archive.extractfile(member).read()
     except SwanError as error:
         unreadable = ImageError(error.problem, error.hint)
-        return SourceFile(f"{tar}/{member.name}", None, partial(_raise, unreadable))
-    return SourceFile(name, scene_in_name(name), lambda: data)
+        return SourceFile(f"{tar}/{member.name}", partial(_raise, unreadable))
+    return SourceFile(name, lambda: data)
 
 
 def _raise(error: ImageError) -> NoReturn:

@@ -58,6 +58,7 @@ class PrepareSettings:
     val_fraction: share of the images to draw for validation.
     seed: of drawn splits and of the demo.
     workers: number of decoding threads.
+    scene_from: as the rule of `scene_names.found_scenes`; None keeps the scenes of a source that names any.
     """
 
     name: str
@@ -70,6 +71,7 @@ class PrepareSettings:
     val_fraction: float = 0.2
     seed: int = 0
     workers: int = 1
+    scene_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,14 @@ class Summary:
     skipped: images left out, by reason.
     shape: (height, width) of all images; None when they keep their sizes.
     warnings: reasons to doubt recall on this data set.
+    scenes: where the scenes are from, for the user; "" for the generated data set.
     """
 
     splits: list[SplitCount]
     skipped: list[Skipped]
     shape: tuple[int, int] | None
     warnings: tuple[str, ...] = ()
+    scenes: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def prepare_dataset(
         raise SwanError(
             f"--size {settings.size}: not a number of pixels", "leave it out to keep the size of the images"
         )
-    source = read_source(settings.source, settings.format, settings.images)
+    source = read_source(settings.source, settings.format, settings.images, settings.scene_from)
     # Splits are drawn before images are left out, so that a seed gives the same split on a partial download.
     generator = np.random.default_rng(settings.seed)
     entries = assign_splits(source.entries, settings.split, settings.val_fraction, generator)
@@ -163,6 +167,7 @@ def prepare_dataset(
     shape = _choose_shape(found, settings, progress)
     rows = _read_rows(found, source.images, shape, settings, skipped, progress)
     summary = write_dataset(output, settings.name, shape, rows, skipped)
+    summary = replace(summary, scenes=source.scenes)
     misplaced = misplaced_captions(source.entries)
     if not misplaced:
         return summary
@@ -176,6 +181,9 @@ def _prepare_without_source(settings: PrepareSettings, output: Path, progress: P
         raise SwanError(f"--dataset {settings.name}: no source given", hint)
     if settings.split != "given":
         raise SwanError(f"--split {settings.split}: the {DEMO} data set has its own splits", "leave it out")
+    if settings.scene_from:
+        problem = f"--scene-from {settings.scene_from}: the {DEMO} data set has its own scenes"
+        raise SwanError(problem, "leave it out")
     return prepare_demo(output, DEMO_IMAGES, settings.seed, progress, settings.size or DEMO_SIZE)
 
 

@@ -7,16 +7,16 @@ Images are not read, so captions can be counted without them.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from swancli.errors import SwanError
 from swancli.images import SUFFIXES
 from swancli.prepare.entries import Entry, check_filename, natural_order
 from swancli.prepare.json_lists import read_json_entries
+from swancli.prepare.scene_names import found_scenes, letters_before_number
 from swancli.prepare.tables import TABLES, read_table
 from swancli.prepare.text_lists import find_descriptions, read_precomp, read_ucm, ucm_filenames
 
@@ -26,7 +26,6 @@ LISTS_NEEDED = (
     "with train_caps.txt and train_filename.txt (precomp), "
     "with descriptions_*.txt and filenames_train.txt (ucm) or with images (folder)"
 )
-LETTERS_THEN_DIGITS = re.compile(r"([^\W\d_]+(?:[_-][^\W\d_]+)*)[_-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,31 @@ class Source:
     entries: its images, in order.
     images: the folder that file names are relative to; it may not exist.
     format: one of `FORMATS`.
+    scenes: where their scenes are from, for the user.
+    listed_scenes: file name -> scene, of the entries whose scene the source names.
     """
 
     entries: list[Entry]
     images: Path
     format: str
+    scenes: str
+    listed_scenes: Mapping[str, str]
 
     def image_path(self, entry: Entry) -> Path:
         """Path of an entry's image: its file name, or that name in a folder named after its scene."""
         path = self.images / entry.filename
-        if entry.scene and not path.is_file():
-            in_scene = self.images / entry.scene / entry.filename
-            return in_scene if in_scene.is_file() else path
+        if not path.is_file():
+            for scene in (self.listed_scenes.get(entry.filename), letters_before_number(entry.filename)):
+                if scene and (in_scene := self.images / scene / entry.filename).is_file():
+                    return in_scene
         return path
 
 
 def read_source(
-    path: str | PathLike[str], format: str | None = None, images: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    format: str | None = None,
+    images: str | PathLike[str] | None = None,
+    scene_from: str | None = None,
 ) -> Source:
     """Reads a source's entries, in its order.
 
@@ -60,6 +67,7 @@ def read_source(
         path: a JSON file, a table, or the folder that holds the lists or the images.
         format: one of `FORMATS`; None detects it.
         images: folder of the images; None looks next to the source.
+        scene_from: as the rule of `found_scenes`; None keeps the scenes of a source that names any.
 
     Raises:
         SwanError: the source does not exist, has no known format or several, or contains a wrong value;
@@ -78,11 +86,16 @@ def read_source(
         if kind == "folder":
             raise SwanError(f"{path}: no images in it", f"looked for {', '.join(SUFFIXES)}")
         raise SwanError(f"{path}: lists no images", f"looked for {LISTS_NEEDED}")
-    entries = [_with_scene(entry) for entry in entries]
+    listed = {entry.filename: entry.scene for entry in entries if entry.scene}
+    scenes = "as the source names them"
+    if scene_from or not listed:
+        given = found_scenes([entry.filename for entry in entries], scene_from)
+        scenes = given.taken
+        entries = [replace(entry, scene=scene) for entry, scene in zip(entries, given.scene, strict=True)]
     home = listing.resolve() if listing.is_dir() else listing.resolve().parent
     name = (listing.stem.removeprefix("dataset").lstrip("_") if kind == "json" else "") or home.name
     default = home if kind == "folder" else _find_images(home, name.removesuffix("_precomp"))
-    return Source(entries, images or default, found)
+    return Source(entries, images or default, found, scenes, listed)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -151,7 +164,7 @@ def _find_images(home: Path, name: str) -> Path:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# images without a list, and the scene in a file name
+# images without a list
 
 
 def _read_folder(folder: Path) -> list[Entry]:
@@ -160,13 +173,3 @@ def _read_folder(folder: Path) -> list[Entry]:
         raise SwanError(f"{folder}: no such folder of images")
     names = sorted((path.relative_to(folder).as_posix() for path in _image_files(folder)), key=natural_order)
     return [Entry(check_filename(name, f"{folder}: file name")) for name in names]
-
-
-def _with_scene(entry: Entry) -> Entry:
-    return entry if entry.scene else replace(entry, scene=scene_in_name(entry.filename))
-
-
-def scene_in_name(filename: str) -> str | None:
-    """The letters before the number in a file name such as river_12.jpg; None for other names."""
-    match = LETTERS_THEN_DIGITS.fullmatch(PurePosixPath(filename).stem)
-    return match.group(1) if match else None
