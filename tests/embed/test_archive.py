@@ -141,7 +141,7 @@ def made_source(lengths, broken=()):
         for row in range(lengths[number]):
             name = f"{number}.tar/{row}.png"
             data = b"nothing" if (number, row) in broken else png(100 * number + row)
-            yield SourceFile(name, None, partial(bytes, data))
+            yield SourceFile(name, partial(bytes, data))
         if number in broken:
             raise ImageError(f"{number}.tar: cut short")
 
