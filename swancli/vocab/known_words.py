@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 MOST_CAPTIONS = 2000  # different ones that are looked at, spread over all
-# Percent of the words, below which there is a warning. Of the words of UCM, RSICD and RSITMD, 95 to 100 % are
-# in their own vocabularies, by the paper's rules or ours, and in MiniLM; in that of UCM, 54 to 80 % of others.
+# Percent of the words, below which there is a warning. Of UCM, RSICD and RSITMD, 95 to 100 % of the words are
+# in a vocabulary of their own and in MiniLM. Of other data sets, 54 to 80 % are in that of UCM.
 FEW = 90.0
 EXAMPLES = 5  # unknown words that are named
 SENTENCE = 5  # letters, from which on a word in such a script is a sentence
