@@ -60,7 +60,7 @@ class KnownWords:
 
     @property
     def are_few(self) -> bool:
-        """Whether so many words are unknown that captions lose their meaning."""
+        """Whether too few words are known for the captions to keep their meaning."""
         return self.percent < FEW
 
     @property
