@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import re
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -101,6 +102,25 @@ def test_picture_that_is_put_back_is_no_longer_changed(folder, digested):
         replaced(folder / "a.png", grey)
         digested.pixels(0)
         assert digested.changed == changed
+
+
+def test_serve_writes_a_note_on_a_picture_that_was_replaced_and_logs_it_once(folder, digested, caplog):
+    pytest.importorskip("fastapi")
+    from swancli.query.serve import Service
+
+    catalogue = SimpleNamespace(filename=["a.png", "b.png"])
+    service = SimpleNamespace(
+        pictures=digested, searcher=SimpleNamespace(catalogue=catalogue), checked_row=lambda row: row
+    )
+    before = Service.picture(service, 0, 384)
+    replaced(folder / "a.png", 91)
+    after = [Service.picture(service, 0, 384) for _ in range(2)]
+    assert after[0] == after[1] != before
+    assert np.ptp(np.asarray(Image.open(io.BytesIO(before)))) == 0
+    assert np.ptp(np.asarray(Image.open(io.BytesIO(after[0])))) > 100
+    assert [record.getMessage() for record in caplog.records] == [
+        "a.png: changed since it was embedded; embed again: swan embed"
+    ]
 
 
 @pytest.mark.parametrize("change", ["another size", "turned", "one pixel"])
