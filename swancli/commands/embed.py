@@ -48,6 +48,12 @@ def embed(
     run: str | None = options.RUN,
     checkpoint: Path | None = options.CHECKPOINT,
     missing: options.Missing = option("error", "error|skip", "What to do with unreadable images."),
+    scene_from: options.SceneFrom | None = option(
+        None,
+        "name|folder|none",
+        "Scenes of --images: the letters before the number in a file name, or its folder. Default: folders "
+        "or names, if several images share each.",
+    ),
     output: Path | None = option(None, "FILE", "Output file. Default: in the run's folder.", dir_okay=False),
     calibrate: str | None = option(
         None, "DATASET", "Set the score of a match, for `query --threshold auto`, on its val split."
@@ -108,6 +114,10 @@ def embed(
     alone("embeddings", existing, **encoding, dataset=dataset, images=images, shard=shard, resume=resume)
     if missing == "skip" and not images:
         raise SwanError("--missing skip is for --images", "leave it out")
+    if scene_from and not images:
+        raise SwanError(
+            "--scene-from is for --images", "leave it out; for a data set, give it to swan prepare"
+        )
     if not scene_image:
         scene_only("give the scene: --scene-image FILE", tile_size=tile_size)
     rendering, one_scale = rendering_of(bands, stretch)
@@ -169,7 +179,9 @@ def embed(
     else:
         what = source or workspace.dataset(name)
         reading = (missing, rendering)
-        if not _embed_archive(encoder, what, reading, path, own, index, display, bool(shard), resume):
+        if not _embed_archive(
+            encoder, what, reading, scene_from, path, own, index, display, bool(shard), resume
+        ):
             return
     if address:
         _upload(path, address, display)
@@ -219,6 +231,7 @@ def _embed_archive(
     encoder: Encoder,
     images: ImageSource | Path,
     reading: tuple[str, Rendering],
+    scene_from: str | None,
     path: Path,
     shard: Shard,
     index: str | None,
@@ -236,6 +249,7 @@ def _embed_archive(
     from swancli.embed.shards import ShardFolder
     from swancli.images import Notes
     from swancli.prepare.listing import not_read_text
+    from swancli.prepare.scene_names import found_scenes
 
     folder, notes = ShardFolder(path, shard), Notes()
     if not resume and folder.begun():
@@ -245,7 +259,7 @@ def _embed_archive(
             stored = stack.enter_context(open_dataset(images, encoder.checkpoint))
             archive = archive_of_dataset(stored, encoder.batch_size)
         else:
-            archive = archive_of_source(images, encoder.batch_size, *reading, notes)
+            archive = archive_of_source(images, encoder.batch_size, *reading, notes, scene_from)
         display.note("to resume after an interrupt, run the same command with --resume")
         progress = stack.enter_context(display.progress())
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
@@ -254,6 +268,9 @@ def _embed_archive(
     if outcome.not_read and (outcome.embeddings or report):
         warn(f"{archive.pictures}: not read: {not_read_text(outcome.not_read)}")
     if outcome.embeddings:
+        if not isinstance(images, Path):
+            scenes = found_scenes(outcome.embeddings.catalogue.filename.tolist(), scene_from).taken
+            display.note(f"scenes: {scenes}")
         _finish(path, outcome.embeddings, outcome.skipped, index, display)
         return True
     if report:

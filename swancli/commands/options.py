@@ -19,6 +19,7 @@ Missing = Literal["error", "skip"]
 Augmentation = Literal["paper", "overhead", "none"]
 Precision = Literal["fp32", "bf16"]
 IndexKind = Literal["flat", "hnsw", "ivf-pq"]
+SceneFrom = Literal["name", "folder", "none"]
 SourceFormat = Literal["karpathy", "precomp", "ucm", "nwpu", "table", "folder"]
 
 

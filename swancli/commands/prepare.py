@@ -26,7 +26,8 @@ caching = option_in("Features, for `train --features`")
 
 # Options of `prepare` that act on the source, and those that act on features.
 SOURCE_OPTIONS = {
-    *("images", "format", "size", "missing", "split", "val_fraction", "workers", "bands", "stretch"),
+    *("images", "format", "size", "missing", "split", "val_fraction", "scene_from", "workers"),
+    *("bands", "stretch"),
 }
 FEATURE_OPTIONS = {"backbone", "weights", "text", "image_size", "augmentation", "views", "max_gb", "device"}
 
@@ -46,6 +47,12 @@ def prepare(
         "the source has none.",
     ),
     val_fraction: float = reading(0.2, "X", "Share of images to draw for val.", min=0.01, max=0.9),
+    scene_from: options.SceneFrom | None = reading(
+        None,
+        "name|folder|none",
+        "Scenes: the letters before the number in a file name, or its folder. Default: those of the source; "
+        "else folders or names, if several images share each.",
+    ),
     missing: options.Missing = reading("error", "error|skip", "What to do with missing or damaged images."),
     size: int | None = reading(
         None, "N", "Store images with N pixels per side. Default: the most common.", min=16
@@ -94,7 +101,8 @@ def prepare(
         raise SwanError(f"--weights {weights}: no such file", WEIGHTS_HINT)
     if not exists:
         read = chosen(
-            context, "source", "images", "format", "size", "missing", "split", "val_fraction", "seed"
+            context,
+            *("source", "images", "format", "size", "missing", "split", "val_fraction", "seed", "scene_from"),
         )
         rendering, one_scale = rendering_of(bands, stretch)
         settings = PrepareSettings(
@@ -119,7 +127,10 @@ def show_prepared(dataset: str, summary: Summary) -> None:
     stored = "at their own sizes" if summary.shape is None else f"{summary.shape[1]} x {summary.shape[0]} px"
     heads = ["split", "images", "captions", "scenes"]
     rows = [[part.split or "none", *map(str, astuple(part)[1:])] for part in summary.splits]
-    show_table(dataset, heads, rows, left=["split"], notes=[f"images stored {stored}"])
+    notes = [f"images stored {stored}"]
+    if summary.scenes:
+        notes.append(f"scenes: {summary.scenes}")
+    show_table(dataset, heads, rows, left=["split"], notes=notes)
     if summary.skipped:
         left_out = [[group.reason, str(group.count), group.pattern, group.first] for group in summary.skipped]
         heads = ["why", "images", "named", "first"]

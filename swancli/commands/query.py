@@ -259,6 +259,9 @@ def _print_answers(
         from swancli.query.sheet import write_sheet
 
         write_sheet(params["sheet"], given, pictures)
+    if pictures and pictures.changed:
+        count = len(pictures.changed)
+        warn(f"pictures of the results that have changed since they were embedded: {count}; embed again")
     for path in filter(None, (params["html"], params["sheet"])):
         Display(params["quiet"]).note(f"wrote {path}")
 

@@ -76,6 +76,8 @@ def _show_report(report: Report) -> None:
         left_out = f" (without one: {images} images, {captions} captions)" if images or captions else ""
         notes.append(f"scene recall: share of the K best that have the query's scene{left_out}")
     notes.append(_seen_in_training(report))
+    if report.known_words:
+        notes.append(f"known words of the captions: {report.known_words}")
     rows = [(row, "bold" if row[0] == "recall" else "") for row in _rows(report.record(), "recall")]
     _show_rows(report.title, rows, notes)
 
@@ -96,6 +98,8 @@ def _show_group(report: GroupReport) -> None:
     notes = [_conditions(first)]
     runs = [row.report for row in report.rows]
     notes.append(_seen_in_training(max(runs, key=lambda run: run.seen.total if run.seen else 0)))
+    fewest = min((run.known_words for run in runs if run.known_words), key=lambda known: known.percent)
+    notes.append(f"known words of the captions: {fewest}")
     if any(row.fold for row in report.rows):
         notes.append("spread: standard deviation over the folds (n - 1)")
     _show_rows(f"{first.source.get('dataset', '')} {first.split} · {report.name}", rows, notes)

@@ -29,6 +29,7 @@ from swancli.errors import ImageError, SwanError
 from swancli.images import AS_SAID, Notes, Rendering, common_stretch, decode_image, pixel_digest
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import EncodedPiece, Encoder, Load, Picture, first_of_each
+from swancli.prepare.scene_names import found_scenes
 from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import (
@@ -60,6 +61,7 @@ class Archive:
     rendering: how samples become colours.
     missing: "error", or "skip" to leave unreadable images out.
     not_read: of each tar what it holds beside images, by kind, once it is read; empty for other pieces.
+    scene_from: the rule of `found_scenes` by which images without a data set get scenes.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Archive:
     rendering: Rendering = AS_SAID
     missing: str = "error"
     not_read: Sequence[Counter[str]] = ()
+    scene_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def archive_of_source(
     missing: str = "error",
     rendering: Rendering = AS_SAID,
     notes: Notes | None = None,
+    scene_from: str | None = None,
 ) -> Archive:
     """The images of a folder, an address or tars.
 
@@ -112,6 +116,7 @@ def archive_of_source(
         missing: "error", or "skip" to leave unreadable images and folders out.
         rendering: how samples become colours.
         notes: where to count pictures that are doubtful.
+        scene_from: as in `Archive`.
 
     Raises:
         ImageError: a folder in the source cannot be listed, and nothing is to be left out.
@@ -150,6 +155,7 @@ def archive_of_source(
         rendering=rendering,
         missing=missing,
         not_read=[piece.not_read for piece in pieces],
+        scene_from=scene_from,
     )
 
 
@@ -181,8 +187,8 @@ def _load_picture(
     try:
         pixels = decode_image(picture.read(), name, rendering, notes)
     except ImageError as error:
-        return _left_out(Picture(picture.name, picture.scene, ""), error, missing)
-    return pixels, Picture(picture.name, picture.scene, pixel_digest(pixels))
+        return _left_out(Picture(picture.name, None, ""), error, missing)
+    return pixels, Picture(picture.name, None, pixel_digest(pixels))
 
 
 def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, Picture]:
@@ -274,6 +280,7 @@ def embed_archive(
         "batch_size": encoder.batch_size,
         "shards": shard.count,
         "pieces": archive.borders,
+        "scene_from": archive.scene_from or "auto",
     }
     identity = archive_identity(manifest)
     with folder.alone_in_shard():
@@ -411,7 +418,8 @@ def _put_together(
         )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:
-        catalogue, caption, seen = _catalogue(parts), np.empty((0, width), np.float32), None
+        catalogue, seen = _catalogue(parts, archive.scene_from), None
+        caption = np.empty((0, width), np.float32)
     else:
         number = dict(zip(digests, place, strict=True))
         rows = dataset.catalogue.image_rows(None)
@@ -427,10 +435,10 @@ def _put_together(
     return embeddings, digests
 
 
-def _catalogue(parts: Sequence[Part]) -> Catalogue:
+def _catalogue(parts: Sequence[Part], scene_from: str | None) -> Catalogue:
+    """The rows of all parts; only all their names together show which scenes are in them."""
     names = [name for part in parts for name in part.catalogue.filename]
-    scenes = [scene for part in parts for scene in part.catalogue.scene]
-    return Catalogue.of(names, scenes, [None] * len(names))
+    return Catalogue.of(names, found_scenes(names, scene_from).scene, [None] * len(names))
 
 
 def _skipped(parts: Sequence[Part]) -> list[tuple[str, str]]:

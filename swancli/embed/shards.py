@@ -36,6 +36,7 @@ AGREED = {
     "batch_size": "--batch-size {}",
     "shards": "--shard I/{}",
     "pieces": "other pieces",
+    "scene_from": "--scene-from {}",
 }
 
 

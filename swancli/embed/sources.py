@@ -36,7 +36,6 @@ from swancli.prepare.listing import (
     natural_order,
     not_read_text,
 )
-from swancli.prepare.sources import scene_in_name
 from swancli.store.digest import content_digest
 
 if TYPE_CHECKING:
@@ -56,12 +55,10 @@ class SourceFile:
     """One image file.
 
     name: below the folder or address, or below its tar.
-    scene: from its name; None if that names none.
     read: gives its bytes; raises ImageError if it is absent, damaged or too large.
     """
 
     name: str
-    scene: str | None
     read: Callable[[], bytes]
 
 
@@ -168,7 +165,7 @@ def _folder_pieces(home: Path, listing: Listing, rows: int) -> list[Piece]:
     def pictures(start: int, stop: int) -> Iterator[SourceFile]:
         for row in range(start, stop):
             name = listing.names[row]
-            yield SourceFile(name, scene_in_name(name), partial(read_inside, home / name, home))
+            yield SourceFile(name, partial(read_inside, home / name, home))
 
     return _ranges(len(listing.names), rows, pictures)
 
@@ -264,7 +261,7 @@ def _remote_source(address: str) -> ImageSource:
 
     def pictures(start: int, stop: int) -> Iterator[SourceFile]:
         for name, path, facts in known[start:stop]:
-            yield SourceFile(name, scene_in_name(name), partial(_read_remote, system, path, facts))
+            yield SourceFile(name, partial(_read_remote, system, path, facts))
 
     listed = tuple((name, *_stamp(facts)) for name, _, facts in known)
     pieces = partial(_ranges, len(known), pictures=pictures)
@@ -556,12 +553,12 @@ def _tar_picture(
             raise ImageError(f"{place}: has a NUL character in its name", "pack it under another name")
         _check_size(member.size, place)
     except ImageError as error:
-        return SourceFile(name.replace("\0", "\ufffd"), None, partial(_raise, error))
+        return SourceFile(name.replace("\0", "\ufffd"), partial(_raise, error))
     if target:  # another name of a file that has passed
         regular[inner] = target
-        return SourceFile(name, scene_in_name(name), partial(_read_part, tar, *target))
+        return SourceFile(name, partial(_read_part, tar, *target))
     data = archive.extractfile(member).read()
-    return SourceFile(name, scene_in_name(name), lambda: data)
+    return SourceFile(name, lambda: data)
 
 
 def unpacked_name(name: str) -> str:

@@ -32,6 +32,7 @@ from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings, changed_since, read_embeddings
 from swancli.store.seen import LIKE, SAME
 from swancli.store.text import read_json, read_text
+from swancli.vocab.known_words import KnownWords, known_words
 from swancli.workspace import Group, Run, Workspace, relocated_checkpoint
 
 
@@ -75,6 +76,7 @@ class Report:
     new_captions: the number of those captions.
 
     seen: how many of the images the checkpoint was trained on; None if that is not known.
+    known_words: how many words of the captions the text tower knows; None for embeddings from a file.
     warnings: reasons to doubt the figures.
     """
 
@@ -92,6 +94,7 @@ class Report:
     new_ceiling: Scores | None = None
     new_captions: int = 0
     seen: Seen | None = None
+    known_words: KnownWords | None = None
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -103,6 +106,7 @@ class Report:
             "images": self.images,
             "captions": self.captions,
             "seen_in_training": self.seen and asdict(self.seen),
+            "known_words": self.known_words and self.known_words.record(),
             **self.scores.record(),
         }
         if self.ceiling:
@@ -358,7 +362,9 @@ def evaluate_checkpoint(
             warnings.append(overlap(stored.catalogue, digests, split))
         options["known"] = training_texts(stored.catalogue) if new_captions else None
     source = {"dataset": name, "run": checkpoint.origin["run"], "checkpoint": str(checkpoint.path)}
-    return evaluate(embeddings, source, split=split, warnings=warnings, **options)
+    known = known_words(embeddings.catalogue.text, checkpoint.tokenizer)
+    report = evaluate(embeddings, source, split=split, warnings=(*warnings, known.warning), **options)
+    return replace(report, known_words=known)
 
 
 def evaluate_group(

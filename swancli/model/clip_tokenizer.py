@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from swancli.errors import SwanError
 from swancli.store.text import is_text, read_json, read_text
+from swancli.vocab.known_words import has_meaning, script_of
 from swancli.vocab.word_pieces import CutWarning, undefined_pieces
 
 if TYPE_CHECKING:
@@ -116,23 +117,27 @@ class ClipTokenizer:
         ]
         return rows, cut
 
-    def unknown(self, text: str) -> list[str]:
-        """The words of a text that mean nothing to the tokenizer, in order.
+    def known(self, text: str) -> list[tuple[str, bool]]:
+        """The words of a text in order, each with whether it means something to the tokenizer.
 
-        To the byte pairs of CLIP these are words in another script than Latin, of which they know single
-        bytes, and words that break into single letters. To another tokenizer, words that contain its unknown
-        token.
+        Words contain a letter. To the byte pairs of CLIP, words in another script than Latin, of which they
+        know single bytes, and words that break into single letters mean nothing. To another tokenizer, words
+        that contain its unknown token mean nothing.
         """
         words = [_bare(word) for word in self._cleaned(text).split()]
         means_nothing = self._is_unknown if self.json else self._is_foreign
-        return [word for word in words if word and means_nothing(word)]
+        return [(word, not means_nothing(word)) for word in words if has_meaning(word)]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that mean nothing to the tokenizer, in order; see `known`."""
+        return [word for word, known in self.known(text) if not known]
 
     def _is_unknown(self, word: str) -> bool:
         return self._unknown_number in self._plain_tokenizer.encode(word, add_special_tokens=False).ids
 
     def _is_foreign(self, word: str) -> bool:
         parts = re.findall(r"[^\W\d_]+", word)  # runs of letters
-        if not all(_is_latin(letter) for part in parts for letter in part):
+        if not all(script_of(letter) == "LATIN" for part in parts for letter in part):
             return True
         return any(len(part) > 1 and len(self._byte_pairs.encode(part)) >= len(part) for part in parts)
 
@@ -202,10 +207,6 @@ def _bare(word: str) -> str:
     kinds = [unicodedata.category(letter)[0] in "PSC" for letter in word]
     inside = [place for place, around in enumerate(kinds) if not around]
     return word[inside[0] : inside[-1] + 1] if inside else ""
-
-
-def _is_latin(letter: str) -> bool:
-    return ord(letter) < 256 or "LATIN" in unicodedata.name(letter, "")
 
 
 def _tokenizer_of(text: str) -> Tokenizer:

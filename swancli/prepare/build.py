@@ -66,6 +66,7 @@ class PrepareSettings:
     workers: number of decoding threads.
     rendering: how samples become colours.
     one_scale: all images get one scale, decided on all of them.
+    scene_from: as the rule of `scene_names.found_scenes`; None keeps the scenes of a source that names any.
     """
 
     name: str
@@ -80,6 +81,7 @@ class PrepareSettings:
     workers: int = 1
     rendering: Rendering = AS_SAID
     one_scale: bool = False
+    scene_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,14 @@ class Summary:
     skipped: images left out, by reason.
     shape: (height, width) of all images; None when they keep their sizes.
     warnings: reasons to doubt recall on this data set.
+    scenes: where the scenes are from, for the user; "" for the generated data set.
     """
 
     splits: list[SplitCount]
     skipped: list[Skipped]
     shape: tuple[int, int] | None
     warnings: tuple[str, ...] = ()
+    scenes: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ def prepare_dataset(
         raise SwanError(
             f"--size {settings.size}: not a number of pixels", "leave it out to keep the size of the images"
         )
-    source = read_source(settings.source, settings.format, settings.images)
+    source = read_source(settings.source, settings.format, settings.images, settings.scene_from)
     # Splits are drawn before images are left out, so that a seed gives the same split on a partial download.
     generator = np.random.default_rng(settings.seed)
     entries = assign_splits(source.entries, settings.split, settings.val_fraction, generator)
@@ -178,7 +182,8 @@ def prepare_dataset(
     load = partial(_load, folder=source.images, shape=shape, rendering=rendering, notes=doubtful)
     rows = _read_rows(found, load, settings, skipped, progress)
     summary = write_dataset(output, settings.name, shape, rows, skipped, rendering)
-    return replace(summary, warnings=(*notes, *doubtful.lines(), *summary.warnings))
+    warnings = (*notes, *doubtful.lines(), *summary.warnings)
+    return replace(summary, scenes=source.scenes, warnings=warnings)
 
 
 def _notes(
@@ -203,6 +208,9 @@ def _prepare_without_source(settings: PrepareSettings, output: Path, progress: P
         raise SwanError(f"--dataset {settings.name}: no source given", hint)
     if settings.split != "given":
         raise SwanError(f"--split {settings.split}: the {DEMO} data set has its own splits", "leave it out")
+    if settings.scene_from:
+        problem = f"--scene-from {settings.scene_from}: the {DEMO} data set has its own scenes"
+        raise SwanError(problem, "leave it out")
     return prepare_demo(output, DEMO_IMAGES, settings.seed, progress, settings.size or DEMO_SIZE)
 
 
@@ -237,7 +245,7 @@ def _find_files(
     """The entries whose image file exists, named as the disk does, with its path; and (file name, reason) of
     the others."""
     source.check_folder()
-    lookup = Lookup(source.images, (entry.filename for entry in entries))
+    lookup = Lookup(source.images, (entry.filename for entry in entries), source.listed_scenes)
     found, absent, outside = [], list(source.unreadable), []
     for done, entry in enumerate(entries, start=1):
         try:

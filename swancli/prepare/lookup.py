@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from swancli.prepare.entries import Entry
 from swancli.prepare.listing import list_folder
+from swancli.prepare.scene_names import letters_before_number
 
 
 class Lookup:
@@ -20,10 +21,11 @@ class Lookup:
     Args:
         folder: of the images; it may not exist.
         listed: all names in the list.
+        scenes: name -> scene, of those whose scene the list names.
     """
 
-    def __init__(self, folder: Path, listed: Iterable[str]) -> None:
-        self._folder, self._taken = folder, set(listed)
+    def __init__(self, folder: Path, listed: Iterable[str], scenes: Mapping[str, str]) -> None:
+        self._folder, self._taken, self._scenes = folder, set(listed), scenes
 
     def find(self, entry: Entry) -> tuple[str, Path]:
         """The entry's file name as the disk has it, and its path: in the folder, or in that of its scene.
@@ -32,7 +34,8 @@ class Lookup:
             FileNotFoundError: there is none.
             OSError: the system does not say.
         """
-        places = ["", *([f"{entry.scene}/"] if entry.scene else [])]
+        scenes = (self._scenes.get(entry.filename), letters_before_number(entry.filename))
+        places = ["", *(f"{scene}/" for scene in scenes if scene)]
         for place in places:
             path = self._folder / f"{place}{entry.filename}"
             if path.is_file():

@@ -7,18 +7,18 @@ Images are not read, so captions can be counted without them.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from swancli.errors import SwanError
 from swancli.images import SUFFIXES, leads_out
 from swancli.prepare.entries import Entry
 from swancli.prepare.json_lists import read_json_entries
 from swancli.prepare.listing import TAR, has_images, list_folder, not_read_text
+from swancli.prepare.scene_names import found_scenes
 from swancli.prepare.tables import TABLES, read_table
 from swancli.prepare.text_lists import find_descriptions, read_precomp, read_ucm, ucm_filenames
 
@@ -28,7 +28,6 @@ LISTS_NEEDED = (
     "with train_caps.txt and train_filename.txt (precomp), "
     "with descriptions_*.txt and filenames_train.txt (ucm) or with images (folder)"
 )
-LETTERS_THEN_DIGITS = re.compile(r"([^\W\d_]+(?:[_-][^\W\d_]+)*)[_-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class Source:
     entries: its images, in order.
     images: the folder that file names are relative to; it may not exist.
     format: one of `FORMATS`.
+    scenes: where their scenes are from, for the user.
+    listed_scenes: file name -> scene, of the entries whose scene the source names.
     found: whether `images` was found beside the source, and not given by the user.
     not_read: what a folder of images holds beside them, by kind.
     unreadable: folders in it that cannot be listed, and why.
@@ -46,6 +47,8 @@ class Source:
     entries: list[Entry]
     images: Path
     format: str
+    scenes: str
+    listed_scenes: Mapping[str, str] = field(default_factory=dict)
     found: bool = False
     not_read: Counter[str] = field(default_factory=Counter)
     unreadable: Sequence[tuple[str, str]] = ()
@@ -60,7 +63,10 @@ class Source:
 
 
 def read_source(
-    path: str | PathLike[str], format: str | None = None, images: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    format: str | None = None,
+    images: str | PathLike[str] | None = None,
+    scene_from: str | None = None,
 ) -> Source:
     """Reads a source's entries, in its order.
 
@@ -68,6 +74,7 @@ def read_source(
         path: a JSON file, a table, or the folder that holds the lists or the images.
         format: one of `FORMATS`; None detects it.
         images: folder of the images; None looks next to the source.
+        scene_from: as the rule of `found_scenes`; None keeps the scenes of a source that names any.
 
     Raises:
         SwanError: the source does not exist, has no known format or several, or contains a wrong value;
@@ -78,7 +85,7 @@ def read_source(
         raise SwanError(f"{path}: no such source", "give a file or a folder that exists: --source PATH")
     listing, kind = _find_listing(path, format)
     if kind == "folder":
-        return _read_folder(images or listing.resolve())
+        return _read_folder(images or listing.resolve(), scene_from)
     if kind == "json":
         entries, kind = read_json_entries(listing, format)
     else:
@@ -86,13 +93,23 @@ def read_source(
         entries = readers[kind](listing)
     if not entries:
         raise SwanError(f"{path}: lists no images", f"looked for {LISTS_NEEDED}")
-    entries = [_with_scene(entry) for entry in entries]
+    listed = {entry.filename: entry.scene for entry in entries if entry.scene}
+    scenes = "as the source names them"
+    if scene_from or not listed:
+        entries, scenes = _with_scenes(entries, scene_from)
     if images:
-        return Source(entries, images, kind)
+        return Source(entries, images, kind, scenes, listed)
     home = listing.resolve() if listing.is_dir() else listing.resolve().parent
     is_json = kind in ("karpathy", "nwpu")
     name = (listing.stem.removeprefix("dataset").lstrip("_") if is_json else "") or home.name
-    return Source(entries, _find_images(home, name.removesuffix("_precomp")), kind, found=True)
+    images = _find_images(home, name.removesuffix("_precomp"))
+    return Source(entries, images, kind, scenes, listed, found=True)
+
+
+def _with_scenes(entries: list[Entry], rule: str | None) -> tuple[list[Entry], str]:
+    """The entries with scenes from their folders or names, and where they are from, for the user."""
+    given = found_scenes([entry.filename for entry in entries], rule)
+    return [replace(one, scene=scene) for one, scene in zip(entries, given.scene, strict=True)], given.taken
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -157,10 +174,10 @@ def _find_images(home: Path, name: str) -> Path:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# images without a list, and the scene in a file name
+# images without a list
 
 
-def _read_folder(folder: Path) -> Source:
+def _read_folder(folder: Path, scene_from: str | None) -> Source:
     """Every image below a folder, in natural order."""
     if not folder.is_dir():
         raise SwanError(f"{folder}: no such folder of images")
@@ -170,15 +187,5 @@ def _read_folder(folder: Path) -> Source:
         held = not_read_text(not_read)
         problem = f"{folder}: no images in it{f'; not read: {held}' if held else ''}"
         raise SwanError(problem, f"looked for {', '.join(SUFFIXES)}")
-    entries = [_with_scene(Entry(name)) for name in listing.names]
-    return Source(entries, folder, "folder", not_read=not_read, unreadable=listing.unreadable)
-
-
-def _with_scene(entry: Entry) -> Entry:
-    return entry if entry.scene else replace(entry, scene=scene_in_name(entry.filename))
-
-
-def scene_in_name(filename: str) -> str | None:
-    """The letters before the number in a file name such as river_12.jpg; None for other names."""
-    match = LETTERS_THEN_DIGITS.fullmatch(PurePosixPath(filename).stem)
-    return match.group(1) if match else None
+    entries, scenes = _with_scenes([Entry(name) for name in listing.names], scene_from)
+    return Source(entries, folder, "folder", scenes, not_read=not_read, unreadable=listing.unreadable)

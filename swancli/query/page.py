@@ -20,7 +20,7 @@ from markupsafe import Markup
 from swancli.errors import SwanError
 from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
-from swancli.store.pictures import Pictures
+from swancli.store.pictures import CHANGED, Pictures
 from swancli.store.text import printable
 
 SIDE = 384  # pixels, of a picture on the page
@@ -34,6 +34,7 @@ class ResultCard:
     hit: the result.
     picture: address of the image, "" for none.
     absent: the reason why there is none.
+    changed: a note if it is not the image that was embedded any more.
     whole: address of a larger picture.
     similar: address of a search for similar images.
     """
@@ -42,6 +43,7 @@ class ResultCard:
     hit: Hit
     picture: str = ""
     absent: str = ""
+    changed: str = ""
     whole: str = ""
     similar: str = ""
 
@@ -74,6 +76,8 @@ class Section:
 def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
     """Writes answers as one self-contained HTML file; a missing picture is replaced by the reason.
 
+    A picture that is not the one that was embedded gets a note.
+
     Args:
         path: the file to write.
         answers: one or more.
@@ -93,7 +97,8 @@ def _embedded(identity: str, hit: Hit, pictures: Pictures) -> ResultCard:
         data = base64.b64encode(pictures.jpeg(hit.row, SIDE)).decode()
     except SwanError as error:
         return ResultCard(identity, hit, absent=error.problem)
-    return ResultCard(identity, hit, f"data:image/jpeg;base64,{data}")
+    changed = CHANGED if hit.row in pictures.changed else ""
+    return ResultCard(identity, hit, f"data:image/jpeg;base64,{data}", changed=changed)
 
 
 def render_page(

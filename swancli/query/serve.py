@@ -37,7 +37,7 @@ from swancli.query.page import SIDE, ResultCard, Section, render_page
 from swancli.query.questions import Answer, Find, Least, Question, Scope
 from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
-from swancli.store.pictures import Pictures, jpeg
+from swancli.store.pictures import CHANGED, Pictures, jpeg
 from swancli.store.text import printable
 
 LOG = logging.getLogger("uvicorn.error")
@@ -231,12 +231,20 @@ class Service:
         return row
 
     def picture(self, row: int, side: int) -> bytes:
-        """An image of the embeddings as JPEG; its `SwanError` names no path of this machine."""
+        """An image of the embeddings as JPEG; its `SwanError` names no path of this machine.
+
+        One that is not the image that was embedded any more has a note on it.
+        """
         name = self.searcher.catalogue.filename[self.checked_row(row)]
+        known = row in self.pictures.changed
         try:
-            return self.pictures.jpeg(row, side)
+            pixels = self.pictures.pixels(row)
         except SwanError as error:
             raise SwanError(f"{name}: its picture was removed or cannot be read") from error
+        changed = row in self.pictures.changed
+        if changed and not known:
+            LOG.warning("%s: %s; embed again: swan embed", name, CHANGED)
+        return jpeg(pixels, side, CHANGED if changed else "")
 
     def found(self, answer: Answer) -> SearchResponse:
         """An answer in the form of the API."""

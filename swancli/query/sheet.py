@@ -20,6 +20,8 @@ MOST = 100  # images, and queries, that are laid out fast enough
 def write_sheet(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
     """Writes the images of answers as one PNG file, each with its rank, score and scene.
 
+    An image that is not the one that was embedded gets a note.
+
     Args:
         path: the file to write.
         answers: one or more.
@@ -38,7 +40,9 @@ def write_sheet(path: str | PathLike[str], answers: Sequence[Answer], pictures: 
         )
 
     def result(hit: Hit) -> tuple[Result, str]:
-        return Result(pictures.pixels(hit.row), hit.scene), f"{hit.rank}   {hit.score:.3f}"
+        shown = Result(pictures.pixels(hit.row), hit.scene)
+        changed = "\nchanged since embedding" if hit.row in pictures.changed else ""
+        return shown, f"{hit.rank}   {hit.score:.3f}{changed}"
 
     with style():
         figure = contact_sheet([(answer.question, list(map(result, answer.hits))) for answer in answers])

@@ -6,12 +6,13 @@ swan train --resume --run first
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, SwanWarning
 from swancli.evaluate.report import Report, evaluate_checkpoint
 from swancli.machine.device import choose_device, describe_device
 from swancli.machine.processes import ALONE, Processes
@@ -31,6 +32,7 @@ from swancli.train.config import RunConfig, model_settings
 from swancli.train.distributed import share_norms
 from swancli.train.features import Features
 from swancli.train.loop import Watch, train, training_data, training_part
+from swancli.vocab.known_words import known_words
 from swancli.vocab.vocabulary import Vocabulary, read_vectors, read_vocabulary
 from swancli.workspace import Run, Workspace
 
@@ -66,7 +68,7 @@ def opened_start(workspace: Workspace, config: RunConfig, last: Path | None = No
 
     Raises:
         SwanError: data set or vocabulary is missing, they do not belong together, the data cannot be trained
-            on, or the model cannot be made.
+            on, no word of its captions is known, or the model cannot be made.
     """
     with Dataset(workspace.dataset(config.dataset)) as dataset, ExitStack() as closing_later:
         if config.fold:
@@ -77,6 +79,7 @@ def opened_start(workspace: Workspace, config: RunConfig, last: Path | None = No
             (model, tokenizer, notes), seen = (checkpoint.model, checkpoint.tokenizer, []), checkpoint.seen
         else:
             (model, tokenizer, notes), seen = _new_model(config)
+        notes = [*notes, _known_words_note(dataset, tokenizer, config)]
         features = None
         if config.features:
             features = closing_later.enter_context(Features(workspace.features(config.dataset)))
@@ -137,6 +140,33 @@ def train_run(
     if not processes.first:
         return None
     return evaluate_checkpoint(Encoder(run, device), workspace, split="val")
+
+
+def _known_words_note(dataset: Dataset, tokenizer: Tokenizer, config: RunConfig) -> str:
+    """How many words of the captions are known, for the user; warns if they are few.
+
+    Raises:
+        SwanError: no word of a split is known, so its captions are of no use.
+    """
+    shares = []
+    for split in ("train", "val"):
+        captions = dataset.catalogue.select(dataset.catalogue.image_rows(split))[0].text
+        found = known_words(captions, tokenizer)
+        if not found.known:
+            words = f" ({', '.join(found.unknown)}, ...)" if found.words else ""
+            problem = f"{dataset.path}: no word in the captions of split {split} is known{words}"
+            raise SwanError(problem, "; ".join(filter(None, (found.hint, _other_words(tokenizer, config)))))
+        if found.warning:
+            warnings.warn(f"split {split}: {found.warning}", SwanWarning, stacklevel=2)
+        shares.append(f"{split} {found}")
+    return f"known words: {'; '.join(shares)}"
+
+
+def _other_words(tokenizer: Tokenizer, config: RunConfig) -> str:
+    """What to do if the words of the captions are not those of a tokenizer."""
+    if not isinstance(tokenizer, Vocabulary):
+        return "take a text tower of their language: --text FOLDER with its BERT, or --text gru"
+    return f"count them again: swan vocab --dataset {config.dataset}"
 
 
 def _describe(run: Run, config: RunConfig, hardware: str) -> str:

@@ -30,6 +30,7 @@ from swancli.store.hdf5 import (
     texts_in,
 )
 from swancli.store.text import is_text, read_json, write_json
+from swancli.vocab.known_words import has_meaning
 from swancli.vocab.word_vectors import WordVectors
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ class Vocabulary:
     def _index(self) -> dict[str, int]:
         return {word: index for index, word in enumerate(self.words, start=1)}
 
+    @property
+    def once(self) -> float:
+        """The share of the counted words that occur only once, in percent; 0 if imported."""
+        return 100 * self.counts.count(1) / (sum(self.counts) or 1)
+
     def encode(self, text: str) -> list[int]:
         """The index of each word of a text, 1 to V, up to `MAX_WORDS` words; that of UNKNOWN for others.
 
@@ -122,6 +128,15 @@ class Vocabulary:
     def unknown(self, text: str) -> list[str]:
         """The words of a text that are not in the vocabulary, in order, including dropped stop words."""
         return [word for word in tokenize(text) if word not in self._index]
+
+    def known(self, text: str) -> list[tuple[str, bool]]:
+        """The words of a text in order, each with whether it is in the vocabulary.
+
+        Tokens of signs alone are none, nor are stop words where the vocabulary drops them.
+        """
+        words = [word for word in tokenize(text) if any(map(str.isalnum, word)) or has_meaning(word)]
+        dropped = english_stop_words() if self.stop_words == "drop" else frozenset()
+        return [(word, word in self._index) for word in words if word not in dropped]
 
     def to_plain(self) -> dict[str, Any]:
         """Lists and numbers only, for a checkpoint."""

@@ -1,7 +1,7 @@
 """Word pieces of a BERT text encoder, from its `tokenizer.json`.
 
 A text encoder that comes from outside splits captions by its own table, so it needs no `vocab.h5`.
-`WordPieces.encode` turns a text into piece numbers; `unknown` lists the words that the encoder cannot know.
+`WordPieces.encode` turns a text into piece numbers; `known` says which words the encoder can know.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from swancli.errors import SwanError, SwanWarning
+from swancli.vocab.known_words import has_meaning, script_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,6 +24,9 @@ MOST_PIECES = 128  # longer captions are cut, [CLS] and [SEP] included
 START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
 INSIDE = "##"  # a piece that does not begin a word starts with it
 HINT = "give the tokenizer.json of a BERT"
+# Least number of pieces of a script other than Latin in a table that knows it. That of MiniLM has 8 of two or
+# more Cyrillic letters and 488 of one Chinese character; those made for such languages have thousands.
+KNOWN_PIECES, KNOWN_CHARACTERS = 100, 1000
 
 
 class WordPieces:
@@ -71,11 +76,12 @@ class WordPieces:
                 seen[text] = self._tokenizer.encode(text).ids
             yield list(seen[text])
 
-    def unknown(self, text: str) -> list[str]:
-        """The words of a text that the encoder cannot know, in order, as they are written but in lower case.
+    def known(self, text: str) -> list[tuple[str, bool]]:
+        """The words of a text in order, in lower case, each with whether the encoder can know it.
 
-        These are words with a letter of another script than Latin, words outside the table ([UNK]), and
-        words of two or more letters that break into single ones. Numbers and punctuation are never listed.
+        Words contain a letter or a pictogram: numbers and punctuation are none. Unknown are words with a
+        letter of a script that the table does not have, words outside the table ([UNK]), and words of two or
+        more letters that break into single ones.
         """
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         pieces: dict[int, list[str]] = {}
@@ -86,7 +92,33 @@ class WordPieces:
             pieces.setdefault(word, []).append(piece)
             spans[word] = (spans.get(word, (start, end))[0], end)
         written = {word: text[start:end] for word, (start, end) in spans.items()}
-        return [written[word].lower() for word in pieces if _is_unknown(written[word], pieces[word])]
+        return [
+            (written[word].lower(), not self._is_unknown(written[word], pieces[word]))
+            for word in pieces
+            if has_meaning(written[word])
+        ]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that the encoder cannot know, in order; see `known`."""
+        return [word for word, known in self.known(text) if not known]
+
+    def _is_unknown(self, word: str, pieces: list[str]) -> bool:
+        letters = [letter for letter in word if unicodedata.category(letter) in ("Lu", "Ll", "Lt", "Lo")]
+        if not {script_of(letter) for letter in letters} <= self._scripts or UNKNOWN in pieces:
+            return True
+        return len(letters) > 1 and all(len(piece.removeprefix(INSIDE)) == 1 for piece in pieces)
+
+    @cached_property
+    def _scripts(self) -> set[str]:
+        """The scripts that the table has; Latin in any case."""
+        several, single = Counter[str](), Counter[str]()
+        for piece in self._tokenizer.get_vocab():
+            text = piece.removeprefix(INSIDE)
+            scripts = {script_of(letter) for letter in text if letter.isalpha()}
+            if len(scripts) == 1:
+                (single if len(text) == 1 else several)[scripts.pop()] += 1
+        known = {script for script, count in several.items() if count >= KNOWN_PIECES}
+        return known | {"LATIN"} | ({"CJK"} if single["CJK"] >= KNOWN_CHARACTERS else set())
 
     def to_plain(self) -> dict[str, Any]:
         """Text only, for a checkpoint."""
@@ -168,20 +200,3 @@ def _undefined(processor: dict[str, Any]) -> list[str]:
 def _cut(numbers: list[int]) -> list[int]:
     """At most `MOST_PIECES` of them; the last one stays [SEP]."""
     return numbers if len(numbers) <= MOST_PIECES else [*numbers[: MOST_PIECES - 1], numbers[-1]]
-
-
-def _is_unknown(word: str, pieces: list[str]) -> bool:
-    kinds = [unicodedata.category(letter) for letter in word]
-    if any(_is_foreign(letter, kind) for letter, kind in zip(word, kinds, strict=True)):
-        return True
-    if UNKNOWN in pieces:  # a pictogram is no punctuation
-        return any(kind[0] == "L" or kind == "So" for kind in kinds)
-    letters = sum(kind[0] == "L" for kind in kinds)
-    return letters > 1 and all(len(piece.removeprefix(INSIDE)) == 1 for piece in pieces)
-
-
-def _is_foreign(letter: str, kind: str) -> bool:
-    """Whether a character is a letter of another script than Latin; all letters of Latin-1 count as Latin."""
-    return (
-        kind in ("Lu", "Ll", "Lt", "Lo") and letter > "\xff" and "LATIN" not in unicodedata.name(letter, "")
-    )

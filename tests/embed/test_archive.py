@@ -131,6 +131,29 @@ def test_data_set_in_shards_has_equal_pictures_of_several_pieces_equal(checkpoin
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.h5", "one.h5", "three.h5"]
 
 
+@pytest.mark.parametrize(
+    ("names", "rule", "scenes"),
+    [
+        (("pond_{}.png", "road_{}.png"), None, ["pond"] * 3 + ["road"] * 3),
+        (("DJI_{}.png", "IMG_{}.png"), None, [None] * 6),
+        (("DJI_{}.png", "IMG_{}.png"), "name", ["DJI"] * 3 + ["IMG"] * 3),
+        (("pond/DJI_{}.png", "road/DJI_{}.png"), None, ["pond"] * 3 + ["road"] * 3),
+        (("pond_{}.png", "road_{}.png"), "none", [None] * 6),
+    ],
+)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_scenes_are_judged_by_the_names_of_all_pieces_and_shards(
+    checkpoint, tmp_path, names, rule, scenes, shards
+):
+    for value, (name, number) in enumerate((name, number) for name in names for number in range(3)):
+        path = tmp_path / "pictures" / name.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(value))
+    archive = archive_of_source(open_source(str(tmp_path / "pictures")), 1, scene_from=rule)
+    embed_in_shards(checkpoint, archive, tmp_path / "a.h5", shards)
+    assert read_embeddings(tmp_path / "a.h5").catalogue.scene.tolist() == scenes
+
+
 def test_pictures_known_to_be_equal_are_read_once(checkpoint, tmp_path, monkeypatch):
     read = []
     image = Dataset.image
@@ -147,7 +170,7 @@ def made_source(lengths, broken=()):
         for row in range(lengths[number]):
             name = f"{number}.tar/{row}.png"
             data = b"nothing" if (number, row) in broken else png(100 * number + row)
-            yield SourceFile(name, None, partial(bytes, data))
+            yield SourceFile(name, partial(bytes, data))
         if number in broken:
             raise ImageError(f"{number}.tar: cut short")
 

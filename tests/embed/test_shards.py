@@ -19,6 +19,7 @@ MANIFEST = {
     "batch_size": 32,
     "shards": 4,
     "pieces": [[0, 512], [512, 600]],
+    "scene_from": "auto",
 }
 
 

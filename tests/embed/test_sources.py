@@ -38,11 +38,8 @@ def tar_of(members):
 
 
 def contents(source, rows=10):
-    """Name, scene and bytes of every picture, by piece."""
-    return [
-        [(picture.name, picture.scene, picture.read()) for picture in piece.pictures()]
-        for piece in source.pieces(rows)
-    ]
+    """Name and bytes of every picture, by piece."""
+    return [[(picture.name, picture.read()) for picture in piece.pictures()] for piece in source.pieces(rows)]
 
 
 def problem_of(images):
@@ -55,16 +52,16 @@ def problem_of(images):
 # folders and addresses
 
 
-def test_address_lists_its_images_in_natural_order_with_scenes_and_passes_others_over(memory):
+def test_address_lists_its_images_in_natural_order_and_passes_others_over(memory):
     for name in ("beach_10.jpg", "beach_2.jpg", "deep/er/7.PNG", "notes.txt", ".hidden.jpg"):
         memory.pipe(f"/tiles/{name}", name.encode())
     source = open_source("memory://tiles")
     assert (source.name, source.pictures) == ("tiles", "memory://tiles")
     assert contents(source) == [
         [
-            ("beach_2.jpg", "beach", b"beach_2.jpg"),
-            ("beach_10.jpg", "beach", b"beach_10.jpg"),
-            ("deep/er/7.PNG", None, b"deep/er/7.PNG"),
+            ("beach_2.jpg", b"beach_2.jpg"),
+            ("beach_10.jpg", b"beach_10.jpg"),
+            ("deep/er/7.PNG", b"deep/er/7.PNG"),
         ]
     ]
 
@@ -73,7 +70,7 @@ def test_folder_and_file_address_are_the_same_source(tmp_path):
     for name in ("2.png", "10.png"):
         (tmp_path / name).write_bytes(name.encode())
     folder, address = open_source(str(tmp_path)), open_source(f"file://{tmp_path}")
-    assert contents(folder) == contents(address) == [[("2.png", None, b"2.png"), ("10.png", None, b"10.png")]]
+    assert contents(folder) == contents(address) == [[("2.png", b"2.png"), ("10.png", b"10.png")]]
     assert folder.identity() == address.identity()
     assert folder.name == tmp_path.name
 
@@ -155,7 +152,7 @@ def test_address_without_images_tells_what_is_known(memory):
 # tars
 
 BOAT = [("./boat_1.jpg", b"one"), ("boat_1.txt", b"a boat"), ("sea/2.png", b"two"), ("sea/.3.png", b"no")]
-FOUND = [("boat_1.jpg", "boat", b"one"), ("sea/2.png", None, b"two")]
+FOUND = [("boat_1.jpg", b"one"), ("sea/2.png", b"two")]
 
 
 def in_tar(name):

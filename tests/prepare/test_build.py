@@ -33,7 +33,9 @@ def source(tmp_path):
     for row, split in enumerate(SPLITS):
         Image.new("RGB", (8, 6), (row, 10, 20)).save(folder / "images" / f"port_{row}.png")
         sentences = [{"raw": f"port {row} {text}"} for text in "ab"]
-        images.append({"filename": f"port_{row}.png", "split": split, "sentences": sentences})
+        images.append(
+            {"filename": f"port_{row}.png", "split": split, "scene": "port", "sentences": sentences}
+        )
     (folder / "dataset.json").write_text(json.dumps({"images": images}))
     return folder
 
@@ -300,7 +302,7 @@ def test_rsicd_without_its_test_images_says_how_many_are_missing(real_data, tmp_
 def test_real_tiffs_of_two_sizes_are_stored_as_they_are(real_data, tmp_path):
     summary = prepare_dataset(PrepareSettings("tif", real_data / "tif_samples"), tmp_path / "dataset.h5")
     assert summary.shape is None
-    assert summary.splits == [SplitCount(None, 6, 0, 4)]
+    assert summary.splits == [SplitCount(None, 6, 0, 0)]  # no scene of several images
 
 
 def test_test_image_with_the_pixels_of_a_training_one_is_reported(source):

@@ -17,10 +17,10 @@ def found_as(folder, on_disk, *listed, scene=None):
     for name in on_disk:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
-    lookup, found = Lookup(folder, listed), []
+    lookup, found = Lookup(folder, listed, dict.fromkeys(listed, scene) if scene else {}), []
     for name in listed:
         try:
-            found.append(lookup.find(Entry(name, scene=scene))[0])
+            found.append(lookup.find(Entry(name))[0])
         except FileNotFoundError:
             found.append(None)
     return found

@@ -156,7 +156,8 @@ def test_nwpu_image_is_found_in_the_folder_of_its_class(tmp_path):
     write(tmp_path / "images" / "lake" / "lake_1.jpg", "")
     source = read_source(file)
     path = tmp_path / "images" / "lake" / "lake_1.jpg"
-    assert Lookup(source.images, ["lake_1.jpg"]).find(source.entries[0]) == ("lake_1.jpg", path)
+    lookup = Lookup(source.images, ["lake_1.jpg"], source.listed_scenes)
+    assert lookup.find(source.entries[0]) == ("lake_1.jpg", path)
 
 
 def test_nwpu_errors_name_class_and_key(tmp_path):
@@ -430,23 +431,39 @@ def test_file_of_another_format_is_refused(tmp_path):
     assert "not a known source" in read_problem(write(tmp_path / "list.txt", "a"))
 
 
+def test_scenes_come_from_file_names_where_the_list_names_none(tmp_path):
+    names = [f"{scene}_{number}.jpg" for scene in ("port", "tennis_court") for number in (1, 2, 3)]
+    source = read_source(write_json(tmp_path / "dataset.json", {"images": list(map(image, names))}))
+    assert [entry.scene for entry in source.entries] == ["port"] * 3 + ["tennis_court"] * 3
+    assert source.scenes == "from file names"
+
+
+LISTED = {"images": [image("river_1.jpg", scene="Wide River"), image("river_2.jpg"), image("port_3.jpg")]}
+
+
 @pytest.mark.parametrize(
-    ("filename", "scene"),
+    ("rule", "scenes", "said"),
     [
-        ("port_167.jpg", "port"),
-        ("airplane00.tif", "airplane"),
-        ("tennis_court_12.png", "tennis_court"),
-        ("golf-course-3.png", "golf-course"),
-        ("deep/Airport_1.jpg", "Airport"),
-        ("00578.jpg", None),
-        ("tile_12_34.png", None),
-        ("port.jpg", None),
-        ("_12.jpg", None),
+        (None, ["Wide River", None, None], "as the source names them"),
+        ("name", ["river", "river", "port"], "from file names"),
+        ("folder", [None] * 3, "none"),
+        ("none", [None] * 3, "none"),
     ],
 )
-def test_scene_is_read_from_the_file_name(tmp_path, filename, scene):
-    file = write_json(tmp_path / "dataset.json", {"images": [image(filename)]})
-    assert read_source(file).entries[0].scene == scene
+def test_scenes_of_a_list_are_kept_unless_a_rule_is_given(tmp_path, rule, scenes, said):
+    source = read_source(write_json(tmp_path / "dataset.json", LISTED), scene_from=rule)
+    assert ([entry.scene for entry in source.entries], source.scenes) == (scenes, said)
+
+
+@pytest.mark.parametrize("rule", [None, "none"])
+@pytest.mark.parametrize(("filename", "folder"), [("river_1.jpg", "Wide River"), ("port_3.jpg", "port")])
+def test_images_are_found_in_the_folder_of_their_scene_whatever_scene_they_get(
+    tmp_path, rule, filename, folder
+):
+    source = read_source(write_json(tmp_path / "dataset.json", LISTED), scene_from=rule)
+    path = write(source.images / folder / filename, "")
+    (entry,) = (entry for entry in source.entries if entry.filename == filename)
+    assert Lookup(source.images, [filename], source.listed_scenes).find(entry)[1] == path
 
 
 # ---------------------------------------------------------------------------------------------------------
