@@ -91,7 +91,7 @@ def seen_little(pixels: np.ndarray) -> str:
 class _Listener(logging.Handler):
     """Keeps the errors that libraries report, by thread, so that they are not printed among our own lines.
 
-    Mere warnings are about tags that do not matter here, such as nodata in other digits than tifffile expects.
+    Mere warnings are about tags that do not matter here, such as nodata in digits that tifffile rejects.
     """
 
     def __init__(self) -> None:
