@@ -414,7 +414,7 @@ def _put_together(
         skipped = _skipped(parts)
         raise SwanError(
             f"{archive.pictures}: none of its {len(skipped)} images can be read",
-            f"the first is {skipped[0][0]}: {skipped[0][1]}" if skipped else "it has none",
+            f"the first: {skipped[0][1]}" if skipped else "it has none",
         )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:

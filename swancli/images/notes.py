@@ -89,14 +89,18 @@ def seen_little(pixels: np.ndarray) -> str:
 
 
 class _Listener(logging.Handler):
-    """Keeps the messages of libraries, by thread, so that they are not printed among our own lines."""
+    """Keeps the errors that libraries report, by thread, so that they are not printed among our own lines.
+
+    Mere warnings are about tags that do not matter here, such as nodata in digits that tifffile rejects.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._heard = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.of_thread().append(record.getMessage())
+        if record.levelno >= logging.ERROR:
+            self.of_thread().append(record.getMessage())
 
     def of_thread(self) -> list[str]:
         if not hasattr(self._heard, "messages"):

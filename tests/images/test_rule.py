@@ -486,8 +486,8 @@ def test_messages_of_libraries_become_one_line_with_the_name(capsys, monkeypatch
     from swancli.images import decode
 
     def noisy(data, name, most):
-        logging.getLogger("PIL.TiffImagePlugin").warning("odd tag\nand more")
-        logging.getLogger("tifffile").error("another")
+        logging.getLogger("PIL.TiffImagePlugin").warning("odd tag")
+        logging.getLogger("tifffile").error("odd strip\nand more")
         return read(data, name, most)
 
     read = decode._read
@@ -495,7 +495,7 @@ def test_messages_of_libraries_become_one_line_with_the_name(capsys, monkeypatch
     notes = Notes()
     for name in ("a.tif", "b.tif"):
         decode_image(plain_tiff(PHOTO), name, notes=notes)
-    assert notes.lines() == ("2 images, such as a.tif: read, although it is unusual (odd tag)",)
+    assert notes.lines() == ("2 images, such as a.tif: read, although it is unusual (odd strip)",)
     assert capsys.readouterr().err == ""
 
 
