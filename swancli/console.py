@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -198,22 +199,27 @@ class LibraryMessages(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._logged: dict[str, list[str]] = {}
+        self._first: dict[str, str] = {}
+        self._count: Counter[str] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
         """As in `logging.Handler`."""
         try:
-            first, *_ = record.getMessage().strip().splitlines() or [record.levelname]
+            text, *_ = record.getMessage().strip().splitlines() or [record.levelname]
         except Exception:  # the arguments of a message may not fit it, which is no reason to end the work
-            first = str(record.msg)
-        self._logged.setdefault(record.name.partition(".")[0], []).append(first)
+            text = str(record.msg)
+        library = record.name.partition(".")[0]
+        self._first.setdefault(library, text)
+        self._count[library] += 1
 
     def show(self) -> None:
         """One warning per library: its first message, and the number of the others."""
-        for library, (first, *others) in self._logged.items():
-            more = f" (and {len(others)} more of its messages)" if others else ""
-            warn(f"{NAMES.get(library, library)}: {first}{more}")
-        self._logged.clear()
+        for library, text in self._first.items():
+            others = self._count[library] - 1
+            more = f" (and {others} more of its messages)" if others else ""
+            warn(f"{NAMES.get(library, library)}: {text}{more}")
+        self._first.clear()
+        self._count.clear()
 
 
 class SafeConsole(Console):
