@@ -273,9 +273,10 @@ def is_open(path):
 
 
 def test_file_is_closed_when_it_is_refused_or_read_and_stays_open_on_request(odd_file):
-    with pytest.raises(StoreError), reading(odd_file, VOCABULARY):
+    with pytest.raises(StoreError) as refused, reading(odd_file, VOCABULARY):
         pass
-    assert not is_open(odd_file)
+    assert not is_open(odd_file)  # although the error, which is still here, refers to it
+    assert "a swan-vocab file is needed" in refused.value.problem
     with reading(odd_file, DATASET) as read:
         pass
     assert not read
@@ -378,6 +379,49 @@ def test_pixels_that_are_no_images_are_refused(tmp_path, values, said):
         file["images/pixels"] = values
     with pytest.raises(StoreError, match=said):
         Dataset(tmp_path / "dataset.h5")
+
+
+@pytest.mark.parametrize("shape", [(4, 4), None])
+def test_data_set_may_be_empty(tmp_path, shape):
+    with create_dataset(tmp_path / "dataset.h5", "none", shape) as writer:
+        writer.finish(Catalogue.of())
+    with Dataset(tmp_path / "dataset.h5") as dataset:
+        assert len(dataset.catalogue.filename) == len(dataset.digests(np.arange(0))) == 0
+        with pytest.raises(SwanError, match=r"no captions in split 'val' \(it has no splits\)"):
+            dataset.rows_of("val")
+
+
+@pytest.mark.parametrize(
+    "catalogue",
+    [
+        Catalogue.of("ab", [None] * 2, [None] * 2),
+        Catalogue.of("a", [None], [None], ["a road", "a pond"], [0]),
+    ],
+)
+def test_columns_of_different_lengths_are_not_written(tmp_path, catalogue):
+    def write():
+        with create_dataset(tmp_path / "a.h5", "a", None) as writer:
+            writer.add(b"png", "digest", 0)
+            writer.finish(catalogue)
+
+    with pytest.raises(ValueError, match="zip"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_set_that_cannot_be_read_on_is_named(tmp_path):
+    path = tmp_path / "dataset.h5"
+    digest_of(path, [1], Catalogue.of(["a.png"], [None], ["train"]))
+    dataset = Dataset(path)
+    dataset.close()  # as if the disk were gone
+    for read, name in (
+        (lambda: dataset.image(0), f"{path}, image a.png"),
+        (lambda: dataset.digests(np.arange(1)), path),
+        (lambda: dataset.looks(np.arange(1)), path),
+    ):
+        with pytest.raises(StoreError, match=f"^{name}: damaged") as caught:
+            read()
+        assert caught.value.hint == "make it again: swan prepare"
 
 
 def digest_of(path, images, catalogue):
@@ -657,18 +701,19 @@ def test_embeddings_that_are_not_finite_are_refused(tmp_path):
         open_embeddings(path)
 
 
-@pytest.mark.parametrize("column", ["pixels", "digest"])
+@pytest.mark.parametrize("column", ["pixels", "encoded", "digest", "look"])
 def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
     """They would be paired with the captions of other images."""
     path = tmp_path / "dataset.h5"
-    with create_dataset(path, "a", (8, 8)) as writer:
+    with create_dataset(path, "a", None if column == "encoded" else (8, 8)) as writer:
         for name in ("a", "b"):
-            writer.add(np.zeros((8, 8, 3), np.uint8), name, 0)
+            writer.add(b"png" if column == "encoded" else np.zeros((8, 8, 3), np.uint8), name, 0)
         writer.finish(Catalogue.of(["a", "b"], [None] * 2, ["train"] * 2, ["a road"] * 2, [0, 1]))
     with h5py.File(path, "a") as file:
         values = file[f"images/{column}"][:1]
         del file[f"images/{column}"]
-        file[f"images/{column}"] = values
+        kind = h5py.vlen_dtype(np.uint8) if column == "encoded" else None
+        file.create_dataset(f"images/{column}", data=values, dtype=kind)
     with pytest.raises(StoreError, match=rf"/images/{column} has the shape \(1,.*not \(2"):
         Dataset(path)
 
