@@ -114,12 +114,13 @@ def test_absent_file_names_the_command_that_makes_it(tmp_path):
 
 def test_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "a.h5").write_text("text")
-    assert "not a readable HDF5 file" in open_problem(tmp_path / "a.h5")
+    problem = open_problem(tmp_path / "a.h5")
+    assert "not a readable HDF5 file" in problem
+    assert problem.endswith("\nmake it: swan prepare")
     with create_store(tmp_path / "b.h5", VOCABULARY):
         pass
-    assert "a swan-dataset file is needed, its format attribute says swan-vocab" in open_problem(
-        tmp_path / "b.h5"
-    )
+    said = "a swan-dataset file is needed, its format attribute says swan-vocab\nmake it: swan prepare"
+    assert said in open_problem(tmp_path / "b.h5")
     with h5py.File(tmp_path / "c.h5", "w"):
         pass
     assert "its format attribute says nothing" in open_problem(tmp_path / "c.h5")
@@ -131,10 +132,11 @@ def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
         pass
     before = path.read_bytes()
     with (
-        pytest.raises(SwanError, match=r"a\.h5: is a swan-vocab file, made by `swan vocab`"),
+        pytest.raises(SwanError, match=r"a\.h5: is a swan-vocab file, made by `swan vocab`") as caught,
         create_store(path, DATASET),
     ):
         pass
+    assert caught.value.hint == "give another --output"
     assert path.read_bytes() == before
     path.write_bytes(before[:100])
     with create_store(path, DATASET):
@@ -146,7 +148,7 @@ def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
     ("attribute", "value", "said"),
     [
         ("version", 1, "version 1 of swan-dataset; this swan reads version 2"),
-        ("complete", False, "not complete"),
+        ("complete", False, "interrupted\nmake it: swan prepare"),
         ("complete", None, "not complete"),
     ],
 )
@@ -243,6 +245,8 @@ def test_array_of_the_right_type_and_shape_is_taken(odd_file):
             == (2, 3)
         )
         assert texts_in(file, "text").tolist() == texts_in(file, "text", 2).tolist() == ["a", "b"]
+        with pytest.raises(ValueError, match=r"/text has the shape \(2,\), not \(3\)"):
+            texts_in(file, "text", 3)
         with pytest.raises(TypeError, match="its attribute number is not text"):
             text_attribute(file, "number")
 
@@ -663,8 +667,15 @@ def test_file_whose_pixels_lie_in_another_file_is_refused(tmp_path, lead):
         file.attrs["dataset"] = "a"
         write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
         lead(file, other)
-    with pytest.raises(StoreError, match="is in another file"):
+    with pytest.raises(StoreError, match="is in another file") as caught:
         Dataset(tmp_path / "a.h5")
+    assert caught.value.hint == "make it: swan prepare"
+
+
+def test_link_to_another_file_whose_name_is_no_text_is_refused(tmp_path):
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        file.id.links.create_external(b"\xff", b"other.h5", b"/pixels")
+    assert "its /\ufffd is in another file" in open_problem(tmp_path / "a.h5")
 
 
 def test_soft_link_inside_the_file_is_followed(tmp_path):
