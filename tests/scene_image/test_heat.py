@@ -100,6 +100,15 @@ def test_maxima_by_hand():
     assert found == {(0.5, 0.5): 5, (3.0, 1.0): 7, (0.5, 3.5): 3, (3.5, 3.5): 2}
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_plateaus_that_do_not_touch_are_two_maxima(axis):
+    p = np.array([[0, 2, 2, 0, 2, 2, 2]], float)
+    places, values = local_maxima(p if axis else p.T)
+    assert sorted(places[:, 1 - axis].tolist()) == [2, 5.5]
+    assert places[:, axis].tolist() == [0.5, 0.5]
+    assert values.tolist() == [2, 2]
+
+
 def test_plateau_below_something_is_no_maximum():
     places, values = local_maxima(np.array([[2, 2, 2, 3]], float))
     assert places.tolist() == [[3.5, 0.5]]
@@ -142,6 +151,8 @@ def test_equal_hits_come_in_the_order_of_rows():
     scores = np.zeros((5, 5))
     scores[::4, ::4] = 0.5
     assert best_places(hot(scores), 10)[0][:, :2].tolist() == [[0, 0], [6, 0], [0, 6], [6, 6]]
+    # A plateau and a single cell in one row.
+    assert best_places(hot([[0.5, 0.5, 0, 0, 0.5], [0] * 5]), 10)[0][:, 0].tolist() == [0, 6]
 
 
 def test_hits_do_not_share_more_than_a_quarter():
@@ -151,6 +162,12 @@ def test_hits_do_not_share_more_than_a_quarter():
     # In a scene 7 pixels wide the last box is moved to [3, 7) and would share half of [1, 5): it is left out.
     cut = HeatMap(np.array([[0, 0.9, 0, 0.8], [0, 0, 0, 0]], np.float32), (2, 2), (4, 4), 4, 7)
     assert best_places(cut, 10)[0].tolist() == [[1, 0, 5, 4]]
+    scores = np.array([[0] * 5 + [0.9, 0, 0.8], [0] * 8], np.float32)  # the same far from the corner
+    assert best_places(HeatMap(scores, (2, 2), (4, 4), 4, 15), 10)[0].tolist() == [[9, 0, 13, 4]]
+
+
+def test_small_hits_side_by_side_are_both_kept():
+    assert best_places(hot([[0.9, 0, 0, 0.8], [0] * 4], cell=1), 10)[0][:, 0].tolist() == [0, 2]
 
 
 def test_scene_of_one_tile_is_one_hit():

@@ -114,12 +114,13 @@ def test_absent_file_names_the_command_that_makes_it(tmp_path):
 
 def test_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "a.h5").write_text("text")
-    assert "not a readable HDF5 file" in open_problem(tmp_path / "a.h5")
+    problem = open_problem(tmp_path / "a.h5")
+    assert "not a readable HDF5 file" in problem
+    assert problem.endswith("\nmake it: swan prepare")
     with create_store(tmp_path / "b.h5", VOCABULARY):
         pass
-    assert "a swan-dataset file is needed, its format attribute says swan-vocab" in open_problem(
-        tmp_path / "b.h5"
-    )
+    said = "a swan-dataset file is needed, its format attribute says swan-vocab\nmake it: swan prepare"
+    assert said in open_problem(tmp_path / "b.h5")
     with h5py.File(tmp_path / "c.h5", "w"):
         pass
     assert "its format attribute says nothing" in open_problem(tmp_path / "c.h5")
@@ -131,10 +132,11 @@ def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
         pass
     before = path.read_bytes()
     with (
-        pytest.raises(SwanError, match=r"a\.h5: is a swan-vocab file, made by `swan vocab`"),
+        pytest.raises(SwanError, match=r"a\.h5: is a swan-vocab file, made by `swan vocab`") as caught,
         create_store(path, DATASET),
     ):
         pass
+    assert caught.value.hint == "give another --output"
     assert path.read_bytes() == before
     path.write_bytes(before[:100])
     with create_store(path, DATASET):
@@ -146,7 +148,7 @@ def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
     ("attribute", "value", "said"),
     [
         ("version", 1, "version 1 of swan-dataset; this swan reads version 2"),
-        ("complete", False, "not complete"),
+        ("complete", False, "interrupted\nmake it: swan prepare"),
         ("complete", None, "not complete"),
     ],
 )
@@ -243,6 +245,8 @@ def test_array_of_the_right_type_and_shape_is_taken(odd_file):
             == (2, 3)
         )
         assert texts_in(file, "text").tolist() == texts_in(file, "text", 2).tolist() == ["a", "b"]
+        with pytest.raises(ValueError, match=r"/text has the shape \(2,\), not \(3\)"):
+            texts_in(file, "text", 3)
         with pytest.raises(TypeError, match="its attribute number is not text"):
             text_attribute(file, "number")
 
@@ -273,9 +277,10 @@ def is_open(path):
 
 
 def test_file_is_closed_when_it_is_refused_or_read_and_stays_open_on_request(odd_file):
-    with pytest.raises(StoreError), reading(odd_file, VOCABULARY):
+    with pytest.raises(StoreError) as refused, reading(odd_file, VOCABULARY):
         pass
-    assert not is_open(odd_file)
+    assert not is_open(odd_file)  # although the error, which is still here, refers to it
+    assert "a swan-vocab file is needed" in refused.value.problem
     with reading(odd_file, DATASET) as read:
         pass
     assert not read
@@ -378,6 +383,49 @@ def test_pixels_that_are_no_images_are_refused(tmp_path, values, said):
         file["images/pixels"] = values
     with pytest.raises(StoreError, match=said):
         Dataset(tmp_path / "dataset.h5")
+
+
+@pytest.mark.parametrize("shape", [(4, 4), None])
+def test_data_set_may_be_empty(tmp_path, shape):
+    with create_dataset(tmp_path / "dataset.h5", "none", shape) as writer:
+        writer.finish(Catalogue.of())
+    with Dataset(tmp_path / "dataset.h5") as dataset:
+        assert len(dataset.catalogue.filename) == len(dataset.digests(np.arange(0))) == 0
+        with pytest.raises(SwanError, match=r"no captions in split 'val' \(it has no splits\)"):
+            dataset.rows_of("val")
+
+
+@pytest.mark.parametrize(
+    "catalogue",
+    [
+        Catalogue.of("ab", [None] * 2, [None] * 2),
+        Catalogue.of("a", [None], [None], ["a road", "a pond"], [0]),
+    ],
+)
+def test_columns_of_different_lengths_are_not_written(tmp_path, catalogue):
+    def write():
+        with create_dataset(tmp_path / "a.h5", "a", None) as writer:
+            writer.add(b"png", "digest", 0)
+            writer.finish(catalogue)
+
+    with pytest.raises(ValueError, match="zip"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_set_that_cannot_be_read_on_is_named(tmp_path):
+    path = tmp_path / "dataset.h5"
+    digest_of(path, [1], Catalogue.of(["a.png"], [None], ["train"]))
+    dataset = Dataset(path)
+    dataset.close()  # as if the disk were gone
+    for read, name in (
+        (lambda: dataset.image(0), f"{path}, image a.png"),
+        (lambda: dataset.digests(np.arange(1)), path),
+        (lambda: dataset.looks(np.arange(1)), path),
+    ):
+        with pytest.raises(StoreError, match=f"^{name}: damaged") as caught:
+            read()
+        assert caught.value.hint == "make it again: swan prepare"
 
 
 def digest_of(path, images, catalogue):
@@ -619,8 +667,15 @@ def test_file_whose_pixels_lie_in_another_file_is_refused(tmp_path, lead):
         file.attrs["dataset"] = "a"
         write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
         lead(file, other)
-    with pytest.raises(StoreError, match="is in another file"):
+    with pytest.raises(StoreError, match="is in another file") as caught:
         Dataset(tmp_path / "a.h5")
+    assert caught.value.hint == "make it: swan prepare"
+
+
+def test_link_to_another_file_whose_name_is_no_text_is_refused(tmp_path):
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        file.id.links.create_external(b"\xff", b"other.h5", b"/pixels")
+    assert "its /\ufffd is in another file" in open_problem(tmp_path / "a.h5")
 
 
 def test_soft_link_inside_the_file_is_followed(tmp_path):
@@ -657,18 +712,19 @@ def test_embeddings_that_are_not_finite_are_refused(tmp_path):
         open_embeddings(path)
 
 
-@pytest.mark.parametrize("column", ["pixels", "digest"])
+@pytest.mark.parametrize("column", ["pixels", "encoded", "digest", "look"])
 def test_images_that_are_not_one_for_each_name_are_refused(tmp_path, column):
     """They would be paired with the captions of other images."""
     path = tmp_path / "dataset.h5"
-    with create_dataset(path, "a", (8, 8)) as writer:
+    with create_dataset(path, "a", None if column == "encoded" else (8, 8)) as writer:
         for name in ("a", "b"):
-            writer.add(np.zeros((8, 8, 3), np.uint8), name, 0)
+            writer.add(b"png" if column == "encoded" else np.zeros((8, 8, 3), np.uint8), name, 0)
         writer.finish(Catalogue.of(["a", "b"], [None] * 2, ["train"] * 2, ["a road"] * 2, [0, 1]))
     with h5py.File(path, "a") as file:
         values = file[f"images/{column}"][:1]
         del file[f"images/{column}"]
-        file[f"images/{column}"] = values
+        kind = h5py.vlen_dtype(np.uint8) if column == "encoded" else None
+        file.create_dataset(f"images/{column}", data=values, dtype=kind)
     with pytest.raises(StoreError, match=rf"/images/{column} has the shape \(1,.*not \(2"):
         Dataset(path)
 
