@@ -160,3 +160,9 @@ def test_nothing_of_ones_own_may_be_called_shipped(workspace):
         with pytest.raises(SwanError, match="comes with swan"):
             make()
     assert workspace.find_checkpoint("shipped") == shipped_checkpoint()
+
+
+def test_link_that_leads_nowhere_is_passed_over(workspace):
+    run = workspace.find_run("b")
+    (run.folder / "embeddings-old.h5").symlink_to(run.folder / "gone.h5")
+    assert workspace.find_embeddings() == run.folder / "embeddings-tiles.h5"

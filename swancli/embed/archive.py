@@ -54,6 +54,7 @@ class Archive:
     sizes: the number of pictures that each piece loads; None for tars, whose length is not known.
     load: takes the number of a piece, yields what loads each of its pictures.
     dataset: the data set of the images, None for a folder, an address or tars.
+    missing: "error", or "skip" if unreadable images are left out.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Archive:
     sizes: list[int] | None
     load: Callable[[int], Iterator[Load]]
     dataset: Dataset | None = None
+    missing: str = "error"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def archive_of_source(source: ImageSource, batch_size: int, missing: str = "erro
             yield partial(_left_out, Picture(tar, None, ""), error, missing)
 
     sizes = None if in_tars else [stop - start for start, stop in borders]
-    return Archive(source.name, source.pictures, source.identity(), borders, sizes, load)
+    about = (source.name, source.pictures, source.identity())
+    return Archive(*about, borders, sizes, load, missing=missing)
 
 
 def _load_picture(picture: SourceFile, place: str, missing: str) -> tuple[np.ndarray | None, Picture]:
@@ -204,6 +207,7 @@ def embed_archive(
         "batch_size": encoder.batch_size,
         "shards": shard.count,
         "pieces": archive.borders,
+        "missing": archive.missing,
     }
     identity = archive_identity(manifest)
     with folder.alone_in_shard():

@@ -102,7 +102,9 @@ def distinct(entries: Iterable[tuple[Entry, str]]) -> list[Entry]:
     return [entry for entry, _ in pairs]
 
 
-def natural_order(name: str) -> tuple[list[tuple[str, int]], str]:
+def natural_order(name: str) -> tuple[list[tuple[str, int, str]], str]:
     """A sort key for names that orders the numbers in them by value."""
     parts = re.findall(r"(\D*)(\d*)", name)
-    return [(letters, int(digits or -1)) for letters, digits in parts], name
+    # Numbers as text without leading zeros, by length first: Python reads no number of 5,000 digits.
+    bare = [(letters, digits.lstrip("0"), digits) for letters, digits in parts]
+    return [(letters, len(number) if digits else -1, number) for letters, number, digits in bare], name

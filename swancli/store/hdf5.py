@@ -157,14 +157,18 @@ def _leading_elsewhere(file: h5py.File) -> str:
     """Name of a link to another file, or of an array whose values are in one; "" if there is none."""
 
     def check(name: bytes, link: h5py.h5l.LinkInfo) -> str | None:
-        if link.type == h5py.h5l.TYPE_HARD:
-            found = file[name]
-            outside = isinstance(found, h5py.Dataset) and bool(found.is_virtual or found.external)
+        if link.type in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+            outside = _is_elsewhere(file.get(name))  # None for a soft link that leads nowhere
         else:
-            outside = link.type != h5py.h5l.TYPE_SOFT
+            outside = True
         return name.decode(errors="replace") if outside else None
 
     return file.id.links.visit(check, info=True) or ""
+
+
+def _is_elsewhere(found: Any) -> bool:
+    """Whether what a name leads to is an array whose values are in another file."""
+    return isinstance(found, h5py.Dataset) and bool(found.is_virtual or found.external)
 
 
 def text_attribute(file: h5py.File, name: str) -> str:
@@ -198,6 +202,8 @@ def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise TypeError(f"/{name} is not an array")
+    if _is_elsewhere(found):  # again where it is read, whatever path has led to it
+        raise ValueError(f"/{name} is in another file, which swan does not read")
     fits = found.shape is not None and len(found.shape) == len(shape)
     if not fits or any(size not in (None, own) for size, own in zip(shape, found.shape, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)

@@ -6,7 +6,7 @@ import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -55,11 +55,22 @@ def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = Fal
     if not path.is_file():
         raise StoreError(f"{path}: no such file", hint)
     try:
+        _check_archive(path)
         with safe_globals([(Unread, name) for name in foreign_names(path)]):
             mapped = in_part and is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise StoreError(f"{path}: cannot be loaded safely ({_reason(error)})", hint) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raises a ValueError if a file unpacks to more than its size, which torch writes no file to do."""
+    if not is_zipfile(path):  # the format before torch 1.6
+        return
+    with ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"its parts take {size / 1e6:.0f} MB, more than the file has")
 
 
 def foreign_names(path: Path) -> list[str]:

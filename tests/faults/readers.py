@@ -356,6 +356,7 @@ MANIFEST = {
     "batch_size": 32,
     "shards": 2,
     "pieces": [[0, 512], [512, 600]],
+    "missing": "error",
 }
 
 

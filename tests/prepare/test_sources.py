@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from swancli.errors import SwanError
-from swancli.prepare.entries import Entry
+from swancli.prepare.entries import Entry, natural_order
 from swancli.prepare.sources import read_source
 
 
@@ -363,6 +363,23 @@ def test_folder_lists_images_below_it_in_natural_order(tmp_path):
     source = read_source(tmp_path)
     assert (source.format, source.images) == ("folder", tmp_path)
     assert [entry.filename for entry in source.entries] == ["b/1.JPG", "img2.png", "img10.png"]
+
+
+def test_names_with_more_digits_than_python_reads_are_ordered_too(tmp_path):
+    """Also in NWPU's keys: int() refuses 5,000 digits."""
+    many = "9" * 5000
+    assert sorted(["a10", f"a{many}8", "a02", f"a{many}", "a2", "a"], key=natural_order) == [
+        "a",
+        "a02",
+        "a2",
+        "a10",
+        f"a{many}",
+        f"a{many}8",
+    ]
+    entry = {"filename": "1.jpg", "raw": "a road", f"raw_{many}": "a house", "raw_2": "a tree"}
+    write_json(tmp_path / "list.json", {"road": [entry]})
+    (found,) = read_source(tmp_path / "list.json").entries
+    assert found.captions == ("a road", "a tree", "a house")
 
 
 def test_folder_with_json_and_images_is_a_json_source(tmp_path):

@@ -328,3 +328,14 @@ def test_building_tells_how_far_it_is(tmp_path):
     ]
     assert all(done <= total for _, done, total in told)
     assert {phase for phase, done, total in told if done == total} == {phase for phase, _, _ in told}
+
+
+def test_index_that_says_it_is_not_trained_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "ivf-pq", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "embeddings.h5"
+    with h5py.File(index_path(path), "r+") as file:
+        index = faiss.deserialize_index(file["faiss"][:])
+        index.is_trained = False
+        file["faiss"][:] = faiss.serialize_index(index)
+    with pytest.raises(StoreError, match="not trained"):
+        open_index(path, open_embeddings(path))

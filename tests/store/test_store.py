@@ -18,6 +18,7 @@ from swancli.store.hdf5 import (
     FEATURES,
     TILES,
     VOCABULARY,
+    array_in,
     create_store,
     open_store,
 )
@@ -490,3 +491,25 @@ def test_piece_that_is_not_as_it_was_written_ends_the_joining_and_leaves_no_file
             "abcde",
         )
     assert sorted(path.name for path in tmp_path.iterdir() if "piece" not in path.name) == []
+
+
+def test_open_file_is_mapped_and_not_the_one_that_has_its_name_by_now(tmp_path):
+    """A running server would show the names of the old file with the vectors of the new one."""
+    for name, value in (("old.h5", 1), ("new.h5", 2)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["a"] = np.full(1000, value)
+    with h5py.File(tmp_path / "old.h5") as file:
+        (tmp_path / "new.h5").replace(tmp_path / "old.h5")
+        assert (mapped(file["a"]) == 1).all()
+
+
+def test_array_of_another_file_is_not_read_whatever_has_led_to_it(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = np.arange(3)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        layout = h5py.VirtualLayout((3,), np.int64)
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "a", (3,))
+        file.create_virtual_dataset("hidden/a", layout)
+        file["shown"] = h5py.SoftLink("/hidden/a")
+        with pytest.raises(ValueError, match="in another file"):
+            array_in(file, "shown", "i", 3)
