@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,8 +220,9 @@ def _print_answers(
                 if not params["batch"]:
                     raise SwanError(problem, answer.error.hint)
                 warn(problem)  # and print one answer per line, so that answers and lines stay side by side
-            if pictures:
-                given.append(answer)
+            if pictures:  # a page may be given to others, who need not see where an image is
+                image = params["image"]
+                given.append(replace(answer, question=image.name) if image else answer)
             record = {**answer.record(), "search": searched} if params["json_"] else None
             print_answer(answer, record)
     except BrokenPipeError as error:

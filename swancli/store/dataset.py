@@ -5,6 +5,7 @@ Letters in shapes: N images, H x W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.images import decode_image
+from swancli.images import MOST_SAMPLES, decode_image
 from swancli.store.catalogue import Catalogue, names_in, read_catalogue, write_catalogue, write_skipped
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
@@ -120,7 +121,7 @@ class Dataset:
         if "images/pixels" not in self._file:
             return None, array_in(self._file, "images/encoded", "O", count)
         pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
-        if pixels.dtype != np.uint8 or not all(pixels.shape[1:]):
+        if pixels.dtype != np.uint8 or not 0 < math.prod(pixels.shape[1:]) <= MOST_SAMPLES:
             raise ValueError(f"/images/pixels contains {pixels.dtype} of the shape {pixels.shape}")
         return pixels, None
 

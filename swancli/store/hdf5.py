@@ -40,6 +40,7 @@ WRITTEN_BY = {
 }
 # Of each layout; raised when a swan can no longer read the files of earlier ones.
 VERSIONS = {DATASET: 2, VOCABULARY: 1, EMBEDDINGS: 3, FEATURES: 2, INDEX: 1, TILES: 3, PART: 1}
+DEFLATE, MOST_UNPACKED = 1100, 2**30  # the most that its compression gains; bytes of a compressed array
 TEXT = h5py.string_dtype(encoding="utf-8")
 # What h5py and numpy raise if the content of a file is not what it should be, or if its bytes are damaged.
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, RuntimeError, MemoryError)
@@ -210,7 +211,19 @@ def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py
         raise ValueError(f"/{name} has the shape {found.shape}, not ({wanted})")
     if found.dtype.kind not in kinds:
         raise TypeError(f"/{name} contains {found.dtype}")
+    if found.size * found.dtype.itemsize > _most_bytes(found):
+        raise ValueError(f"/{name} has the shape {found.shape}, and the file does not contain all of it")
     return found
+
+
+def _most_bytes(array: h5py.Dataset) -> int:
+    """How many bytes the values of an array can take, from what the file contains of it.
+
+    Values that were never written take no place in a file, and few if they are compressed, but all of it when
+    they are read.
+    """
+    stored = array.id.get_storage_size()
+    return min(DEFLATE * stored, MOST_UNPACKED) if array.id.get_create_plist().get_nfilters() else stored
 
 
 def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:

@@ -11,15 +11,18 @@ from os import PathLike
 from pathlib import Path
 from threading import Lock
 
+import h5py
 import numpy as np
 from PIL import Image
 
 from swancli.errors import SwanError
-from swancli.images import decode_image, read_inside
+from swancli.images import decode_image, pixel_digest, read_inside
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings
 
 QUALITY = 85  # of JPEG files
+NO_IMAGE = "a text without an image"
+NOT_SHOWN = "its picture was removed or changed, or cannot be read"  # for those who may not see a path
 
 
 class Pictures:
@@ -28,14 +31,18 @@ class Pictures:
     Args:
         source: a `dataset.h5`, or the folder that the file names are relative to.
         filename: the file name of each row.
+        embedded: text (N,), of an open file: a hash of the pixels of each row when it was embedded. Only
+            these pixels are shown, since a stranger's embeddings may name any folder here. None for all.
 
     Raises:
         SwanError: the source does not exist any more.
     """
 
-    def __init__(self, source: str | PathLike[str], filename: Sequence[str]) -> None:
+    def __init__(
+        self, source: str | PathLike[str], filename: Sequence[str], embedded: h5py.Dataset | None = None
+    ) -> None:
         source = Path(source)
-        self._filename = filename
+        self._filename, self._embedded = filename, embedded
         self._folder, self._dataset = source, None
         self._lock = Lock()  # an h5py file must not be read by several threads at once
         if source.is_file():
@@ -51,10 +58,23 @@ class Pictures:
         """uint8 (H, W, 3), RGB.
 
         Raises:
-            SwanError: the row has no image, it is gone or unreadable, or its name leads out of the folder.
+            SwanError: the row has no image, it is gone, unreadable or another one than was embedded, or its
+                name leads out of the folder.
         """
         if row < 0:
-            raise SwanError("a text without an image")
+            raise SwanError(NO_IMAGE)
+        pixels = self._pixels(row)
+        if self._embedded is not None:
+            with self._lock:
+                digest = self._embedded.asstr()[row]
+            if pixel_digest(pixels) != digest:
+                raise SwanError(
+                    f"{self._folder}: {self._filename[row]!r} is not the picture that was embedded",
+                    "embed again; or show what is there now: --pictures FOLDER (or a dataset.h5)",
+                )
+        return pixels
+
+    def _pixels(self, row: int) -> np.ndarray:
         name = self._filename[row]
         if self._dataset:
             if name not in self._place:
@@ -77,7 +97,8 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
 
     Args:
         embeddings: the embeddings.
-        moved: where the images are now; None for the place that the embeddings record.
+        moved: where the images are now; None for the place that the embeddings record, whose pictures are
+            shown if they are those that were embedded.
 
     Raises:
         SwanError: they are not there, or no place is recorded.
@@ -94,7 +115,10 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
             f"{embeddings.pictures}: images at an address or in tars cannot be shown",
             "copy them, each tar unpacked into a folder of its name, and give the copy: --pictures FOLDER",
         )
-    return Pictures(moved or Path(embeddings.pictures), embeddings.catalogue.filename)
+    names = embeddings.catalogue.filename
+    if moved:
+        return Pictures(moved, names)
+    return Pictures(Path(embeddings.pictures), names, embeddings.image.file["images/digest"])
 
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:

@@ -4,11 +4,13 @@ import base64
 import hashlib
 import re
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, SwanWarning
+from swancli.images import pixel_digest
 from swancli.query.page import write_page
 from swancli.query.questions import Answer, Hit
 from swancli.store.pictures import Pictures
@@ -63,11 +65,25 @@ def test_nothing_is_loaded_from_elsewhere_and_the_policy_allows_the_script_that_
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
-def test_picture_that_is_gone_is_reported_in_its_place(folder):
+def test_picture_that_is_gone_is_reported_in_its_place_without_a_path(folder):
+    """Whoever gets the page need not see where pictures are; the one who writes it is told why."""
     (folder / "b.png").unlink()
-    page = written(folder, [Answer("boats", (), hits())])
+    with pytest.warns(SwanWarning, match=f"left out: 1; the first: {folder}/b.png: No such file"):
+        page = written(folder, [Answer("boats", (), hits())])
     assert page.count("data:image/jpeg;base64,") == 2
-    assert "b.png: No such file" in page
+    assert page.count("its picture was removed") == 1
+    assert str(folder.parent) not in page
+
+
+def test_picture_that_is_not_the_one_that_was_embedded_is_not_shown(folder, tmp_path):
+    """A stranger's embeddings can name any folder, but do not know what is in its pictures."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images/digest"] = [pixel_digest(np.full((40, 60, 3), 90, np.uint8)), "0" * 32]
+        pictures = Pictures(folder, ("a.png", "b.png"), file["images/digest"])
+        assert (pictures.pixels(0) == 90).all()
+        with pytest.raises(SwanError, match=r"'b\.png' is not the picture that was embedded") as caught:
+            pictures.jpeg(1, 100)
+    assert "--pictures" in caught.value.hint
 
 
 def test_name_that_leads_out_of_the_folder_is_not_read(folder):
