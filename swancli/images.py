@@ -20,6 +20,7 @@ LEADS_OUT = "leads out of the folder of images"
 LEADS_OUT_HINT = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
 MOST_SAMPLES = 250_000_000  # per image, at least three per pixel: 9,100 x 9,100 in colour
+MOST_BYTES = 8 * MOST_SAMPLES  # of an image file
 ITEM_HINT = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
 BLOCK_SAMPLES = 2**22  # samples scaled at a time
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -29,9 +30,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        ImageError: the file is absent or cannot be read.
+        ImageError: the file is absent, cannot be read, or is larger than any image that swan decodes.
     """
     try:
+        size = Path(path).stat().st_size  # a sparse file takes no place on the disk, but all of it in memory
+        if size > MOST_BYTES:
+            raise ImageError(f"{path}: image too large ({size / 1e9:.1f} GB)", TOO_LARGE_HINT)
         return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from error

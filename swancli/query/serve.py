@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
@@ -53,6 +54,7 @@ LARGEST_PICTURE = 75_000_000  # pixels times bands, at least three
 UPLOADS_HELD = 8 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
 UPLOAD_SECONDS = 60  # to receive one
 UNDISTURBED = 5  # seconds; an upload that has taken longer gives way to others if memory runs out
+KEPT_PICTURES = 200  # files of 30 to 300 kB, so that a large picture is decoded once
 KEPT_UPLOADS = 200  # the newest images to search by
 OPENED_SIDE = 1600  # pixels at most, the longer side of an opened image
 MOST_RESULTS = 1000
@@ -162,6 +164,7 @@ class Service:
         self.pictures = pictures
         self._uploads: OrderedDict[str, UploadedImage] = OrderedDict()
         self._asking = Lock()  # one query uses all cores
+        self._shown = lru_cache(KEPT_PICTURES)(pictures.jpeg)
         names = "\n".join([searcher.checkpoint.sha256, *searcher.catalogue.filename])
         self._tag = hashlib.sha256(names.encode()).hexdigest()[:12]
         try:
@@ -214,6 +217,14 @@ class Service:
         scenes, split, files = tuple(asked.scene), asked.split or None, asked.files or None
         return Scope(asked.find, asked.top_k, least, scenes, split, files)
 
+    def decoded(self, data: bytes, name: str) -> np.ndarray:
+        """uint8 (H, W, 3): the pixels of an uploaded image.
+
+        Raises:
+            SwanError: it is not an image, or too large.
+        """
+        return decode_image(data, name, LARGEST_PICTURE)
+
     def keep(self, pixels: np.ndarray, data: bytes, name: str) -> str:
         """Stores an image to search by; returns its name for requests.
 
@@ -255,7 +266,7 @@ class Service:
         """An image of the embeddings as JPEG; its `SwanError` names no path of this machine."""
         name = self.searcher.catalogue.filename[self.checked_row(row)]
         try:
-            return self.pictures.jpeg(row, side)
+            return self._shown(row, side)
         except SwanError as error:
             raise SwanError(f"{name}: {NOT_SHOWN}") from error
 
@@ -322,15 +333,6 @@ class Service:
 
 def _names_or_any(column: np.ndarray) -> list[tuple[str, str]]:
     return [("", "any"), *((name, name) for name in different_names(column))]
-
-
-def decoded(data: bytes, name: str) -> np.ndarray:
-    """uint8 (H, W, 3): the pixels of an uploaded image.
-
-    Raises:
-        SwanError: it is not an image, or too large.
-    """
-    return decode_image(data, name, LARGEST_PICTURE)
 
 
 class Uploads:
@@ -514,7 +516,7 @@ def _add_images(app: FastAPI, service: Service, turns: Turns) -> None:
         """Stores an image file, the request's body, for searches by `image` of `/api/search`."""
         async with uploads.received(request) as data, turns.uploading:
             async with turns.decoding:
-                pixels = await run_in_threadpool(decoded, data, name)
+                pixels = await run_in_threadpool(service.decoded, data, name)
             return Uploaded(image=await run_in_threadpool(service.keep, pixels, data, name))
 
     @app.get("/upload/{key}", include_in_schema=False)
