@@ -539,6 +539,7 @@ def test_damaged_match_threshold_is_reported_at_the_start(finished, tmp_path):
     with h5py.File(path, "r+") as file:
         file.attrs["match"] = '{"offset": NaN}'
     options = ["--embeddings", path, "--checkpoint", finished.run / "best.pt", "--port", "0"]
+    options += ["--pictures", finished.root / "small" / "dataset.h5"]
     refused = invoke("serve", *options, root=finished.root)
     assert refused.returncode == 2
     assert "match threshold" in refused.stderr
