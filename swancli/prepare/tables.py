@@ -87,10 +87,13 @@ def _read_parquet(path: Path) -> Any:
     except ImportError as error:
         raise SwanError(f"{path}: Parquet needs pyarrow", extra_hint("parquet")) from error
     try:
-        names = pyarrow.parquet.read_schema(path).names
-        wanted = [name for name in names if str(name).strip().lower() in COLUMNS]
-        with pyarrow.parquet.ParquetFile(path, read_dictionary=wanted) as file:
-            return _frame(path, file, names, wanted)
+        schema = pyarrow.parquet.read_schema(path)
+        wanted = [name for name in schema.names if name.strip().lower() in COLUMNS]
+        texts = [
+            field.name for field in schema if field.name in wanted and pyarrow.types.is_string(field.type)
+        ]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
+            return _frame(path, file, schema.names, wanted)
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise SwanError(
@@ -107,7 +110,7 @@ def _frame(path: Path, file: Any, names: list[str], wanted: list[str]) -> Any:
     """
     import pandas
 
-    missing = {"filename", "caption"} - {str(name).strip().lower() for name in wanted}
+    missing = {"filename", "caption"} - {name.strip().lower() for name in wanted}
     if missing or len(set(wanted)) < len(wanted):
         return pandas.DataFrame(columns=names)
     most = SMALL_TABLE + MOST_GROWTH * path.stat().st_size

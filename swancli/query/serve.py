@@ -40,6 +40,7 @@ from starlette.exceptions import HTTPException
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
+from swancli.machine.device import release_freed_memory
 from swancli.query.page import SIDE, ResultCard, Section, render_page
 from swancli.query.questions import Answer, Find, Least, Question, Scope
 from swancli.query.search import Searcher
@@ -51,7 +52,7 @@ LONGEST_TEXT = 2000  # characters of all texts of a query together
 MOST_TEXTS = 20  # of a query, those to keep away from included
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
 LARGEST_PICTURE = 75_000_000  # pixels times bands, at least three
-UPLOADS_HELD = 8 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
+UPLOADS_HELD = 4 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
 UPLOAD_SECONDS = 60  # to receive one
 UNDISTURBED = 5  # seconds; an upload that has taken longer gives way to others if memory runs out
 KEPT_PICTURES = 200  # files of 30 to 300 kB, so that a large picture is decoded once
@@ -164,7 +165,7 @@ class Service:
         self.pictures = pictures
         self._uploads: OrderedDict[str, UploadedImage] = OrderedDict()
         self._asking = Lock()  # one query uses all cores
-        self._shown = lru_cache(KEPT_PICTURES)(pictures.jpeg)
+        self._jpeg = lru_cache(KEPT_PICTURES)(self._decoded_picture)
         names = "\n".join([searcher.checkpoint.sha256, *searcher.catalogue.filename])
         self._tag = hashlib.sha256(names.encode()).hexdigest()[:12]
         try:
@@ -180,6 +181,7 @@ class Service:
             "find": [("images", "images"), *([("captions", "captions")] if len(catalogue.text) else [])],
             "threshold": [("-1.0", "any"), *([("auto", "a match")] if self._match else [])],
         }
+        release_freed_memory()  # what loading took
 
     def ask(self, asked: SearchRequest) -> Answer:
         """The answer to a request.
@@ -223,7 +225,10 @@ class Service:
         Raises:
             SwanError: it is not an image, or too large.
         """
-        return decode_image(data, name, LARGEST_PICTURE)
+        try:
+            return decode_image(data, name, LARGEST_PICTURE)
+        finally:
+            release_freed_memory()
 
     def keep(self, pixels: np.ndarray, data: bytes, name: str) -> str:
         """Stores an image to search by; returns its name for requests.
@@ -266,9 +271,15 @@ class Service:
         """An image of the embeddings as JPEG; its `SwanError` names no path of this machine."""
         name = self.searcher.catalogue.filename[self.checked_row(row)]
         try:
-            return self._shown(row, side)
+            return self._jpeg(row, side)
         except SwanError as error:
             raise SwanError(f"{name}: {NOT_SHOWN}") from error
+
+    def _decoded_picture(self, row: int, side: int) -> bytes:
+        try:
+            return self.pictures.jpeg(row, side)
+        finally:
+            release_freed_memory()
 
     @property
     def replaced(self) -> bool:
@@ -416,13 +427,15 @@ class Turns:
     """What waits for what. Who waits takes no thread, so those who need not wait find one.
 
     asking: searches; one computes while the page of another is made.
-    decoding: pictures, of the embeddings and uploaded: one may take a gigabyte of memory.
+    decoding: pictures, of the embeddings and uploaded: one may take much of a gigabyte of memory.
+    glancing: pictures of the embeddings that are small, which do not wait for large ones.
     uploading: uploads, which take their turn in `decoding` one after the other, with pictures in between.
     """
 
     def __init__(self) -> None:
         self.asking = asyncio.Semaphore(2)
         self.decoding = asyncio.Semaphore(1)
+        self.glancing = asyncio.Semaphore(2)
         self.uploading = asyncio.Semaphore(1)
 
 
@@ -526,7 +539,8 @@ def _add_images(app: FastAPI, service: Service, turns: Turns) -> None:
     @app.get("/image/{row}", responses=FAILURES, response_class=Response)
     async def image(row: int, size: Literal["small", "large"] = "small") -> Response:
         """An image of the embeddings, as JPEG."""
-        async with turns.decoding:
+        small = await run_in_threadpool(service.pictures.is_small, service.checked_row(row))
+        async with turns.glancing if small else turns.decoding:
             picture = await run_in_threadpool(service.picture, row, SIDE if size == "small" else OPENED_SIDE)
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 

@@ -125,6 +125,11 @@ class Dataset:
             raise ValueError(f"/images/pixels contains {pixels.dtype} of the shape {pixels.shape}")
         return pixels, None
 
+    @property
+    def side(self) -> float:
+        """The longer side of all images in pixels; infinity if their sizes differ."""
+        return math.inf if self._pixels is None else max(self._pixels.shape[1:3])
+
     def image(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3): the RGB pixels of one image.
 

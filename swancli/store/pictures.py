@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 
 from swancli.errors import SwanError
-from swancli.images import decode_image, pixel_digest, read_inside
+from swancli.images import FORMATS, decode_image, leads_out, pixel_digest, read_inside
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings
 
 QUALITY = 85  # of JPEG files
+SMALL_SIDE = 1024  # pixels at most, the longer side of a picture that is decoded in no time
 NO_IMAGE = "a text without an image"
 NOT_SHOWN = "its picture was removed or changed, or cannot be read"  # for those who may not see a path
 
@@ -86,6 +87,19 @@ class Pictures:
                 return self._dataset.image(self._place[name])
         path = self._folder / name
         return decode_image(read_inside(path, self._folder), str(path))
+
+    def is_small(self, row: int) -> bool:
+        """Whether an image takes little time and memory to decode, as its header says; False if in doubt."""
+        if row < 0 or self._dataset:
+            return row < 0 or self._dataset.side <= SMALL_SIDE
+        path = self._folder / self._filename[row]
+        try:
+            if leads_out(path, self._folder) or not path.is_file():
+                return True  # not decoded at all
+            with Image.open(path, formats=FORMATS) as image:
+                return max(image.size) <= SMALL_SIDE
+        except Exception:  # Pillow raises errors of many kinds
+            return False
 
     def jpeg(self, row: int, side: int) -> bytes:
         """An image as a JPEG file, its longer side at most `side` pixels; raises as `pixels`."""

@@ -497,7 +497,7 @@ def test_upload_from_another_site_is_refused_without_the_newer_header_too(served
         assert request(served, "/api/image", "POST", data, {"Origin": origin})[0] == status
 
 
-def test_browser_is_told_that_no_other_page_may_show_an_answer(served):
+def test_browser_gets_the_rule_that_no_other_page_may_show_an_answer(served):
     connection = http.client.HTTPConnection(urlsplit(served.address).netloc, timeout=60)
     for path in ("/image/0", "/api/search?text=boats", "/nothing"):
         connection.request("GET", path)

@@ -66,7 +66,7 @@ def test_nothing_is_loaded_from_elsewhere_and_the_policy_allows_the_script_that_
 
 
 def test_picture_that_is_gone_is_reported_in_its_place_without_a_path(folder):
-    """Whoever gets the page need not see where pictures are; the one who writes it is told why."""
+    """Whoever gets the page need not see where pictures are; the one who writes it sees why."""
     (folder / "b.png").unlink()
     with pytest.warns(SwanWarning, match=f"left out: 1; the first: {folder}/b.png: No such file"):
         page = written(folder, [Answer("boats", (), hits())])
