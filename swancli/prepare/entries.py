@@ -105,6 +105,6 @@ def distinct(entries: Iterable[tuple[Entry, str]]) -> list[Entry]:
 def natural_order(name: str) -> tuple[list[tuple[str, int, str]], str]:
     """A sort key for names that orders the numbers in them by value."""
     parts = re.findall(r"(\D*)(\d*)", name)
-    # Numbers as text without leading zeros, by length first: Python reads no number of 5,000 digits.
+    # Numbers as text without leading zeros, by length first: Python cannot read 5,000 digits as one.
     bare = [(letters, digits.lstrip("0"), digits) for letters, digits in parts]
     return [(letters, len(number) if digits else -1, number) for letters, number, digits in bare], name
