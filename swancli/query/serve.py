@@ -52,7 +52,7 @@ LONGEST_TEXT = 2000  # characters of all texts of a query together
 MOST_TEXTS = 20  # of a query, those to keep away from included
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
 LARGEST_PICTURE = 75_000_000  # pixels times bands, at least three
-UPLOADS_HELD = 4 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
+UPLOADS_HELD = 3 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
 UPLOAD_SECONDS = 60  # to receive one
 UNDISTURBED = 5  # seconds; an upload that has taken longer gives way to others if memory runs out
 KEPT_PICTURES = 200  # files of 30 to 300 kB, so that a large picture is decoded once
@@ -219,31 +219,22 @@ class Service:
         scenes, split, files = tuple(asked.scene), asked.split or None, asked.files or None
         return Scope(asked.find, asked.top_k, least, scenes, split, files)
 
-    def decoded(self, data: bytes, name: str) -> np.ndarray:
-        """uint8 (H, W, 3): the pixels of an uploaded image.
+    def keep(self, data: bytes, name: str) -> str:
+        """Stores an image to search by; returns its name for requests.
 
         Raises:
             SwanError: it is not an image, or too large.
         """
         try:
-            return decode_image(data, name, LARGEST_PICTURE)
+            pixels = decode_image(data, name, LARGEST_PICTURE)
+            key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
+            with self._asking:
+                self._uploads[key] = UploadedImage(self.searcher.encoder.images([pixels]), name, preview)
+                self._uploads.move_to_end(key)
+                while len(self._uploads) > KEPT_UPLOADS:
+                    self._uploads.popitem(last=False)
         finally:
             release_freed_memory()
-
-    def keep(self, pixels: np.ndarray, data: bytes, name: str) -> str:
-        """Stores an image to search by; returns its name for requests.
-
-        Args:
-            pixels: of the image, see `decoded`.
-            data: the content of its file.
-            name: of its file.
-        """
-        key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
-        with self._asking:
-            self._uploads[key] = UploadedImage(self.searcher.encoder.images([pixels]), name, preview)
-            self._uploads.move_to_end(key)
-            while len(self._uploads) > KEPT_UPLOADS:
-                self._uploads.popitem(last=False)
         return key
 
     def upload(self, key: str) -> UploadedImage:
@@ -527,10 +518,8 @@ def _add_images(app: FastAPI, service: Service, turns: Turns) -> None:
     @app.post("/api/image", responses=FAILURES)
     async def upload(request: Request, name: Text = "image") -> Uploaded:
         """Stores an image file, the request's body, for searches by `image` of `/api/search`."""
-        async with uploads.received(request) as data, turns.uploading:
-            async with turns.decoding:
-                pixels = await run_in_threadpool(service.decoded, data, name)
-            return Uploaded(image=await run_in_threadpool(service.keep, pixels, data, name))
+        async with uploads.received(request) as data, turns.uploading, turns.decoding:
+            return Uploaded(image=await run_in_threadpool(service.keep, data, name))
 
     @app.get("/upload/{key}", include_in_schema=False)
     async def uploaded(key: str) -> Response:

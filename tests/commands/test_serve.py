@@ -291,7 +291,7 @@ def receiving(app, bodies):
 
 
 def fake_service():
-    return SimpleNamespace(decoded=lambda data, name: None, keep=lambda pixels, data, name: "kept")
+    return SimpleNamespace(keep=lambda data, name: "kept")
 
 
 def small_png():
