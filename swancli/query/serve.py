@@ -268,7 +268,9 @@ class Service:
 
     def _decoded_picture(self, row: int, side: int) -> bytes:
         try:
-            return self.pictures.jpeg(row, side)
+            pixels = self.pictures.pixels(row)
+            release_freed_memory()
+            return jpeg(pixels, side)
         finally:
             release_freed_memory()
 
