@@ -381,5 +381,8 @@ def _newest(root: Path, *patterns: str) -> Path | None:
 
 
 def _newest_first(root: Path, *patterns: str) -> list[Path]:
-    found = [path for pattern in patterns for path in root.glob(pattern)]
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)
+    found = []
+    for path in (path for pattern in patterns for path in root.glob(pattern)):
+        with suppress(OSError):  # a link that leads nowhere, or a file that was just removed
+            found.append((path.stat().st_mtime_ns, str(path), path))
+    return [path for _, _, path in sorted(found, reverse=True)]

@@ -217,3 +217,9 @@ def test_file_that_is_being_made_from_another_source_is_left_alone(tmp_path):
 )
 def test_part_of_a_file_name_is_plain_and_short(name, part):
     assert file_part(name) == part
+
+
+def test_link_that_leads_nowhere_is_passed_over(workspace):
+    run = workspace.find_run("b")
+    (run.folder / "embeddings-old.h5").symlink_to(run.folder / "gone.h5")
+    assert workspace.find_embeddings() == run.folder / "embeddings-tiles.h5"

@@ -245,8 +245,9 @@ def _print_answers(
             if not params["batch"]:
                 raise SwanError(problem, answer.error.hint)
             warn(problem)  # and print one answer per line, so that answers and lines stay side by side
-        if pictures:
-            given.append(answer)
+        if pictures:  # a page may be given to others, who need not see where an image is
+            image = params["image"]
+            given.append(replace(answer, question=image.name) if image else answer)
         record = {**answer.record(), "search": searched} if params["json_"] else None
         print_answer(answer, record)
         if params["batch"] and not deliver() and not pictures:
@@ -259,9 +260,6 @@ def _print_answers(
         from swancli.query.sheet import write_sheet
 
         write_sheet(params["sheet"], given, pictures)
-    if pictures and pictures.changed:
-        count = len(pictures.changed)
-        warn(f"pictures of the results that have changed since they were embedded: {count}; embed again")
     for path in filter(None, (params["html"], params["sheet"])):
         Display(params["quiet"]).note(f"wrote {path}")
 

@@ -53,11 +53,13 @@ def serve(
     if changed := changed_since(searcher.embeddings):
         warn(changed)
     shown = pictures_of(searcher.embeddings, pictures)
+    service = web.Service(searcher, shown)
     listening = web.listen(host, port)
-    if not web.is_loopback(host):
+    bound = listening.getsockname()[0]
+    if not web.is_loopback(bound):
         warn(f"--host {host}: everyone who can reach this address can search and see the images")
     display.note(f"searching {len(searcher.catalogue.filename)} images of {path}; stop with Ctrl-C")
     address = f"[{host}]" if ":" in host else host
     print(f"http://{address}:{listening.getsockname()[1]}")
     deliver()
-    web.serve(web.application(web.Service(searcher, shown), host), listening)
+    web.serve(web.application(service, bound, host), listening)

@@ -281,6 +281,7 @@ def embed_archive(
         "shards": shard.count,
         "pieces": archive.borders,
         "scene_from": archive.scene_from or "auto",
+        "missing": archive.missing,
     }
     identity = archive_identity(manifest)
     with folder.alone_in_shard():

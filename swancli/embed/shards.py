@@ -37,6 +37,8 @@ AGREED = {
     "shards": "--shard I/{}",
     "pieces": "other pieces",
     "scene_from": "--scene-from {}",
+    "missing": "--missing {}",
+    "created_by": "{}",
 }
 
 
@@ -128,25 +130,27 @@ class ShardFolder:
         """Writes the manifest, unless another shard has; call it under `alone_in_archive`.
 
         Args:
-            manifest: a value for each of `AGREED`, and more.
+            manifest: a value for each of `AGREED` but `created_by`, and more.
             replace: replace the manifest of another archive, if it and this one have one shard each.
 
         Raises:
             SwanError: another archive was begun here; names what differs.
         """
         found = self.read_manifest()
+        manifest = manifest | {"created_by": CREATED_BY}
         keys = [key for key in AGREED if found.get(key) != manifest[key]]
         alone = found.get("shards") == 1
         if found and keys and not (replace and self.shard.whole and alone):
             differing = ", ".join(AGREED[key].format(str(found.get(key))[:40]) for key in keys)
             hint = f"use the same options, or another --output, or remove {self.folder}"
-            if alone:
+            if "created_by" in keys:
+                hint = f"finish it with that version, or start again: remove {self.folder}"
+            elif alone:
                 hint = "finish it: the same command, without --shard, with --resume; or give another --output"
             raise SwanError(f"{self.folder}: begun with {differing}", hint)
         if keys:
             self.remove_all()
-            head = {"format": FORMAT, "version": VERSION, "created_by": CREATED_BY}
-            write_json(self.manifest, head | manifest)
+            write_json(self.manifest, {"format": FORMAT, "version": VERSION} | manifest)
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest; empty if there is none.
@@ -226,5 +230,9 @@ def _remove(folder: Path, *patterns: str) -> None:
 
 
 def archive_identity(manifest: dict[str, Any]) -> str:
-    """A hash of everything that the embeddings depend on: all of `AGREED` except the number of shards."""
-    return content_digest([key, manifest.get(key)] for key in AGREED if key != "shards")
+    """A hash of what was embedded and how, by which finished embeddings are known again.
+
+    All of `AGREED` except the number of shards, the version of swan, and what was done with damaged images.
+    """
+    apart = ("shards", "missing", "created_by")
+    return content_digest([key, manifest.get(key)] for key in AGREED if key not in apart)

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from swancli.errors import ImageError, SwanError
-from swancli.images import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, leads_out, read_inside
+from swancli.images import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, check_bytes, leads_out, read_inside
 from swancli.prepare.listing import (
     IN_HIDDEN,
     TAR,
@@ -41,7 +41,6 @@ from swancli.store.digest import content_digest
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-MOST_BYTES = 2**31  # largest image file, which is read into memory
 NO_TAR = f"give a folder of images, or {TAR} files or a pattern of them; compressed ones are not read"
 PATTERN = "{*?["  # characters that make an address a pattern, if nothing has that name itself
 NAMES_AS_THEY_ARE = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -275,17 +274,12 @@ def _read_remote(system: AbstractFileSystem, path: str, known: dict[str, Any]) -
         ImageError: it is gone, or too large.
         SwanError: the service does not answer; leaving the image out would not help.
     """
-    _check_size(known.get("size") or 0, path)
+    check_bytes(known.get("size") or 0, path)
     with _answering(system.unstrip_protocol(path)):
         try:
             return system.cat_file(path)
         except FileNotFoundError as error:
             raise ImageError(f"{path}: no such file any more") from error
-
-
-def _check_size(size: int, name: str) -> None:
-    if size > MOST_BYTES:
-        raise ImageError(f"{name}: {size / 1e9:.1f} GB are too large for an image", "cut it into tiles")
 
 
 def _stamp(known: dict[str, Any]) -> tuple[int | None, str]:
@@ -551,7 +545,7 @@ def _tar_picture(
     try:
         if "\0" in inner:
             raise ImageError(f"{place}: has a NUL character in its name", "pack it under another name")
-        _check_size(member.size, place)
+        check_bytes(member.size, place)
     except ImageError as error:
         return SourceFile(name.replace("\0", "\ufffd"), partial(_raise, error))
     if target:  # another name of a file that has passed

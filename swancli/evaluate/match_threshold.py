@@ -10,7 +10,7 @@ m captions of one scene, A images of other scenes, S sizes of a search, L levels
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
@@ -26,6 +26,9 @@ FALSE_ALARM = 20.0  # percent of the searches for something absent; evaluate/REA
 FEWEST = 8  # images in the smallest search that counts; smaller ones depart from the law of `among`
 SIZES = 8  # numbers of images for which a threshold is found, to fit that law
 LEVELS = np.arange(-199, 200) / 200  # the cosine similarities that are tried
+# What each number of a threshold may be. With others, the law of `among` may let everything pass, or nothing.
+RANGES = {"offset": (-10, 10), "growth": (0, 10), "false_alarm": (0, 100), "miss": (0, 100)}
+RANGES |= {"images": (1, 2**53), "captions": (1, 2**53)}
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,14 @@ class MatchThreshold:
         """The threshold from the plain values in a checkpoint.
 
         Raises:
-            TypeError: they are not a threshold.
+            TypeError, ValueError: they are not a threshold.
         """
-        numbers = isinstance(stored, dict) and all(
-            isinstance(value, (int, float)) and math.isfinite(value) for value in stored.values()
-        )
-        if not numbers:
-            raise TypeError(f"{stored!r} is not a record of finite numbers")
+        if not isinstance(stored, dict) or set(stored) != {field.name for field in fields(cls)}:
+            raise TypeError(f"{str(stored)[:80]} is not a record of {', '.join(RANGES)}")
+        for name, (least, most) in RANGES.items():
+            value = stored[name]
+            if type(value) not in (int, float) or not least <= value <= most:  # NaN is in no range
+                raise ValueError(f"{name} {str(value)[:20]} is not a number from {least} to {most}")
         return cls(**stored)
 
     def among(self, images: int) -> float:

@@ -13,7 +13,15 @@ from swancli.images.decode import (
     image_size,
     pixels_of,
 )
-from swancli.images.files import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, leads_out, read_bytes, read_inside
+from swancli.images.files import (
+    LEADS_OUT,
+    LEADS_OUT_HINT,
+    SUFFIXES,
+    check_bytes,
+    leads_out,
+    read_bytes,
+    read_inside,
+)
 from swancli.images.notes import Notes
 from swancli.images.pixels import look_hash, pixel_digest, resize_image
 from swancli.images.rule import AS_SAID, Rendering, parse_rendering
@@ -27,6 +35,7 @@ __all__ = [
     "SUFFIXES",
     "Notes",
     "Rendering",
+    "check_bytes",
     "common_stretch",
     "decode_image",
     "image_size",

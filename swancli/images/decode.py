@@ -15,7 +15,7 @@ from PIL import Image
 
 from swancli.errors import ImageError, extra_hint
 from swancli.images import tiff
-from swancli.images.files import read_bytes
+from swancli.images.files import TOO_LARGE_HINT, read_bytes
 from swancli.images.headers import CODESTREAM, JP2_START, Header, jpeg2000_header, png_exif
 from swancli.images.notes import LIBRARY, MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import upright
@@ -34,7 +34,6 @@ from swancli.images.scale import black_and_white
 
 # The only formats that Pillow may open, whatever the file name says: others, such as EPS, run programs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM")
-TOO_LARGE_HINT = "cut it into tiles"
 MOST_SAMPLES = 250_000_000  # per image, at least three per pixel: 9,100 x 9,100 in colour
 ITEM_HINT = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
 EXIF_ORIENTATION = 0x0112

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from swancli.errors import ImageError, unread_image_error
 
+MOST_BYTES = 2**31  # of an image file, which is read into memory
+TOO_LARGE_HINT = "cut it into tiles"
 LEADS_OUT = "leads out of the folder of images"
 LEADS_OUT_HINT = "give the folder that the images themselves are in, or copy them: cp -rL"
 SUFFIXES = (
@@ -19,13 +21,20 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        ImageError: the file is absent, or this user may not read it.
+        ImageError: the file is absent, larger than any image that is decoded, or this user may not read it.
         SwanError: the disk fails or the like, which is no reason to leave this image out.
     """
     try:
+        check_bytes(Path(path).stat().st_size, str(path))
         return Path(path).read_bytes()
     except OSError as error:
         raise unread_image_error(error, path) from error
+
+
+def check_bytes(size: int, name: str) -> None:
+    """Raises an ImageError if a file has too many bytes; a sparse one takes no place on the disk for them."""
+    if size > MOST_BYTES:
+        raise ImageError(f"{name}: image too large ({size / 1e9:.1f} GB)", TOO_LARGE_HINT)
 
 
 def leads_out(path: Path, folder: Path) -> bool:

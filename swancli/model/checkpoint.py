@@ -40,6 +40,7 @@ from swancli.model.weights import (
     misfit,
     not_finite,
     shapes_of,
+    stored_bytes,
     without_random_start,
 )
 from swancli.store.digest import content_digest
@@ -53,8 +54,9 @@ from swancli.workspace import Run, named_checkpoint, relocated_checkpoint
 
 FORMAT, VERSION = "swan-checkpoint", 2
 WORD_VECTORS = "text_tower.word_vectors.weight"
-WORD_PIECES = "text_tower.bert.words.weight"
-POSITIONS = "text_tower.bert.positions.weight"
+# A model may take this many times the bytes of its weights, which may have 16 bits each, and this many more
+# for masks and tables of positions.
+MOST_GROWTH, SMALL = 4, 2**28
 IMAGE_SIDE = ("backbone.", "image_tower.", "clip.visual.")  # prefixes of its weights
 
 Model = Swan | OpenClip
@@ -251,7 +253,6 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
     with _damage_named(path):
         settings = ModelSettings.from_plain(content["settings"])
         weights = content["model"] | _borrowed(content["borrowed"], captions_only)
-        _check_sizes(settings, weights)
         tokenizer = _tokenizer_of(settings).from_plain(content["vocabulary"])
         origin, training = content["origin"], content["training"]
         seen = SeenImages.from_plain(content["seen"]) if content["seen"] else None
@@ -259,10 +260,19 @@ def _load_own(path: Path, content: dict[str, Any], captions_only: bool) -> Check
             raise TypeError("its origin names no data set and no run")
         if not isinstance(training, dict):
             raise TypeError(f"its training is {type(training).__name__}")
+        if not _is_record(origin.get("match_threshold")):
+            raise TypeError("its match threshold is not a record of numbers")
         if len(tokenizer) > settings.words:
             raise ValueError(f"{len(tokenizer)} words, and word vectors for {settings.words}")
         model = _filled(settings, weights, captions_only)
     return Checkpoint(path, model, tokenizer, origin, training, file_sha256(path), seen=seen)
+
+
+def _is_record(match: object) -> bool:
+    """Whether something is a record of numbers, or None; what they say is checked where they are used."""
+    if not isinstance(match, dict):
+        return match is None
+    return all(type(key) is str and type(value) in (int, float) for key, value in match.items())
 
 
 def _borrowed(names: list[str], captions_only: bool) -> dict[str, torch.Tensor]:
@@ -275,24 +285,6 @@ def _borrowed(names: list[str], captions_only: bool) -> dict[str, torch.Tensor]:
     return {name: weights[name] for name in names}
 
 
-def _check_sizes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> None:
-    """Raises an error, before a model is made that would fill the memory, if the text tower differs."""
-    if settings.open_clip:
-        return
-    width, bert = settings.embed_dim, settings.bert
-    if bert:
-        last = f"text_tower.bert.encoder.layers.{bert.layers - 1}.linear1.weight"
-        sizes = {WORD_PIECES: (bert.pieces, bert.width), last: (bert.inner, bert.width)}
-        sizes |= {POSITIONS: (bert.positions, bert.width), "text_tower.project.weight": (width, bert.width)}
-    else:
-        sizes = {WORD_VECTORS: (settings.words + 1, settings.word_dim)}  # row 0 is the padding
-        sizes["text_tower.gru.weight_hh_l0"] = (3 * width, width)
-    given = {key: weights[key] for key in sizes}
-    # What is no plain tensor is refused later, with all others.
-    if all(map(is_plain_tensor, given.values())):
-        _check_fit(sizes, shapes_of(given))
-
-
 def _tokenizer_of(settings: ModelSettings) -> type[Vocabulary] | type[WordPieces] | type[ClipTokenizer]:
     """The kind of tokenizer that a model has."""
     if settings.open_clip:
@@ -303,9 +295,7 @@ def _tokenizer_of(settings: ModelSettings) -> type[Vocabulary] | type[WordPieces
 def _load_open_clip(name: str, captions_only: bool) -> Checkpoint:
     """Weights of open_clip, which nothing of ours has trained."""
     found = read_open_clip(name)
-    with without_random_start():
-        model = built(found.settings, captions_only)
-    model = _with_weights(model, found.weights)
+    model = _loaded(found.settings, found.weights, captions_only)
     path = found.path.parent if Path(name.removeprefix(PREFIX)).is_dir() else found.path
     origin = {"dataset": "", "run": path.name, "epoch": 0}
     for text in found.warnings:
@@ -357,21 +347,40 @@ def built(settings: ModelSettings, captions_only: bool = False) -> Model:
 
 
 def _filled(settings: ModelSettings, weights: dict[str, torch.Tensor], captions_only: bool) -> Model:
-    """The model with these weights, which must fit it exactly, in evaluation mode."""
+    """The model with these weights, which must be sound and fit it exactly, in evaluation mode."""
     if not all(map(is_plain_tensor, weights.values())):
         raise SwanError("not all of its weights are plain tensors", TRAIN_AGAIN)
-    with without_random_start():
-        model = built(settings, captions_only)
+    if settings.bert and settings.bert.layers > len(weights):  # each would be built, if only to be compared
+        raise SwanError(f"its weights do not fit its settings: {settings.bert.layers} layers", TRAIN_AGAIN)
+    return _loaded(settings, weights, captions_only, checked=False)
+
+
+def _loaded(
+    settings: ModelSettings, weights: dict[str, torch.Tensor], captions_only: bool, *, checked: bool = True
+) -> Model:
+    """The model with these weights, in evaluation mode; it gets the tensors themselves.
+
+    It is first made without memory and compared with the weights: settings may ask for any amount.
+
+    Args:
+        settings: of the model.
+        weights: plain tensors.
+        captions_only: leave out the image side, also of the weights.
+        checked: the weights are known to be finite.
+    """
     if captions_only:
         weights = {key: value for key, value in weights.items() if not key.startswith(IMAGE_SIDE)}
-    _check_fit(shapes_of(model.state_dict()), shapes_of(weights))
-    if problem := not_finite(weights):
+    with torch.device("meta"):
+        planned = built(settings, captions_only)
+    _check_fit(shapes_of(planned.state_dict()), shapes_of(weights))
+    needed = sum(value.nbytes for value in (*planned.parameters(), *planned.buffers()))
+    if needed > MOST_GROWTH * stored_bytes(weights.values()) + SMALL:
+        problem = f"its settings ask for {needed / 1e9:.1f} GB, of which its weights fill only a part"
         raise SwanError(problem, TRAIN_AGAIN)
-    return _with_weights(model, weights)
-
-
-def _with_weights(model: Model, weights: dict[str, torch.Tensor]) -> Model:
-    """The model with weights that fit it, in evaluation mode; it gets the tensors themselves."""
+    if not checked and (problem := not_finite(weights)):
+        raise SwanError(problem, TRAIN_AGAIN)
+    with without_random_start():
+        model = built(settings, captions_only)
     types = {key: value.dtype for key, value in model.state_dict().items()}
     model.load_state_dict({key: weights[key].to(kind) for key, kind in types.items()}, assign=True)
     return model.eval()

@@ -27,7 +27,7 @@ from torch import nn
 from swancli.errors import StoreError, SwanError, import_error
 from swancli.model.clip_tokenizer import LONGEST, ClipTokenizer, read_clip_tokenizer
 from swancli.model.settings import OPEN_CLIP, ModelSettings
-from swancli.model.weights import misfit, not_finite, read_weights, shapes_of, without_random_start
+from swancli.model.weights import misfit, not_finite, read_weights, shapes_of
 from swancli.store.text import read_json
 
 PREFIX = "open_clip:"
@@ -352,7 +352,7 @@ def _read(
         raise SwanError(f"{where}: {error.problem}", error.hint) from error
     tokenizer = read_clip_tokenizer(config["text_cfg"], folder, str(where))
     try:
-        with without_random_start():
+        with torch.device("meta"):  # only its names, shapes and types are used
             own = _network(config).state_dict()
         shown = _preprocessing(preprocessing, config["vision_cfg"])
         settings = ModelSettings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,22 @@ def _read_safetensors(path: Path, hint: str) -> dict[str, torch.Tensor]:
 
 
 def is_plain_tensor(value: object) -> bool:
-    """Whether a value is a tensor with all its numbers: not sparse, quantised, nested, or without content."""
+    """Whether a value is a tensor with all its numbers: not sparse, quantised, nested, or without content.
+
+    Nor is one that repeats a few numbers, which takes up memory only when it is copied.
+    """
     return (
         isinstance(value, torch.Tensor)
         and (value.layout, value.device.type) == (torch.strided, "cpu")
         and not (value.is_quantized or value.is_nested)
+        and value.nbytes <= value.untyped_storage().nbytes()
     )
+
+
+def stored_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """How much memory plain tensors take, those that share some counted once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,11 @@ from swancli.errors import SwanError, extra_hint
 from swancli.prepare.entries import Entry, check_caption, check_filename, check_optional, check_split
 from swancli.store.text import read_text
 
+COLUMNS = ["filename", "caption", "split", "scene"]
+# A Parquet file may unpack to this many bytes, and in addition to this many times its own size.
+SMALL_TABLE, MOST_GROWTH = 2**28, 64
+ROW_BYTES = 64  # that a row takes beside its texts
+BATCH = 4096  # rows unpacked at a time
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
 
 
@@ -51,7 +56,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, tuple[Any, ...]]]:
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
         raise SwanError(f"{path}: two columns are named {repeated[0]}", "keep one of them")
-    frame = frame.reindex(columns=["filename", "caption", "split", "scene"]).astype(object)
+    frame = frame.reindex(columns=COLUMNS).astype(object)
     frame = frame.where(frame.notna(), None)
     for number, row in enumerate(frame.itertuples(index=False, name=None), start=2):
         if any(value not in (None, "") for value in row):
@@ -82,12 +87,57 @@ def _read_parquet(path: Path) -> Any:
     except ImportError as error:
         raise SwanError(f"{path}: Parquet needs pyarrow", extra_hint("parquet")) from error
     try:
-        # Ignores pandas metadata, which may turn a column into an index.
-        table = pyarrow.parquet.ParquetFile(path).read()
-        table.validate(full=True)  # finds invalid UTF-8, which otherwise fails when a cell is read
-        return table.to_pandas(ignore_metadata=True)
+        schema = pyarrow.parquet.read_schema(path)
+        wanted = [name for name in schema.names if name.strip().lower() in COLUMNS]
+        texts = [
+            field.name for field in schema if field.name in wanted and pyarrow.types.is_string(field.type)
+        ]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
+            return _frame(path, file, schema.names, wanted)
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise SwanError(
             f"{path}: not a readable Parquet file ({reason})", "is the download whole?"
         ) from error
+
+
+def _frame(path: Path, file: Any, names: list[str], wanted: list[str]) -> Any:
+    """The wanted columns of a Parquet file, pandas metadata ignored; without rows if one is not there.
+
+    Raises:
+        SwanError: they are far larger than the file, which can contain a caption once and repeat it without
+            end.
+    """
+    import pandas
+
+    missing = {"filename", "caption"} - {name.strip().lower() for name in wanted}
+    if missing or len(set(wanted)) < len(wanted):
+        return pandas.DataFrame(columns=names)
+    most = SMALL_TABLE + MOST_GROWTH * path.stat().st_size
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    parts = [group.column(number) for group in groups for number in range(group.num_columns)]
+    left = most - sum(
+        part.total_uncompressed_size for part in parts if part.path_in_schema.partition(".")[0] in wanted
+    )
+    columns: list[list[Any]] = [[] for _ in wanted]
+    for batch in file.iter_batches(BATCH, columns=wanted) if left > 0 else ():
+        batch.validate(full=True)  # finds invalid UTF-8, which otherwise fails when a cell is read
+        left -= ROW_BYTES * batch.num_rows
+        for column, values in zip(columns, batch.columns, strict=True):
+            cells = _cells(values)
+            left -= sum(len(cell) for cell in cells if isinstance(cell, str))
+            column += cells
+        if left <= 0:
+            break
+    if left <= 0:
+        hint = "split it into several tables, or write it as CSV"
+        raise SwanError(f"{path}: unpacks to more than {most / 1e9:.1f} GB", hint)
+    return pandas.DataFrame(dict(zip(wanted, columns, strict=True)), dtype=object)
+
+
+def _cells(values: Any) -> list[Any]:
+    """The values of a column of a batch; equal texts of a dictionary are one object."""
+    if not hasattr(values, "dictionary"):
+        return values.to_pylist()
+    distinct = values.dictionary.to_pylist()
+    return [None if index is None else distinct[index] for index in values.indices.to_pylist()]

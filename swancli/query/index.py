@@ -391,10 +391,13 @@ def _check_parts(faiss: ModuleType, index: Any) -> None:
         lists = faiss.downcast_InvertedLists(index.invlists)
         sound = isinstance(lists, faiss.ArrayInvertedLists)
         sound = sound and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
+        sound = sound and index.quantizer.ntotal == index.nlist == lists.nlist
     else:
         sound = isinstance(index, faiss.IndexFlat)
     if not sound:
         raise ValueError("made of parts that swan does not use")
+    if not index.is_trained:
+        raise ValueError("not trained")
 
 
 def _read_card(file: h5py.File) -> IndexCard:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,10 +18,10 @@ from typing import Any
 from jinja2 import Environment, Template
 from markupsafe import Markup
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, SwanWarning
 from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
-from swancli.store.pictures import CHANGED, Pictures
+from swancli.store.pictures import CHANGED, NO_IMAGE, NOT_SHOWN, ChangedPicture, Pictures
 from swancli.store.text import printable
 
 SIDE = 384  # pixels, of a picture on the page
@@ -34,7 +35,6 @@ class ResultCard:
     hit: the result.
     picture: address of the image, "" for none.
     absent: the reason why there is none.
-    changed: a note if it is not the image that was embedded any more.
     whole: address of a larger picture.
     similar: address of a search for similar images.
     """
@@ -43,7 +43,6 @@ class ResultCard:
     hit: Hit
     picture: str = ""
     absent: str = ""
-    changed: str = ""
     whole: str = ""
     similar: str = ""
 
@@ -74,31 +73,38 @@ class Section:
 
 
 def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
-    """Writes answers as one self-contained HTML file; a missing picture is replaced by the reason.
+    """Writes answers as one self-contained HTML file. It names no path of this machine.
 
-    A picture that is not the one that was embedded gets a note.
+    A picture that cannot be shown is replaced by a note; a warning says why.
 
     Args:
         path: the file to write.
         answers: one or more.
         pictures: the images of the results.
     """
+    absent: list[str] = []
     sections = [
-        Section(answer, [_embedded(f"q{number}-{hit.rank}", hit, pictures) for hit in answer.hits])
+        Section(answer, [_embedded(f"q{number}-{hit.rank}", hit, pictures, absent) for hit in answer.hits])
         for number, answer in enumerate(answers, start=1)
     ]
     title = answers[0].question if len(answers) == 1 else f"{len(answers)} queries"
     with atomic_path(path) as temporary:
         temporary.write_text(render_page(title, sections), encoding="utf-8")
+    if absent:
+        text = f"{path}: pictures left out: {len(absent)}; the first: {absent[0]}"
+        warnings.warn(text, SwanWarning, stacklevel=2)
 
 
-def _embedded(identity: str, hit: Hit, pictures: Pictures) -> ResultCard:
+def _embedded(identity: str, hit: Hit, pictures: Pictures, absent: list[str]) -> ResultCard:
+    """A result with its picture; the reason why there is none is added to `absent`."""
+    if hit.row < 0:
+        return ResultCard(identity, hit, absent=NO_IMAGE)
     try:
         data = base64.b64encode(pictures.jpeg(hit.row, SIDE)).decode()
     except SwanError as error:
-        return ResultCard(identity, hit, absent=error.problem)
-    changed = CHANGED if hit.row in pictures.changed else ""
-    return ResultCard(identity, hit, f"data:image/jpeg;base64,{data}", changed=changed)
+        absent.append(error.problem)
+        return ResultCard(identity, hit, absent=CHANGED if isinstance(error, ChangedPicture) else NOT_SHOWN)
+    return ResultCard(identity, hit, f"data:image/jpeg;base64,{data}")
 
 
 def render_page(

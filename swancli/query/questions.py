@@ -230,6 +230,8 @@ class BaseSearcher(ABC):
             raise StoreError(problem, "use an undamaged checkpoint, or train again")
         if scope.threshold == "auto":
             scope = replace(scope, threshold=self.match_threshold.among(self.count(scope)))
+        if not -1 <= scope.threshold <= 1:  # nor NaN, which would let everything pass
+            raise SwanError(f"threshold {scope.threshold}: not from -1 to 1")
         yield from self._hits(vectors, scope)
 
     @abstractmethod

@@ -3,7 +3,8 @@
     swan serve
 
 Images are addressed by their row in the embeddings, so no request names a path. One query is answered at a
-time; others wait in threads, while pictures are still served.
+time, and one picture is decoded at a time, whatever else waits: searches do not wait for pictures, and the
+memory that a server takes does not grow with the number of requests.
 """
 
 from __future__ import annotations
@@ -11,52 +12,65 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
+import os
 import re
 import socket
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
+from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from swancli import __version__
 from swancli.errors import StoreError, SwanError
 from swancli.images import decode_image
+from swancli.machine.device import release_freed_memory
 from swancli.query.page import SIDE, ResultCard, Section, render_page
 from swancli.query.questions import Answer, Find, Least, Question, Scope
 from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
-from swancli.store.pictures import CHANGED, Pictures, jpeg
+from swancli.store.pictures import NOT_SHOWN, Pictures, jpeg
 from swancli.store.text import printable
 
 LOG = logging.getLogger("uvicorn.error")
-LONGEST_TEXT = 2000  # characters of a query
+LONGEST_TEXT = 2000  # characters of all texts of a query together
+MOST_TEXTS = 20  # of a query, those to keep away from included
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
 LARGEST_PICTURE = 75_000_000  # pixels times bands, at least three
-UPLOADS = 8  # received at once, each in memory; more are answered with 503
+UPLOADS_HELD = 3 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
 UPLOAD_SECONDS = 60  # to receive one
+UNDISTURBED = 5  # seconds; an upload that has taken longer gives way to others if memory runs out
+KEPT_PICTURES = 200  # files of 30 to 300 kB, so that a large picture is decoded once
 KEPT_UPLOADS = 200  # the newest images to search by
 OPENED_SIDE = 1600  # pixels at most, the longer side of an opened image
 MOST_RESULTS = 1000
+LONGEST_PATTERN = 255  # characters of a pattern for file names
 CONNECTIONS = 200  # at once; more are answered with 503
+REPLACED = "these embeddings have been replaced since; to search the new ones, start swan serve again"
 HOST_HEADER = re.compile(r"(?:\[([\da-fA-F:.]+)\]|([\w.-]+))(?::\d+)?")
 CHOICES = (12, 24, 48, 96)  # numbers of results to choose from on the page
 
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
 Several = Annotated[list[Text], Field(max_length=20)]
 Words = Annotated[str, StringConstraints(max_length=LONGEST_TEXT, strip_whitespace=True)]
-SeveralWords = Annotated[list[Words], Field(max_length=20)]
+SeveralWords = Annotated[list[Words], Field(max_length=MOST_TEXTS)]
+Pattern = Annotated[str, StringConstraints(max_length=LONGEST_PATTERN)]
 
 
 class SearchRequest(BaseModel):
@@ -75,13 +89,23 @@ class SearchRequest(BaseModel):
     )
     scene: Several = Field([], description="Only images of these scenes.")
     split: Text = Field("", description="Only images of this split.")
-    files: Text = Field("", description="Only images whose file name matches this pattern, as in harbor_*.")
+    files: Pattern = Field(
+        "", description="Only images whose file name matches this pattern, as in harbor_*."
+    )
 
     @field_validator("text", "without", "scene")
     @classmethod
     def filled_in(cls, texts: list[str]) -> list[str]:
         """The texts that are not empty."""
         return [text for text in texts if text]
+
+    @model_validator(mode="after")
+    def not_too_long(self) -> SearchRequest:
+        """Refuses texts that together take seconds to encode."""
+        texts = [*self.text, *self.without]
+        if sum(map(len, texts)) > LONGEST_TEXT or len(texts) > MOST_TEXTS:
+            raise ValueError(f"at most {MOST_TEXTS} texts, of {LONGEST_TEXT} characters together")
+        return self
 
     @property
     def ways(self) -> int:
@@ -142,12 +166,14 @@ class Service:
         self.pictures = pictures
         self._uploads: OrderedDict[str, UploadedImage] = OrderedDict()
         self._asking = Lock()  # one query uses all cores
-        self._decoding = Lock()
+        self._jpeg = lru_cache(KEPT_PICTURES)(self._decoded_picture)
         names = "\n".join([searcher.checkpoint.sha256, *searcher.catalogue.filename])
         self._tag = hashlib.sha256(printable(names).encode()).hexdigest()[:12]
         try:
             self._match = searcher.match_threshold
-        except SwanError:
+        except StoreError:  # it is damaged
+            raise
+        except SwanError:  # there is none
             self._match = None
         catalogue = searcher.catalogue
         self._choices = {
@@ -156,6 +182,7 @@ class Service:
             "find": [("images", "images"), *([("captions", "captions")] if len(catalogue.text) else [])],
             "threshold": [("-1.0", "any"), *([("auto", "a match")] if self._match else [])],
         }
+        release_freed_memory()  # what loading took
 
     def ask(self, asked: SearchRequest) -> Answer:
         """The answer to a request.
@@ -199,14 +226,16 @@ class Service:
         Raises:
             SwanError: it is not an image, or too large.
         """
-        with self._decoding:  # one at a time: a small file may be a large picture
+        try:
             pixels = decode_image(data, name, self.searcher.rendering, most_samples=LARGEST_PICTURE)
-        key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
-        with self._asking:
-            self._uploads[key] = UploadedImage(self.searcher.encoder.images([pixels]), name, preview)
-            self._uploads.move_to_end(key)
-            while len(self._uploads) > KEPT_UPLOADS:
-                self._uploads.popitem(last=False)
+            key, preview = hashlib.sha256(data).hexdigest()[:32], jpeg(pixels, SIDE)
+            with self._asking:
+                self._uploads[key] = UploadedImage(self.searcher.encoder.images([pixels]), name, preview)
+                self._uploads.move_to_end(key)
+                while len(self._uploads) > KEPT_UPLOADS:
+                    self._uploads.popitem(last=False)
+        finally:
+            release_freed_memory()
         return key
 
     def upload(self, key: str) -> UploadedImage:
@@ -231,20 +260,31 @@ class Service:
         return row
 
     def picture(self, row: int, side: int) -> bytes:
-        """An image of the embeddings as JPEG; its `SwanError` names no path of this machine.
-
-        One that is not the image that was embedded any more has a note on it.
-        """
+        """An image of the embeddings as JPEG; its `SwanError` names no path of this machine."""
         name = self.searcher.catalogue.filename[self.checked_row(row)]
-        known = row in self.pictures.changed
+        try:
+            return self._jpeg(row, side)
+        except SwanError as error:
+            raise SwanError(f"{name}: {NOT_SHOWN}") from error
+
+    def _decoded_picture(self, row: int, side: int) -> bytes:
         try:
             pixels = self.pictures.pixels(row)
-        except SwanError as error:
-            raise SwanError(f"{name}: its picture was removed or cannot be read") from error
-        changed = row in self.pictures.changed
-        if changed and not known:
-            LOG.warning("%s: %s; embed again: swan embed", name, CHANGED)
-        return jpeg(pixels, side, CHANGED if changed else "")
+            release_freed_memory()
+            return jpeg(pixels, side)
+        finally:
+            release_freed_memory()
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the embeddings file was written again, or removed, since it was opened. It stays open."""
+        file = self.searcher.embeddings.image.file
+        opened = os.fstat(file.id.get_vfd_handle())
+        try:
+            now = Path(file.filename).stat()
+        except OSError:
+            return True
+        return (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino)
 
     def found(self, answer: Answer) -> SearchResponse:
         """An answer in the form of the API."""
@@ -285,6 +325,8 @@ class Service:
                 asked_with = self._address(asked.like)
             sections = [Section(answer, cards, asked_with)]
         title = f"{answer.question} · swan" if answer else "swan"
+        if self.replaced:
+            message = f"{message}; {REPLACED}" if message else REPLACED
         return render_page(title, sections, form=self._form(asked), message=message)
 
     def _form(self, asked: SearchRequest) -> Mapping[str, Any]:
@@ -302,27 +344,61 @@ def _names_or_any(column: np.ndarray) -> list[tuple[str, str]]:
     return [("", "any"), *((name, name) for name in different_names(column))]
 
 
-async def _body(request: Request) -> bytes:
-    """The body of a request.
+class Uploads:
+    """The uploads that are received or waiting, all in memory, together at most `UPLOADS_HELD` bytes."""
 
-    Raises:
-        HTTPException: it is larger than the largest upload.
-    """
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > LARGEST_UPLOAD:
-            raise HTTPException(413, f"larger than {LARGEST_UPLOAD // 2**20} MB; make it smaller")
-        parts.append(part)
-    return b"".join(parts)
+    def __init__(self) -> None:
+        self._held = 0
+        self._coming: dict[asyncio.Timeout, float] = {}  # when each began, the oldest first
+
+    @asynccontextmanager
+    async def received(self, request: Request) -> AsyncIterator[bytes]:
+        """The body of a request, which counts as held until the block ends.
+
+        Raises:
+            HTTPException: it is larger than the largest upload, takes too long, or memory has run out.
+        """
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS) as limit:
+                self._coming[limit] = time.monotonic()
+                async for part in request.stream():
+                    size, self._held = size + len(part), self._held + len(part)
+                    if size > LARGEST_UPLOAD:
+                        raise HTTPException(413, f"larger than {LARGEST_UPLOAD // 2**20} MB; make it smaller")
+                    if self._held > UPLOADS_HELD:
+                        self._drop_oldest()
+                    parts.append(part)
+            self._coming.pop(limit, None)
+            data = b"".join(parts)
+            parts.clear()
+            yield data
+        except TimeoutError as error:
+            raise HTTPException(408, "the image did not come in time") from error
+        finally:
+            self._coming.pop(limit, None)
+            self._held -= size
+
+    def _drop_oldest(self) -> None:
+        """Ends the upload that has taken longest, so that slow ones do not keep others waiting.
+
+        Raises:
+            HTTPException: none has taken long.
+        """
+        oldest, began = next(iter(self._coming.items()), (None, math.inf))
+        if time.monotonic() - began < UNDISTURBED:
+            raise HTTPException(503, "too many uploads at once; try again")
+        oldest.reschedule(0)
+        del self._coming[oldest]
 
 
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this machine only."""
     try:
-        return host == "localhost" or ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
-        return False
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _asked_host(header: str) -> str:
@@ -331,17 +407,48 @@ def _asked_host(header: str) -> str:
     return (parts[1] or parts[2]).lower() if parts else ""
 
 
-FAILURES = {status: {"model": Failure} for status in (400, 408, 413, 500, 503)}
+def _is_foreign(request: Request) -> bool:
+    """Whether a page of another site sent a request. Links from there may lead to ours.
+
+    Browsers say so; to an address without https some say it only of what is sent, not of what is got. Other
+    programs say nothing, and may ask.
+    """
+    told = request.headers.get("Sec-Fetch-Site")
+    if told:
+        link = request.method == "GET" and request.headers.get("Sec-Fetch-Dest") == "document"
+        return told not in ("none", "same-origin") and not link
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower()
+
+
+class Turns:
+    """What waits for what. Who waits takes no thread, so those who need not wait find one.
+
+    asking: searches; one computes while the page of another is made.
+    decoding: pictures, of the embeddings and uploaded: one may take much of a gigabyte of memory.
+    glancing: pictures of the embeddings that are small, which do not wait for large ones.
+    uploading: uploads, which take their turn in `decoding` one after the other, with pictures in between.
+    """
+
+    def __init__(self) -> None:
+        self.asking = asyncio.Semaphore(2)
+        self.decoding = asyncio.Semaphore(1)
+        self.glancing = asyncio.Semaphore(2)
+        self.uploading = asyncio.Semaphore(1)
+
+
+FAILURES = {status: {"model": Failure} for status in (400, 403, 408, 413, 500, 503)}
 SearchParameters = Annotated[SearchRequest, Query()]
 
 
-def application(service: Service, host: str) -> FastAPI:
+def application(service: Service, address: str, host: str = "") -> FastAPI:
     """The web application.
 
     Args:
         service: answers the requests.
-        host: address it listens on. On a loopback address requests under any other host name are refused, so
-            that a page from elsewhere cannot reach it under a name of its own.
+        address: it listens on. On a loopback address requests under any other host name are refused, so that
+            a page from elsewhere cannot reach it under a name of its own.
+        host: the name by which the user gave that address, under which requests are answered too.
     """
     app = FastAPI(
         title="swan", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
@@ -349,17 +456,22 @@ def application(service: Service, host: str) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, answer: Any) -> Response:
-        if is_loopback(host) and not is_loopback(_asked_host(request.headers.get("Host", ""))):
+        asked = _asked_host(request.headers.get("Host", ""))
+        if is_loopback(address) and not (is_loopback(asked) or asked == host.lower() != ""):
             response = JSONResponse({"error": "not the name of this machine"}, 400)
+        elif _is_foreign(request):
+            response = JSONResponse({"error": "a request from another site's page"}, 403)
         else:
             response = await answer(request)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["X-Frame-Options"] = "DENY"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"  # no other page can show a picture
         return response
 
+    turns = Turns()
     _answer_errors(app, service)
-    _add_search(app, service)
-    _add_images(app, service)
+    _add_search(app, service, turns)
+    _add_images(app, service, turns)
     return app
 
 
@@ -384,11 +496,15 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
         return JSONResponse({"error": problem}, 422)
 
 
-def _add_search(app: FastAPI, service: Service) -> None:
+def _add_search(app: FastAPI, service: Service, turns: Turns) -> None:
     @app.get("/", include_in_schema=False)
-    def page(asked: SearchParameters) -> HTMLResponse:
+    async def page(asked: SearchParameters) -> HTMLResponse:
         if asked.text:  # typed after a search by image, which the form keeps for its filters
             asked = asked.model_copy(update={"image": "", "like": None})
+        async with turns.asking:
+            return await run_in_threadpool(answered, asked)
+
+    def answered(asked: SearchRequest) -> HTMLResponse:
         try:
             answer = service.ask(asked) if asked.ways else None
         except SwanError as error:
@@ -397,36 +513,31 @@ def _add_search(app: FastAPI, service: Service) -> None:
         return HTMLResponse(service.page(asked, answer, "" if answer else f"{count:,} images to search"))
 
     @app.get("/api/search", responses=FAILURES)
-    def search(asked: SearchParameters) -> SearchResponse:
+    async def search(asked: SearchParameters) -> SearchResponse:
         """Ranks images, or captions, by how well they match a text or an image."""
-        return service.found(service.ask(asked))
+        async with turns.asking:
+            return service.found(await run_in_threadpool(service.ask, asked))
 
 
-def _add_images(app: FastAPI, service: Service) -> None:
-    uploads = asyncio.Semaphore(UPLOADS)
+def _add_images(app: FastAPI, service: Service, turns: Turns) -> None:
+    uploads = Uploads()
 
     @app.post("/api/image", responses=FAILURES)
     async def upload(request: Request, name: Text = "image") -> Uploaded:
         """Stores an image file, the request's body, for searches by `image` of `/api/search`."""
-        if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            raise SwanError("an upload from another site's page")
-        if uploads.locked():
-            raise HTTPException(503, "too many uploads at once; try again")
-        async with uploads:
-            try:
-                data = await asyncio.wait_for(_body(request), UPLOAD_SECONDS)
-            except TimeoutError as error:
-                raise HTTPException(408, f"the image did not come within {UPLOAD_SECONDS} seconds") from error
+        async with uploads.received(request) as data, turns.uploading, turns.decoding:
             return Uploaded(image=await run_in_threadpool(service.keep, data, name))
 
     @app.get("/upload/{key}", include_in_schema=False)
-    def uploaded(key: str) -> Response:
+    async def uploaded(key: str) -> Response:
         return Response(service.upload(key).preview, media_type="image/jpeg")
 
     @app.get("/image/{row}", responses=FAILURES, response_class=Response)
-    def image(row: int, size: Literal["small", "large"] = "small") -> Response:
+    async def image(row: int, size: Literal["small", "large"] = "small") -> Response:
         """An image of the embeddings, as JPEG."""
-        picture = service.picture(row, SIDE if size == "small" else OPENED_SIDE)
+        small = await run_in_threadpool(service.pictures.is_small, service.checked_row(row))
+        async with turns.glancing if small else turns.decoding:
+            picture = await run_in_threadpool(service.picture, row, SIDE if size == "small" else OPENED_SIDE)
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 

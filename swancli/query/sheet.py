@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
+import numpy as np
+
 from swancli.errors import SwanError
 from swancli.evaluate.plots import Result, contact_sheet, style
 from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
-from swancli.store.pictures import Pictures
+from swancli.store.pictures import ChangedPicture, Pictures
 
+ABSENT = np.full((8, 8, 3), 230, np.uint8)  # in place of an image
 MOST = 100  # images, and queries, that are laid out fast enough
 
 
 def write_sheet(path: str | PathLike[str], answers: Sequence[Answer], pictures: Pictures) -> None:
     """Writes the images of answers as one PNG file, each with its rank, score and scene.
 
-    An image that is not the one that was embedded gets a note.
+    In place of an image that has changed since it was embedded there is a note.
 
     Args:
         path: the file to write.
@@ -40,9 +43,11 @@ def write_sheet(path: str | PathLike[str], answers: Sequence[Answer], pictures: 
         )
 
     def result(hit: Hit) -> tuple[Result, str]:
-        shown = Result(pictures.pixels(hit.row), hit.scene)
-        changed = "\nchanged since embedding" if hit.row in pictures.changed else ""
-        return shown, f"{hit.rank}   {hit.score:.3f}{changed}"
+        figures = f"{hit.rank}   {hit.score:.3f}"
+        try:
+            return Result(pictures.pixels(hit.row), hit.scene), figures
+        except ChangedPicture:
+            return Result(ABSENT, hit.scene), f"{figures}\nchanged since embedding"
 
     with style():
         figure = contact_sheet([(answer.question, list(map(result, answer.hits))) for answer in answers])

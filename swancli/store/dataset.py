@@ -5,6 +5,7 @@ Letters in shapes: N images, H x W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.images import AS_SAID, Rendering, decode_image
+from swancli.images import AS_SAID, MOST_SAMPLES, Rendering, decode_image
 from swancli.store.catalogue import Catalogue, names_in, read_catalogue, write_catalogue, write_skipped
 from swancli.store.digest import content_digest
 from swancli.store.hdf5 import (
@@ -128,9 +129,14 @@ class Dataset:
         if "images/pixels" not in self._file:
             return None, array_in(self._file, "images/encoded", "O", count)
         pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
-        if pixels.dtype != np.uint8 or not all(pixels.shape[1:]):
+        if pixels.dtype != np.uint8 or not 0 < math.prod(pixels.shape[1:]) <= MOST_SAMPLES:
             raise ValueError(f"/images/pixels contains {pixels.dtype} of the shape {pixels.shape}")
         return pixels, None
+
+    @property
+    def side(self) -> float:
+        """The longer side of all images in pixels; infinity if their sizes differ."""
+        return math.inf if self._pixels is None else max(self._pixels.shape[1:3])
 
     def image(self, row: int) -> np.ndarray:
         """uint8 (H, W, 3): the RGB pixels of one image.

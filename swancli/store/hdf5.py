@@ -43,6 +43,7 @@ WRITTEN_BY = {
 }
 # Of each layout; raised when a swan can no longer read the files of earlier ones.
 VERSIONS = {DATASET: 2, VOCABULARY: 1, EMBEDDINGS: 3, FEATURES: 2, INDEX: 1, TILES: 3, PART: 1}
+DEFLATE, MOST_UNPACKED = 1100, 2**30  # the most that its compression gains; bytes of a compressed array
 TEXT = h5py.string_dtype(encoding="utf-8")
 LOCKING = "unable to lock file"  # in the text of an error of HDF5
 # What HDF5 says of values that were compressed by a plugin which it cannot find.
@@ -227,14 +228,18 @@ def _leading_elsewhere(file: h5py.File) -> str:
     """Name of a link to another file, or of an array whose values are in one; "" if there is none."""
 
     def check(name: bytes, link: h5py.h5l.LinkInfo) -> str | None:
-        if link.type == h5py.h5l.TYPE_HARD:
-            found = file[name]
-            outside = isinstance(found, h5py.Dataset) and bool(found.is_virtual or found.external)
+        if link.type in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+            outside = _is_elsewhere(file.get(name))  # None for a soft link that leads nowhere
         else:
-            outside = link.type != h5py.h5l.TYPE_SOFT
+            outside = True
         return name.decode(errors="replace") if outside else None
 
     return file.id.links.visit(check, info=True) or ""
+
+
+def _is_elsewhere(found: Any) -> bool:
+    """Whether what a name leads to is an array whose values are in another file."""
+    return isinstance(found, h5py.Dataset) and bool(found.is_virtual or found.external)
 
 
 def text_attribute(file: h5py.File, name: str) -> str:
@@ -268,13 +273,27 @@ def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py
     found = file[name]
     if not isinstance(found, h5py.Dataset):
         raise TypeError(f"/{name} is not an array")
+    if _is_elsewhere(found):  # again where it is read, whatever path has led to it
+        raise ValueError(f"/{name} is in another file, which swan does not read")
     fits = found.shape is not None and len(found.shape) == len(shape)
     if not fits or any(size not in (None, own) for size, own in zip(shape, found.shape, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"/{name} has the shape {found.shape}, not ({wanted})")
     if found.dtype.kind not in kinds:
         raise TypeError(f"/{name} contains {found.dtype}")
+    if found.size * found.dtype.itemsize > _most_bytes(found):
+        raise ValueError(f"/{name} has the shape {found.shape}, and the file does not contain all of it")
     return found
+
+
+def _most_bytes(array: h5py.Dataset) -> int:
+    """How many bytes the values of an array can take, from what the file contains of it.
+
+    Values that were never written take no place in a file, and few if they are compressed, but all of it when
+    they are read.
+    """
+    stored = array.id.get_storage_size()
+    return min(DEFLATE * stored, MOST_UNPACKED) if array.id.get_create_plist().get_nfilters() else stored
 
 
 def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:

@@ -16,16 +16,30 @@ from threading import Lock
 
 import h5py
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from swancli.errors import SwanError
-from swancli.images import AS_SAID, Rendering, decode_image, pixel_digest, read_inside
+from swancli.images import (
+    AS_SAID,
+    FORMATS,
+    Rendering,
+    decode_image,
+    leads_out,
+    pixel_digest,
+    read_inside,
+)
 from swancli.store.dataset import Dataset
 from swancli.store.embeddings import Embeddings
 
 QUALITY = 85  # of JPEG files
+SMALL_SIDE = 1024  # pixels at most, the longer side of a picture that is decoded in no time
+NO_IMAGE = "a text without an image"
 CHANGED = "changed since it was embedded"
-LEAST_NOTED = 240  # pixels per side of a picture with a note on it
+NOT_SHOWN = "its picture was removed or changed, or cannot be read"  # for those who may not see a path
+
+
+class ChangedPicture(SwanError):
+    """A file is not the picture that was embedded, so the score beside it would be of another one."""
 
 
 class Pictures:
@@ -34,11 +48,9 @@ class Pictures:
     Args:
         source: a `dataset.h5`, or the folder that the file names are relative to.
         filename: the file name of each row.
-        digest: `/images/digest` of the embeddings, a hash of each row's pixels; None if it is not known.
         rendering: how samples became colours when the images were embedded.
-
-    Attributes:
-        changed: of the rows that were read so far, those whose pixels are not the ones that were embedded.
+        embedded: text (N,), of an open file: a hash of the pixels of each row when it was embedded. Only
+            these pixels are shown, since a stranger's embeddings may name any folder here. None for all.
 
     Raises:
         SwanError: the source does not exist any more.
@@ -48,12 +60,11 @@ class Pictures:
         self,
         source: str | PathLike[str],
         filename: Sequence[str],
-        digest: h5py.Dataset | None = None,
+        embedded: h5py.Dataset | None = None,
         rendering: Rendering = AS_SAID,
     ) -> None:
         source = Path(source)
-        self.changed: set[int] = set()
-        self._filename, self._digest, self._rendering = filename, digest, rendering
+        self._filename, self._embedded, self._rendering = filename, embedded, rendering
         self._folder, self._dataset = source, None
         self._lock = Lock()  # an h5py file must not be read by several threads at once
         if source.is_file():
@@ -66,22 +77,26 @@ class Pictures:
             )
 
     def pixels(self, row: int) -> np.ndarray:
-        """uint8 (H, W, 3), RGB; the row is then in `changed`, or not.
+        """uint8 (H, W, 3), RGB.
 
         Raises:
+            ChangedPicture: it is another one than was embedded.
             SwanError: the row has no image, it is gone or unreadable, or its name leads out of the folder.
         """
-        pixels = self._read(row)
-        if self._digest is not None:
+        if row < 0:
+            raise SwanError(NO_IMAGE)
+        pixels = self._pixels(row)
+        if self._embedded is not None:
             with self._lock:
-                embedded = self._digest[row]
-            differs = embedded != pixel_digest(pixels).encode()
-            (self.changed.add if differs else self.changed.discard)(row)
+                digest = self._embedded.asstr()[row]
+            if pixel_digest(pixels) != digest:
+                raise ChangedPicture(
+                    f"{self._folder}: {self._filename[row]!r} has {CHANGED}",
+                    "embed again; or show what is there now: --pictures FOLDER (or a dataset.h5)",
+                )
         return pixels
 
-    def _read(self, row: int) -> np.ndarray:
-        if row < 0:
-            raise SwanError("a text without an image")
+    def _pixels(self, row: int) -> np.ndarray:
         name = self._filename[row]
         if self._dataset:
             if name not in self._place:
@@ -94,6 +109,19 @@ class Pictures:
         path = self._folder / name
         return decode_image(read_inside(path, self._folder), str(path), self._rendering)
 
+    def is_small(self, row: int) -> bool:
+        """Whether an image takes little time and memory to decode, as its header says; False if in doubt."""
+        if row < 0 or self._dataset:
+            return row < 0 or self._dataset.side <= SMALL_SIDE
+        path = self._folder / self._filename[row]
+        try:
+            if leads_out(path, self._folder) or not path.is_file():
+                return True  # not decoded at all
+            with Image.open(path, formats=FORMATS) as image:
+                return max(image.size) <= SMALL_SIDE
+        except Exception:  # Pillow raises errors of many kinds
+            return False
+
     def jpeg(self, row: int, side: int) -> bytes:
         """An image as a JPEG file, its longer side at most `side` pixels; raises as `pixels`."""
         return jpeg(self.pixels(row), side)
@@ -104,7 +132,8 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
 
     Args:
         embeddings: the embeddings.
-        moved: where the images are now; None for the place that the embeddings record.
+        moved: where the images are now; None for the place that the embeddings record, whose pictures are
+            shown if they are those that were embedded.
 
     Raises:
         SwanError: they are not there, or no place is recorded.
@@ -123,40 +152,16 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
             f"{embeddings.pictures}: images at an address or in tars cannot be shown",
             "copy them, each tar unpacked into a folder of its name, and give the copy: --pictures FOLDER",
         )
-    digest = embeddings.image.file["images/digest"] if isinstance(embeddings.image, h5py.Dataset) else None
-    place = moved or Path(embeddings.pictures)
-    return Pictures(place, embeddings.catalogue.filename, digest, embeddings.rendering)
+    names, rendering = embeddings.catalogue.filename, embeddings.rendering
+    if moved:
+        return Pictures(moved, names, rendering=rendering)
+    return Pictures(Path(embeddings.pictures), names, embeddings.image.file["images/digest"], rendering)
 
 
-def jpeg(pixels: np.ndarray, side: int, note: str = "") -> bytes:
-    """A JPEG file of uint8 (H, W, 3) pixels, scaled down so that the longer side is at most `side` pixels.
-
-    Args:
-        pixels: the image.
-        side: in pixels.
-        note: a few words to write on the image; "" for none.
-    """
+def jpeg(pixels: np.ndarray, side: int) -> bytes:
+    """A JPEG file of uint8 (H, W, 3) pixels, scaled down so that the longer side is at most `side` pixels."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     written = io.BytesIO()
-    (_noted(image, note) if note else image).save(written, "JPEG", quality=QUALITY)
+    image.save(written, "JPEG", quality=QUALITY)
     return written.getvalue()
-
-
-def _noted(image: Image.Image, note: str) -> Image.Image:
-    """An image with a note on it; a small one becomes larger, so that the note can be read.
-
-    The note is at the lower edge of the square in the middle, which is all that a page of results shows.
-    """
-    if min(image.size) < LEAST_NOTED:
-        scale = max(1, LEAST_NOTED // max(image.size))
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-        ground = Image.new("RGB", tuple(max(length, LEAST_NOTED) for length in image.size))
-        ground.paste(image, ((ground.width - image.width) // 2, (ground.height - image.height) // 2))
-        image = ground
-    square = min(image.size)
-    font = ImageFont.load_default(square / 17)
-    draw, middle, low = ImageDraw.Draw(image), image.width / 2, (image.height + square) / 2
-    draw.rectangle((0, low - square / 9, image.width, low), fill="#d55e00")
-    draw.text((middle, low - square / 18), note, fill="white", font=font, anchor="mm")
-    return image

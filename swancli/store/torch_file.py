@@ -7,7 +7,7 @@ import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -57,6 +57,7 @@ def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = Fal
     if not path.is_file():
         raise StoreError(f"{path}: no such file", hint)
     try:
+        _check_archive(path)
         with safe_globals([(Unread, name) for name in foreign_names(path)]):
             mapped = in_part and is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -71,6 +72,16 @@ def read_torch_file(path: str | PathLike[str], hint: str, *, in_part: bool = Fal
 def not_mapped(error: Exception) -> bool:
     """Whether an error says that the file system maps no files into memory, as some shared ones."""
     return "unable to mmap" in str(error) and system_number(error) != errno.ENOMEM
+
+
+def _check_archive(path: Path) -> None:
+    """Raises a ValueError if a file unpacks to more than its size, which torch writes no file to do."""
+    if not is_zipfile(path):  # the format before torch 1.6
+        return
+    with ZipFile(path) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"its parts take {size / 1e6:.0f} MB, more than the file has")
 
 
 def foreign_names(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -98,13 +99,15 @@ def mapped(array: h5py.Dataset) -> np.ndarray:
     """An array of a store, mapped into memory: only the rows that are used are read.
 
     An array that is not in one piece in the file is read as a whole; swan writes none. So is one of text or
-    other objects, whose bytes in the file are not its values, and one on a file system that maps no files.
+    other objects, whose bytes in the file are not its values, and one on a file system that maps no files. It
+    is the file that is open that is mapped: its name may mean another one by now.
     """
     start = array.id.get_offset()
     if start is None or not array.size or array.dtype.hasobject:
         return array[:]
     try:
-        return np.memmap(array.file.filename, array.dtype, "r", offset=start, shape=array.shape)
+        with os.fdopen(os.dup(array.file.id.get_vfd_handle()), "rb") as file:
+            return np.memmap(file, array.dtype, "r", offset=start, shape=array.shape)
     except OSError as error:
         if error.errno not in NO_MAPPING:
             raise

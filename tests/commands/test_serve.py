@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from urllib.parse import urlencode, urlsplit
 
+import h5py
 import pytest
 import torch
 from conftest import invoke
@@ -23,7 +24,10 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from swancli.evaluate.match_threshold import MatchThreshold
-from swancli.query.serve import application
+from swancli.query.questions import Scope
+from swancli.query.search import open_search
+from swancli.query.serve import REPLACED, SearchRequest, Service, application, listen
+from swancli.store.pictures import pictures_of
 
 BROWSER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 BROWSER += ["--disable-component-update", "--disable-sync"]
@@ -113,6 +117,9 @@ def test_open_api_document_describes_it(served):
         ({"like": "9999"}, 400, "no image 9999"),
         ({"image": "0" * 32}, 400, "upload it again"),
         ({"text": "x" * 2001}, 422, "2000"),
+        ({"text": ["x " * 600] * 2}, 422, "2000 characters together"),
+        ({"text": ["boats"] * 11, "not": ["trees"] * 10}, 422, "at most 20 texts"),
+        ({"text": "boats", "files": "*" * 256}, 422, "255"),
         ({"text": "boats", "like": "3"}, 400, "more than one way"),
         ({"like": "3", "not": "boats"}, 400, "not: needs a text"),
         ({"text": "boats", "threshold": "nan"}, 400, "from -1 to 1"),
@@ -165,10 +172,12 @@ def test_other_host_names_are_not_answered_to(served):
     assert request(served, "/", headers={"Host": "evil.example"})[0] == 400
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1", "127.1"])
 def test_on_loopback_no_other_name_is_answered_to(host):
-    own = {"::1": ["[::1]", "[::1]:8000"]}.get(host, [host, f"{host}:8000"])
-    app = application(SimpleNamespace(), host)
+    """Also not if the address is written in a short form, 127.1."""
+    own = {"::1": ["[::1]", "[::1]:8000"]}.get(host, [host, f"{host}:8000", "localhost:8000"])
+    with listen(host, 0) as listening:
+        app = application(SimpleNamespace(), listening.getsockname()[0], host)
 
     async def status(name):
         sent = []
@@ -255,6 +264,69 @@ def test_body_that_does_not_come_is_not_waited_for(served, monkeypatch):
     asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 408
     assert b"did not come" in sent[1]["body"]
+
+
+def receiving(app, bodies):
+    """The answers to uploads at once: their statuses, and what is sent; each body is an async generator."""
+
+    async def one(body):
+        sent = []
+
+        async def receive():
+            async for part in body:
+                return {"type": "http.request", "body": part, "more_body": True}
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/api/image", "query_string": b"", "headers": []}
+        await app(scope, receive, send)
+        return sent[0]["status"]
+
+    async def together():
+        return await asyncio.gather(*map(one, bodies))
+
+    return asyncio.run(together())
+
+
+def fake_service():
+    return SimpleNamespace(keep=lambda data, name: "kept")
+
+
+def small_png():
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(written, "PNG")
+    return written.getvalue()
+
+
+PNG = small_png()
+
+
+async def whole(data, after):
+    await asyncio.sleep(after)
+    yield data
+
+
+async def stalled(data):
+    yield data
+    await asyncio.Event().wait()
+
+
+def test_uploads_that_stall_with_little_do_not_keep_others_waiting(monkeypatch):
+    monkeypatch.setattr("swancli.query.serve.UPLOAD_SECONDS", 0.5)
+    app = application(fake_service(), "0.0.0.0")
+    assert receiving(app, [*(stalled(b"x") for _ in range(20)), whole(PNG, after=0.1)]) == [408] * 20 + [200]
+
+
+def test_upload_that_stalls_with_much_gives_way(monkeypatch):
+    """Those that came first hold all the memory; one that has taken long is dropped for the next."""
+    monkeypatch.setattr("swancli.query.serve.UPLOADS_HELD", 100 + len(PNG))
+    monkeypatch.setattr("swancli.query.serve.UPLOAD_SECONDS", 0.5)
+    for undisturbed, statuses in ((60, [408, 408, 503]), (0.01, [408, 408, 200])):
+        monkeypatch.setattr("swancli.query.serve.UNDISTURBED", undisturbed)
+        bodies = [stalled(b"x" * 90), stalled(b"x" * 11), whole(PNG, after=0.1)]
+        assert receiving(application(fake_service(), "0.0.0.0"), bodies) == statuses
 
 
 def test_body_that_lies_about_its_type_is_taken_for_what_it_is(served):
@@ -395,8 +467,43 @@ def test_interrupted_server_ends_with_its_exit_code(finished):
 def test_upload_from_another_site_is_refused(served, source):
     data = (source / "images" / "harbor_2.png").read_bytes()
     status, _, body = request(served, "/api/image", "POST", data, {"Sec-Fetch-Site": "cross-site"})
-    assert status == 400
+    assert status == 403
     assert "another site" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/image/0", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}, 403),
+        ("/image/0", {"Sec-Fetch-Site": "same-site"}, 403),  # another port of this machine
+        ("/image/0", {"Sec-Fetch-Site": "same-origin"}, 200),
+        ("/image/0", {"Sec-Fetch-Site": "none"}, 200),  # typed into the address bar
+        ("/image/0", {}, 200),
+        ("/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, 200),  # a link
+        ("/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "iframe"}, 403),
+        ("/", {"Origin": "http://evil.example"}, 403),
+        ("/", {"Origin": "null"}, 403),
+    ],
+)
+def test_pages_of_other_sites_get_nothing_and_links_lead_here(served, path, headers, status):
+    assert request(served, path, headers=headers)[0] == status
+
+
+def test_upload_from_another_site_is_refused_without_the_newer_header_too(served, source):
+    """Browsers send it over https and to this machine only, but the origin of an upload always."""
+    data = (source / "images" / "harbor_2.png").read_bytes()
+    own = urlsplit(served.address).netloc
+    for origin, status in ((f"http://{own}", 200), (f"http://{own}.evil.example", 403), ("null", 403)):
+        assert request(served, "/api/image", "POST", data, {"Origin": origin})[0] == status
+
+
+def test_browser_gets_the_rule_that_no_other_page_may_show_an_answer(served):
+    connection = http.client.HTTPConnection(urlsplit(served.address).netloc, timeout=60)
+    for path in ("/image/0", "/api/search?text=boats", "/nothing"):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 def test_picture_with_too_many_pixels_is_refused_before_it_is_decoded(served):
@@ -405,6 +512,38 @@ def test_picture_with_too_many_pixels_is_refused_before_it_is_decoded(served):
     status, _, body = request(served, "/api/image?name=large.png", "POST", written.getvalue())
     assert status == 400
     assert "6000 x 6000" in json.loads(body)["error"]
+
+
+def test_embeddings_that_are_replaced_stay_as_they_were_opened_and_the_page_says_so(finished, tmp_path):
+    """Else old names would come with new scores."""
+    path = tmp_path / "embeddings.h5"
+    shutil.copy(finished.run / "embeddings.h5", path)
+    checkpoint = finished.run / "best.pt"
+    data = finished.root / "small" / "dataset.h5"
+    with open_search(path, "cpu", checkpoint=checkpoint) as before:
+        wanted = before.ask_row(3, Scope(top_k=5)).hits
+    searcher = open_search(path, "cpu", checkpoint=checkpoint)
+    service = Service(searcher, pictures_of(searcher.embeddings, data))
+    assert REPLACED not in service.page(SearchRequest(), None)
+    shutil.copy(path, tmp_path / "new.h5")
+    with h5py.File(tmp_path / "new.h5", "r+") as file:
+        file["images/embedding"][:] = file["images/embedding"][:][::-1]
+    (tmp_path / "new.h5").replace(path)
+    assert service.ask(SearchRequest(like=3, top_k=5)).hits == wanted
+    assert REPLACED in service.page(SearchRequest(), None)
+
+
+def test_damaged_match_threshold_is_reported_at_the_start(finished, tmp_path):
+    path = tmp_path / "embeddings.h5"
+    shutil.copy(finished.run / "embeddings.h5", path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["match"] = '{"offset": NaN}'
+    options = ["--embeddings", path, "--checkpoint", finished.run / "best.pt", "--port", "0"]
+    options += ["--pictures", finished.root / "small" / "dataset.h5"]
+    refused = invoke("serve", *options, root=finished.root)
+    assert refused.returncode == 2
+    assert "match threshold" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_wrong_form_is_answered_with_a_page(served):

@@ -20,6 +20,7 @@ MANIFEST = {
     "shards": 4,
     "pieces": [[0, 512], [512, 600]],
     "scene_from": "auto",
+    "missing": "error",
 }
 
 
@@ -133,3 +134,14 @@ def test_what_is_no_manifest_is_reported(tmp_path, content):
     with pytest.raises(SwanError, match=r"manifest\.json"):
         folder.agree({**MANIFEST, "shards": 1}, replace=True)
     assert folder.manifest.read_text() == content
+
+
+def test_pieces_of_other_swan_versions_or_rules_for_damaged_images_are_not_joined(tmp_path, monkeypatch):
+    one, other = (ShardFolder(tmp_path / "a.h5", Shard(number, 4)) for number in (1, 2))
+    one.agree(MANIFEST, replace=True)
+    with pytest.raises(SwanError, match="begun with --missing error\n"):
+        other.agree({**MANIFEST, "missing": "skip"}, replace=True)
+    monkeypatch.setattr("swancli.embed.shards.CREATED_BY", "swancli 99.0")
+    with pytest.raises(SwanError, match=r"begun with swancli \d+\.\d+") as caught:
+        other.agree(MANIFEST, replace=True)
+    assert "that version" in caught.value.hint

@@ -12,7 +12,6 @@ from fsspec.implementations.memory import MemoryFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swancli.embed import sources as image_sources
 from swancli.embed.sources import open_source
 from swancli.errors import ImageError, SwanError
 
@@ -114,7 +113,7 @@ def test_image_that_is_gone_is_its_own_error_and_a_store_that_fails_is_not(memor
 
 
 def test_image_too_large_for_memory_is_not_read(memory, monkeypatch):
-    monkeypatch.setattr(image_sources, "MOST_BYTES", 3)
+    monkeypatch.setattr("swancli.images.files.MOST_BYTES", 3)
     memory.pipe("/tiles/1.jpg", b"four")
     (picture,) = open_source("memory://tiles").pieces(10)[0].pictures()
     with pytest.raises(ImageError, match="too large"):
@@ -217,7 +216,7 @@ def test_file_that_is_no_tar_and_one_that_is_absent_are_reported(memory):
 
 
 def test_member_is_named_as_it_would_be_unpacked_and_a_large_one_alone_is_refused(memory, monkeypatch):
-    monkeypatch.setattr(image_sources, "MOST_BYTES", 5)
+    monkeypatch.setattr("swancli.images.files.MOST_BYTES", 5)
     members = [("a/../../out.jpg", b"out"), ("/root.jpg", b"root"), ("large.jpg", b"larger"), ("1.jpg", b"1")]
     memory.pipe("/odd.tar", tar_of(members))
     out, root, large, last = open_source("memory://odd.tar").pieces(1)[0].pictures()

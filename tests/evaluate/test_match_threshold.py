@@ -137,8 +137,14 @@ def test_threshold_comes_back_from_plain_values():
         PLAIN | {"offset": "0.5"},
         [0.5],
         PLAIN | {"miss": np.nan},
+        PLAIN | {"offset": 10**400},  # too large for a float
+        PLAIN | {"offset": 1e308, "growth": 0},
+        PLAIN | {"growth": -5.0},  # whose law lets everything pass
+        PLAIN | {"growth": True},
+        PLAIN | {"images": 0},
+        PLAIN | {"miss": np.float32(1)},
     ],
 )
 def test_other_values_are_no_threshold(stored):
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, ValueError)):
         MatchThreshold.from_plain(stored)

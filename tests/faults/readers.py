@@ -357,6 +357,7 @@ MANIFEST = {
     "shards": 2,
     "pieces": [[0, 512], [512, 600]],
     "scene_from": "auto",
+    "missing": "error",
 }
 
 

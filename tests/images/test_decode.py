@@ -239,3 +239,10 @@ def test_small_file_that_claims_many_samples_is_refused_before_it_is_read():
     for data in (stack, plain):
         with pytest.raises(ImageError, match="image too large"):
             decode_image(data, "it", most_samples=10_000)
+
+
+def test_sparse_file_of_a_terabyte_is_refused(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(ImageError, match=r"image too large \(1000\.0 GB\)"):
+        read_bytes(tmp_path / "a.png")

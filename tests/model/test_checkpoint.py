@@ -3,6 +3,7 @@
 import argparse
 import os
 import subprocess
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from swancli.errors import SwanError
 from swancli.model.checkpoint import export_published, load_checkpoint, save_checkpoint
 from swancli.model.settings import ModelSettings
 from swancli.model.swan import Swan
+from swancli.model.weights import stored_bytes
 from swancli.store.torch_file import Unread, read_torch_file
 from swancli.vocab.vocabulary import UNKNOWN, Vocabulary, export_json
 
@@ -153,3 +155,74 @@ def test_refusal_does_not_tell_how_to_load_unsafely(tmp_path):
         read_torch_file(tmp_path / "evil.pth", "train again")
     assert "system" in error.value.problem
     assert "weights_only" not in str(error.value)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# nothing in a file takes more memory than it has
+
+
+def changed(source, target, change):
+    """A checkpoint with other content."""
+    content = torch.load(source, weights_only=True)
+    change(content)
+    torch.save(content, target)
+    return target
+
+
+def test_model_that_its_weights_do_not_fill_is_not_made(tiny_model, tmp_path, monkeypatch):
+    """Settings of a few bytes can ask for any amount: this network has 3.5 GB of weights."""
+
+    def larger(content):
+        content["settings"]["backbone"] = "timm/convnext_xxlarge"
+
+    path = changed(tiny_model, tmp_path / "a.pt", larger)
+    monkeypatch.setattr("swancli.model.checkpoint.without_random_start", lambda: pytest.fail("it was made"))
+    with pytest.raises(SwanError, match="its weights do not fit its settings"):
+        load_checkpoint(path)
+
+
+def test_model_that_is_much_larger_than_its_weights_is_not_made(tiny_model, monkeypatch):
+    """As with weights that all share one storage, or settings that ask for large masks."""
+    monkeypatch.setattr("swancli.model.checkpoint.SMALL", 0)
+    load_checkpoint(tiny_model)
+    monkeypatch.setattr("swancli.model.checkpoint.MOST_GROWTH", 0.5)
+    with pytest.raises(SwanError, match="its settings ask for"):
+        load_checkpoint(tiny_model)
+
+
+def test_shared_storage_counts_once():
+    one = torch.zeros(100)
+    assert stored_bytes([one, one[:50], one.view(10, 10), torch.zeros(3, dtype=torch.half)]) == 400 + 6
+
+
+def test_weight_that_repeats_one_number_is_refused(tiny_model, tmp_path):
+    """Four bytes in the file, any amount in memory."""
+
+    def repeat(content):
+        key = "text_tower.word_vectors.weight"
+        content["model"][key] = torch.zeros(1).expand(content["model"][key].shape)
+
+    with pytest.raises(SwanError, match="plain tensors"):
+        load_checkpoint(changed(tiny_model, tmp_path / "a.pt", repeat))
+
+
+def test_compressed_file_is_refused(tmp_path):
+    """torch writes none, and would unpack one of 29 MB to 29 GB."""
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "a.pt")
+    with ZipFile(tmp_path / "a.pt") as whole, ZipFile(tmp_path / "b.pt", "w", ZIP_DEFLATED) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    read_torch_file(tmp_path / "a.pt", "")
+    with pytest.raises(SwanError, match="more than the file has"):
+        read_torch_file(tmp_path / "b.pt", "")
+
+
+@pytest.mark.parametrize(
+    "match", [torch.zeros(2), {"offset": torch.zeros(2)}, [0.5], {1: 2.0}, "half"], ids=str
+)
+def test_match_threshold_that_is_no_record_of_numbers_is_refused(tiny_model, tmp_path, match):
+    def put(content):
+        content["origin"]["match_threshold"] = match
+
+    with pytest.raises(SwanError, match="match threshold is not a record of numbers"):
+        load_checkpoint(changed(tiny_model, tmp_path / "a.pt", put))

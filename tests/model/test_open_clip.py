@@ -23,8 +23,9 @@ from PIL import Image
 from swancli.errors import StoreError, SwanError
 from swancli.model.clip_tokenizer import ClipTokenizer
 from swancli.model.inputs import pad_tokens, stack_images
-from swancli.model.open_clip import OpenClip, is_open_clip, read_open_clip, without_random_start
+from swancli.model.open_clip import OpenClip, is_open_clip, read_open_clip
 from swancli.model.settings import ModelSettings
+from swancli.model.weights import without_random_start
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* texts are cut")  # that of `TEXTS` has a test of its own
 SIZES = ((40, 60), (64, 64), (101, 33), (7, 9))  # height and width in pixels

@@ -324,6 +324,37 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     assert "swancli[parquet]" in read_problem(write(tmp_path / "list.parquet", "PAR1"))
 
 
+def test_parquet_that_unpacks_to_far_more_than_it_has_is_refused(tmp_path, monkeypatch):
+    """A caption of a megabyte, stored once for 30 rows: a file of a few kilobytes."""
+    monkeypatch.setattr("swancli.prepare.tables.SMALL_TABLE", 2**24)
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    rows = {"filename": [f"{row}.jpg" for row in range(30)], "caption": ["road " * 200_000] * 30}
+    pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "list.parquet", compression="zstd")
+    assert (tmp_path / "list.parquet").stat().st_size < 20_000
+    assert "unpacks to more than 0.0 GB" in read_problem(tmp_path / "list.parquet")
+
+
+def test_parquet_of_empty_rows_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("swancli.prepare.tables.SMALL_TABLE", 2**24)
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    nothing = pyarrow.nulls(400_000, "string")
+    table = pyarrow.table({"filename": nothing, "caption": nothing})
+    pyarrow.parquet.write_table(table, tmp_path / "list.parquet")
+    assert "unpacks to more than 0.0 GB" in read_problem(tmp_path / "list.parquet")
+
+
+def test_parquet_with_numbers_and_categories_is_read_as_text_is(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({"FileName": ["1.jpg", "2.jpg"], "caption ": ["a", "b"], "size": [1, 2]})
+    frame["scene"] = pandas.Categorical(["road", None])
+    frame.set_index("size").to_parquet(tmp_path / "list.parquet")
+    entries = read_source(tmp_path / "list.parquet").entries
+    assert entries == [Entry("1.jpg", ("a",), None, "road"), Entry("2.jpg", ("b",))]
+
+
 def test_damaged_parquet_is_named(tmp_path):
     pytest.importorskip("pyarrow")
     file = write(tmp_path / "list.parquet", "no parquet at all")
@@ -366,6 +397,23 @@ def test_folder_lists_images_below_it_in_natural_order(tmp_path):
     source = read_source(tmp_path)
     assert (source.format, source.images) == ("folder", tmp_path)
     assert [entry.filename for entry in source.entries] == ["b/1.JPG", "img2.png", "img10.png"]
+
+
+def test_names_with_more_digits_than_python_reads_are_ordered_too(tmp_path):
+    """Also in NWPU's keys: int() refuses 5,000 digits."""
+    many = "9" * 5000
+    assert sorted(["a10", f"a{many}8", "a02", f"a{many}", "a2", "a"], key=natural_order) == [
+        "a",
+        "a02",
+        "a2",
+        "a10",
+        f"a{many}",
+        f"a{many}8",
+    ]
+    entry = {"filename": "1.jpg", "raw": "a road", f"raw_{many}": "a house", "raw_2": "a tree"}
+    write_json(tmp_path / "list.json", {"road": [entry]})
+    (found,) = read_source(tmp_path / "list.json").entries
+    assert found.captions == ("a road", "a tree", "a house")
 
 
 def test_folder_with_json_and_images_is_a_json_source(tmp_path):

@@ -396,3 +396,14 @@ def test_embeddings_of_different_names_have_different_indices(tmp_path):
     names = ("e.h5", "e.v1", "e.v2", "e.v1.h5", "e")
     assert index_path(tmp_path / "e.h5") == tmp_path / "e.index"
     assert len({index_path(tmp_path / name) for name in names[1:3]}) == 2
+
+
+def test_index_that_says_it_is_not_trained_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "ivf-pq", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "embeddings.h5"
+    with h5py.File(index_path(path), "r+") as file:
+        index = faiss.deserialize_index(file["faiss"][:])
+        index.is_trained = False
+        file["faiss"][:] = faiss.serialize_index(index)
+    with pytest.raises(StoreError, match="not trained"):
+        open_index(path, open_embeddings(path))

@@ -81,14 +81,27 @@ def test_filters_that_leave_nothing_are_refused_by_name(catalogue, scope, said):
         image_rows(catalogue, scope)
 
 
-def test_question_whose_embedding_is_nan_is_refused(tiny_model, tmp_path):
+@pytest.fixture
+def embedded(tiny_model, tmp_path):
+    """The path of four images' embeddings by the tiny model."""
     path = tmp_path / "embeddings.h5"
     made_by = MadeBy(str(tiny_model), file_sha256(tiny_model), 32, "repaired")
     image, names = np.eye(4, 32, dtype=np.float32), list("abcd")
     catalogue = Catalogue.of(names, [None] * 4, [None] * 4)
     write_embeddings(path, Embeddings(image, image[:0], catalogue, "a", made_by), names)
-    build_index(path, "flat")
+    return path
+
+
+def test_question_whose_embedding_is_nan_is_refused(embedded):
+    build_index(embedded, "flat")
     asked = np.full((1, 32), np.nan, np.float32)
     for exact in (False, True):
         with pytest.raises(SwanError, match="the embedding of a question contains NaN"):
-            open_search(path, "cpu", exact=exact).ask_vector(asked, "a question", Scope())
+            open_search(embedded, "cpu", exact=exact).ask_vector(asked, "a question", Scope())
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), -1.5, 2.0])
+def test_minimum_score_that_is_no_cosine_is_refused(embedded, threshold):
+    """NaN would let everything pass."""
+    with open_search(embedded) as search, pytest.raises(SwanError, match="not from -1 to 1"):
+        search.ask_row(0, Scope(threshold=threshold))

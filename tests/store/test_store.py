@@ -797,3 +797,53 @@ def test_piece_that_is_not_as_it_was_written_ends_the_joining_and_leaves_no_file
             "abcde",
         )
     assert sorted(path.name for path in tmp_path.iterdir() if "piece" not in path.name) == []
+
+
+def test_open_file_is_mapped_and_not_the_one_that_has_its_name_by_now(tmp_path):
+    """A running server would show the names of the old file with the vectors of the new one."""
+    for name, value in (("old.h5", 1), ("new.h5", 2)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["a"] = np.full(1000, value)
+    with h5py.File(tmp_path / "old.h5") as file:
+        (tmp_path / "new.h5").replace(tmp_path / "old.h5")
+        assert (mapped(file["a"]) == 1).all()
+
+
+def test_array_of_another_file_is_not_read_whatever_has_led_to_it(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["a"] = np.arange(3)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        layout = h5py.VirtualLayout((3,), np.int64)
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "a", (3,))
+        file.create_virtual_dataset("hidden/a", layout)
+        file["shown"] = h5py.SoftLink("/hidden/a")
+        with pytest.raises(ValueError, match="in another file"):
+            array_in(file, "shown", "i", 3)
+
+
+def test_array_whose_values_were_never_written_is_refused(tmp_path):
+    """A file of a few kilobytes can claim any number of rows, which would all be made when they are read."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("empty", (10**12,), np.float32, chunks=(1024,))
+        file.create_dataset("part", (10**6,), np.float32, chunks=(1024,))[:2048] = 1
+        file.create_dataset("packed", (10**9,), np.float32, chunks=(10**6,), compression="gzip")
+        file["whole"] = np.ones(10, np.float32)
+        file.create_dataset("zipped", data=np.zeros(10**5, np.float32), compression="gzip")
+        file.create_dataset("none", (0,), np.float32)
+        for name in ("empty", "part", "packed"):
+            with pytest.raises(ValueError, match="does not contain all of it"):
+                array_in(file, name, "f", None)
+        for name in ("whole", "zipped", "none"):
+            array_in(file, name, "f", None)
+
+
+def test_data_set_with_pictures_beyond_any_image_is_refused(tmp_path):
+    with create_store(tmp_path / "a.h5", DATASET) as file:
+        file.attrs.update(dataset="a", digest="0")
+        write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
+        file["images/digest"] = ["0"]
+        file["images/look"] = np.zeros(1, np.uint64)
+        shape = (1, 20_000, 20_000, 3)
+        file.create_dataset("images/pixels", shape, np.uint8, chunks=(1, 1000, 1000, 3), compression="gzip")
+    with pytest.raises(StoreError, match="20000, 20000"):
+        Dataset(tmp_path / "a.h5")
