@@ -399,17 +399,8 @@ def test_folder_lists_images_below_it_in_natural_order(tmp_path):
     assert [entry.filename for entry in source.entries] == ["b/1.JPG", "img2.png", "img10.png"]
 
 
-def test_names_with_more_digits_than_python_reads_are_ordered_too(tmp_path):
-    """Also in NWPU's keys: int() refuses 5,000 digits."""
+def test_nwpu_keys_with_more_digits_than_python_reads_are_ordered_too(tmp_path):
     many = "9" * 5000
-    assert sorted(["a10", f"a{many}8", "a02", f"a{many}", "a2", "a"], key=natural_order) == [
-        "a",
-        "a02",
-        "a2",
-        "a10",
-        f"a{many}",
-        f"a{many}8",
-    ]
     entry = {"filename": "1.jpg", "raw": "a road", f"raw_{many}": "a house", "raw_2": "a tree"}
     write_json(tmp_path / "list.json", {"road": [entry]})
     (found,) = read_source(tmp_path / "list.json").entries

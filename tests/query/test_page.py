@@ -14,7 +14,7 @@ from swancli.images import pixel_digest
 from swancli.query.page import write_page
 from swancli.query.questions import Answer, Hit
 from swancli.store.hdf5 import TEXT
-from swancli.store.pictures import Pictures
+from swancli.store.pictures import ChangedPicture, Pictures
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&amp;"
 
@@ -69,7 +69,7 @@ def test_nothing_is_loaded_from_elsewhere_and_the_policy_allows_the_script_that_
 def test_picture_that_is_gone_is_reported_in_its_place_without_a_path(folder):
     """Whoever gets the page need not see where pictures are; the one who writes it sees why."""
     (folder / "b.png").unlink()
-    with pytest.warns(SwanWarning, match=f"left out: 1; the first: {folder}/b.png: No such file"):
+    with pytest.warns(SwanWarning, match=f"left out: 1; the first: {folder}/b.png: cannot be read"):
         page = written(folder, [Answer("boats", (), hits())])
     assert page.count("data:image/jpeg;base64,") == 2
     assert page.count("its picture was removed") == 1
@@ -87,9 +87,8 @@ def embedded(folder, tmp_path):
 @pytest.mark.parametrize("change", ["another size", "turned", "one pixel"])
 def test_picture_that_was_replaced_is_not_shown_and_one_saved_again_is(folder, embedded, change):
     """The score is of another one; and a stranger's embeddings may name any folder, but not its pixels."""
-    pixels = np.full(
-        {"another size": (40, 61, 3), "turned": (60, 40, 3)}.get(change, (40, 60, 3)), 90, np.uint8
-    )
+    shape = {"another size": (40, 61, 3), "turned": (60, 40, 3)}.get(change, (40, 60, 3))
+    pixels = np.full(shape, 90, np.uint8)
     pixels[0, 0, 0] += change == "one pixel"
     Image.fromarray(pixels).save(folder / "a.png")
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "b.png")  # the same pixels

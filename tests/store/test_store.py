@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from swancli.errors import ImageError, StoreError, SwanError
-from swancli.images import look_hash, pixel_digest
+from swancli.images import AS_SAID, look_hash, pixel_digest
 from swancli.store import vectors as vectors_module
 from swancli.store.catalogue import Catalogue, read_catalogue, read_skipped, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
@@ -43,6 +43,7 @@ from swancli.store.hdf5 import (
 )
 from swancli.store.made_by import MadeBy
 from swancli.store.parts import GatheredRows, Part, read_part, read_part_vectors, write_part
+from swancli.store.rendering import write_rendering
 from swancli.store.vectors import mapped
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -840,6 +841,7 @@ def test_array_whose_values_were_never_written_is_refused(tmp_path):
 def test_data_set_with_pictures_beyond_any_image_is_refused(tmp_path):
     with create_store(tmp_path / "a.h5", DATASET) as file:
         file.attrs.update(dataset="a", digest="0")
+        write_rendering(file, AS_SAID)
         write_catalogue(file, Catalogue.of(["a.png"], [None], ["train"], ["a road"], [0]))
         file["images/digest"] = ["0"]
         file["images/look"] = np.zeros(1, np.uint64)
