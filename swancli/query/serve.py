@@ -19,7 +19,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -51,9 +51,10 @@ from swancli.store.text import printable
 LOG = logging.getLogger("uvicorn.error")
 LONGEST_TEXT = 2000  # characters of all texts of a query together
 MOST_TEXTS = 20  # of a query, those to keep away from included
+USUAL_TEXT = 200  # characters; a query of more waits for others of its kind, and not the others for it
 LARGEST_UPLOAD = 20 * 2**20  # bytes of an image to search by
 LARGEST_PICTURE = 75_000_000  # pixels times bands, at least three
-UPLOADS_HELD = 3 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
+UPLOADS_HELD = 2 * LARGEST_UPLOAD  # bytes of uploads in memory; those beyond it are answered with 503
 UPLOAD_SECONDS = 60  # to receive one
 UNDISTURBED = 5  # seconds; an upload that has taken longer gives way to others if memory runs out
 KEPT_PICTURES = 200  # files of 30 to 300 kB, so that a large picture is decoded once
@@ -102,10 +103,14 @@ class SearchRequest(BaseModel):
     @model_validator(mode="after")
     def not_too_long(self) -> SearchRequest:
         """Refuses texts that together take seconds to encode."""
-        texts = [*self.text, *self.without]
-        if sum(map(len, texts)) > LONGEST_TEXT or len(texts) > MOST_TEXTS:
+        if self.length > LONGEST_TEXT or len(self.text) + len(self.without) > MOST_TEXTS:
             raise ValueError(f"at most {MOST_TEXTS} texts, of {LONGEST_TEXT} characters together")
         return self
+
+    @property
+    def length(self) -> int:
+        """Characters of all its texts."""
+        return sum(map(len, (*self.text, *self.without)))
 
     @property
     def ways(self) -> int:
@@ -425,6 +430,7 @@ class Turns:
     """What waits for what. Who waits takes no thread, so those who need not wait find one.
 
     asking: searches; one computes while the page of another is made.
+    long: searches of much text, which take their turn in `asking` one by one, with others in between.
     decoding: pictures, of the embeddings and uploaded: one may take much of a gigabyte of memory.
     glancing: pictures of the embeddings that are small, which do not wait for large ones.
     uploading: uploads, which take their turn in `decoding` one after the other, with pictures in between.
@@ -432,9 +438,16 @@ class Turns:
 
     def __init__(self) -> None:
         self.asking = asyncio.Semaphore(2)
+        self.long = asyncio.Semaphore(1)
         self.decoding = asyncio.Semaphore(1)
         self.glancing = asyncio.Semaphore(2)
         self.uploading = asyncio.Semaphore(1)
+
+    @asynccontextmanager
+    async def of(self, asked: SearchRequest) -> AsyncIterator[None]:
+        """The turn of a search."""
+        async with self.long if asked.length > USUAL_TEXT else nullcontext(), self.asking:
+            yield
 
 
 FAILURES = {status: {"model": Failure} for status in (400, 403, 408, 413, 500, 503)}
@@ -501,7 +514,7 @@ def _add_search(app: FastAPI, service: Service, turns: Turns) -> None:
     async def page(asked: SearchParameters) -> HTMLResponse:
         if asked.text:  # typed after a search by image, which the form keeps for its filters
             asked = asked.model_copy(update={"image": "", "like": None})
-        async with turns.asking:
+        async with turns.of(asked):
             return await run_in_threadpool(answered, asked)
 
     def answered(asked: SearchRequest) -> HTMLResponse:
@@ -515,7 +528,7 @@ def _add_search(app: FastAPI, service: Service, turns: Turns) -> None:
     @app.get("/api/search", responses=FAILURES)
     async def search(asked: SearchParameters) -> SearchResponse:
         """Ranks images, or captions, by how well they match a text or an image."""
-        async with turns.asking:
+        async with turns.of(asked):
             return service.found(await run_in_threadpool(service.ask, asked))
 
 

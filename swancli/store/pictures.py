@@ -160,8 +160,19 @@ def pictures_of(embeddings: Embeddings, moved: str | PathLike[str] | None = None
 
 def jpeg(pixels: np.ndarray, side: int) -> bytes:
     """A JPEG file of uint8 (H, W, 3) pixels, scaled down so that the longer side is at most `side` pixels."""
-    image = Image.fromarray(pixels)
+    image = _reduced(pixels, max(1, max(pixels.shape[:2]) // (2 * side)))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     written = io.BytesIO()
     image.save(written, "JPEG", quality=QUALITY)
     return written.getvalue()
+
+
+def _reduced(pixels: np.ndarray, factor: int) -> Image.Image:
+    """An image of uint8 (H, W, 3) pixels, each side divided by a factor; without a copy of the whole."""
+    if factor == 1:
+        return Image.fromarray(pixels)
+    rows = 64 * factor
+    strips = (pixels[top : top + rows] for top in range(0, len(pixels), rows))
+    return Image.fromarray(
+        np.concatenate([np.asarray(Image.fromarray(one).reduce(factor)) for one in strips])
+    )

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import re
 
 import h5py
@@ -14,7 +15,7 @@ from swancli.images import pixel_digest
 from swancli.query.page import write_page
 from swancli.query.questions import Answer, Hit
 from swancli.store.hdf5 import TEXT
-from swancli.store.pictures import ChangedPicture, Pictures
+from swancli.store.pictures import ChangedPicture, Pictures, jpeg
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&amp;"
 
@@ -123,3 +124,14 @@ def test_no_match_and_a_question_that_could_not_be_asked_are_reported(folder):
 def test_folder_that_is_gone_is_reported_with_the_way_out(tmp_path):
     with pytest.raises(SwanError, match="--pictures"):
         Pictures(tmp_path / "gone", [])
+
+
+@pytest.mark.parametrize("shape", [(1003, 777, 3), (300, 2000, 3), (1, 900, 3)])
+def test_large_picture_is_shown_as_pillow_reduces_it(shape):
+    """In strips, which take a quarter of the memory; each pixel is the mean of the same square."""
+    pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    small = Image.open(io.BytesIO(jpeg(pixels, 100)))
+    expected = Image.fromarray(pixels).reduce(max(shape) // 200)
+    expected.thumbnail((100, 100), Image.Resampling.LANCZOS)
+    assert small.size == expected.size
+    assert np.abs(np.asarray(small, float) - np.asarray(expected, float)).mean() < 12  # JPEG rounds noise
