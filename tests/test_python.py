@@ -198,8 +198,9 @@ def test_equal_scores_count_at_their_expected_value():
     ],
 )
 def test_similarities_that_cannot_be_scored_are_refused(similarity, image, said):
-    with pytest.raises(SwanError, match=said):
+    with pytest.raises(SwanError, match=said) as caught:
         swancli.recall(similarity, image)
+    assert caught.value.hint
 
 
 # ---------------------------------------------------------------------------------------------------------

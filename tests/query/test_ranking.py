@@ -167,7 +167,9 @@ def test_only_rows_that_can_be_among_the_best_are_scored_again(kind, monkeypatch
     monkeypatch.setattr(ranking, "ranked", lambda rows, *rest: scored.append(len(rows)) or whole(rows, *rest))
     rng = np.random.default_rng(6)
     vectors, questions = normalised(rng, 1000, 32), normalised(rng, 3, 32)
-    found = kind(stored(vectors), np.arange(1000), CPU).best(questions, 5)
+    search = kind(stored(vectors), np.arange(1000), CPU)
+    assert search.size == 1000
+    found = search.best(questions, 5)
     assert listed(found) == [by_a_full_sort(vectors, np.arange(1000), asked, 5) for asked in questions]
     assert scored == [5, 5, 5]
 
@@ -177,6 +179,15 @@ def test_many_equal_rows_come_in_their_order(kind):
     vectors = np.tile(normalised(np.random.default_rng(7), 1, 8), (2000, 1))
     ((rows, _),) = kind(stored(vectors), np.arange(2000), CPU).best(vectors[:1], 1500)
     assert rows.tolist() == list(range(1500))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_whose_score_is_the_threshold_is_found(kind):
+    vectors = normalised(np.random.default_rng(10), 20, 8)
+    search = kind(stored(vectors), np.arange(20), CPU)
+    ((rows, scores),) = search.best(vectors[:1], 20)
+    ((above, _),) = search.best(vectors[:1], 20, threshold=float(scores[4]))
+    assert above.tolist() == rows[:5].tolist()
 
 
 def test_opposite_whose_score_is_rounded_below_minus_1_is_found_without_a_threshold():

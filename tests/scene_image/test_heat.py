@@ -28,6 +28,16 @@ def test_map_is_the_mean_of_the_tiles_over_each_place_by_hand():
     assert heat.at_pixels()[3] == pytest.approx([0, 0, 0.125, 0.125, 0.625, 0.625, 1, 1])
 
 
+def test_cells_are_half_of_the_smallest_tile_wherever_it_is_in_the_list():
+    boxes = np.array([[0, 0, 14, 14], [0, 0, 7, 14], [0, 0, 6, 6], [8, 8, 14, 14]])
+    heat = heat_map(boxes[1:], np.array([0.2, 0.4, 0.6]), 14, 20)
+    assert (heat.cell, heat.side) == ((3, 3), (6, 6))
+    with np.errstate(all="raise"):  # cells without a tile are not divided by 0
+        again = heat_map(boxes[:0:-1], np.array([0.6, 0.4, 0.2]), 14, 20)
+    np.testing.assert_array_equal(again.scores, heat.scores)
+    assert np.isnan(heat.scores[:, 5:]).all()
+
+
 def test_pixels_have_the_values_of_their_cells_by_hand():
     """Cells of 3 x 2 pixels, of which the right and the lower ones reach beyond a scene of 4 x 3."""
     heat = HeatMap(np.array([[0, 1], [2, 4]], np.float32), (3, 2), (6, 4), 3, 4)
@@ -98,6 +108,14 @@ def test_maxima_by_hand():
     # The two sevens touch at a corner: one maximum, between (3.5, 0.5) and (2.5, 1.5). The ones hang together
     # and have a higher neighbour somewhere, so they are none.
     assert found == {(0.5, 0.5): 5, (3.0, 1.0): 7, (0.5, 3.5): 3, (3.5, 3.5): 2}
+
+
+def test_plateau_with_a_corner_missing_is_one_maximum():
+    p = np.full((3, 3), 2.0)
+    p[2, 2] = 1
+    places, values = local_maxima(p)
+    assert places.tolist() == [[1.375, 1.375]]  # the mean of eight: (3 * 0.5 + 3 * 1.5 + 2 * 2.5) / 8
+    assert values.tolist() == [2]
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -37,6 +37,8 @@ def area(ring):
         (32632, (-0.5, 0, 600000, 0, 0.5, 5000000)),  # and columns to the west
         (32632, (-0.5, 0, 600000, 0, -0.5, 5000000)),  # seen in a mirror
         (32632, (0.3, 0.4, 600000, 0.4, -0.3, 5000000)),  # turned
+        (32632, (0, 0.5, 600000, 0.5, 0, 5000000)),  # rows and columns swapped
+        (32632, (0, -0.5, 600000, 0.5, 0, 5000000)),
         (4326, (0.001, 0, 9, 0, -0.002, 45)),
         (3857, (10, 0, 1e6, 0, -10, 6e6)),
     ],
@@ -92,8 +94,8 @@ def test_box_across_the_antimeridian_is_cut_there(code, transform):
 
 
 def diamond(west):
-    """A square box turned by 45 degrees: its corners are 1 degree from its centre, the first at `west`."""
-    turned = frame(4326, (0.1, 0.1, west, 0.1, -0.1, 0), height=10, width=10)
+    """A square box turned by 45 degrees: its corners are 2 degrees from its centre, the first at `west`."""
+    turned = frame(4326, (0.2, 0.2, west, 0.2, -0.2, 0), height=10, width=10)
     (polygon,), (centre,) = place_boxes(turned, np.array([[0, 0, 10, 10]]))
     parts = sorted((part[0] for part in polygon["coordinates"]), key=lambda ring: ring[0][0])
     assert all(ring[0] == ring[-1] and area(ring) > 0 for ring in parts)
@@ -101,20 +103,38 @@ def diamond(west):
 
 
 def test_slanted_edges_are_cut_at_the_antimeridian_by_hand():
-    (east, west), centre = diamond(178.75)
-    assert east == [(-180, -0.75), (-180, 0.75), (-179.25, 0)]
-    assert west == [(178.75, 0), (179.75, -1), (179.75, 1), (180, -0.75), (180, 0.75)]
-    assert centre == pytest.approx((179.75, 0))
-    (east, west), centre = diamond(179.25)
-    assert east == [(-180, -0.75), (-180, 0.75), (-179.75, -1), (-179.75, 1), (-178.75, 0)]
-    assert west == [(179.25, 0), (180, -0.75), (180, 0.75)]
-    assert centre == pytest.approx((-179.75, 0))
+    (east, west), centre = diamond(177.5)
+    assert east == [(-180, -1.5), (-180, 1.5), (-178.5, 0)]
+    assert west == [(177.5, 0), (179.5, -2), (179.5, 2), (180, -1.5), (180, 1.5)]
+    assert centre == pytest.approx((179.5, 0))
+    (east, west), centre = diamond(178.5)
+    assert east == [(-180, -1.5), (-180, 1.5), (-179.5, -2), (-179.5, 2), (-177.5, 0)]
+    assert west == [(178.5, 0), (180, -1.5), (180, 1.5)]
+    assert centre == pytest.approx((-179.5, 0))
 
 
 def test_box_cut_at_its_corners_has_each_of_them_once():
-    (east, west), _ = diamond(179)
-    assert east == [(-180, -1), (-180, 1), (-179, 0)]
-    assert west == [(179, 0), (180, -1), (180, 1)]
+    (east, west), _ = diamond(178)
+    assert east == [(-180, -2), (-180, 2), (-178, 0)]
+    assert west == [(178, 0), (180, -2), (180, 2)]
+
+
+@pytest.mark.parametrize("longitude", [-90, 0, 90, 179])
+def test_box_across_any_other_meridian_stays_whole(longitude):
+    placed = frame(4326, (0.01, 0, longitude - 0.5, 0, -0.01, 1), height=100, width=100)
+    (polygon,), (centre,) = place_boxes(placed, np.array([[0, 0, 100, 100]]))
+    assert polygon["type"] == "Polygon"
+    assert {x for x, _ in polygon["coordinates"][0]} == {longitude - 0.5, longitude + 0.5}
+    assert centre == pytest.approx((longitude, 0.5))
+
+
+def test_each_box_has_its_polygon_and_its_centre():
+    boxes = np.array([[10, 20, 110, 80], [0, 0, 10, 10], [100, 50, 104, 90]])
+    for placed in (Frame(100, 200), frame(4326, (0.001, 0, 9, 0, -0.002, 45))):
+        polygons, centres = place_boxes(placed, boxes)
+        alone = [place_boxes(placed, box[None]) for box in boxes]
+        assert polygons == [polygon for (polygon,), _ in alone]
+        assert centres == [centre for _, (centre,) in alone]
 
 
 def test_very_small_box_runs_counter_clockwise_too():
@@ -139,6 +159,8 @@ def test_box_that_ends_at_the_antimeridian_stays_whole():
         ('LOCAL_CS["a field",UNIT["metre",1]]', (1, 0, 0, 0, -1, 1)),
         (rasterio.crs.CRS.from_epsg(32632).to_wkt(), (1, 0, 5e9, 0, -1, 5e9)),
         (rasterio.crs.CRS.from_epsg(4326).to_wkt(), (0.1, 0, 5, 0, -0.1, 300)),
+        (rasterio.crs.CRS.from_epsg(4326).to_wkt(), (0.001, 0, 5, 0, -0.001, 90.6)),
+        (rasterio.crs.CRS.from_epsg(4326).to_wkt(), (0.001, 0, 540.5, 0, -0.001, 45)),
         (rasterio.crs.CRS.from_epsg(32632).to_wkt(), (1, 0, float("nan"), 0, -1, 5e6)),
     ],
 )

@@ -557,6 +557,13 @@ def test_pictures_are_found_after_they_moved_with_their_embeddings(tmp_path):
         moved.rename(tmp_path / "one")
 
 
+def test_embedding_whose_length_is_not_1_is_named_with_its_row(tmp_path):
+    caption = np.eye(3, 4) * [[1], [1], [0.5]]
+    write_embeddings(tmp_path / "embeddings.h5", small_embeddings(np.eye(2, 4), caption), "ab")
+    with pytest.raises(StoreError, match=r"embeddings\.h5: /captions/embedding\[2\] has the length 0\.5"):
+        read_embeddings(tmp_path / "embeddings.h5")
+
+
 def test_embeddings_of_an_archive_are_found_by_its_identity(tmp_path):
     path = tmp_path / "embeddings.h5"
     assert find_embeddings(path, "one") is None

@@ -117,8 +117,9 @@ def test_no_word_left_is_an_error(captions):
 
 
 def test_an_unknown_stop_word_rule_is_an_error():
-    with pytest.raises(SwanError, match="Drop"):
+    with pytest.raises(SwanError, match="Drop") as caught:
         count_words(["a"], min_count=1, stop_words="Drop", dataset="")
+    assert caught.value.hint == "give keep or drop"
 
 
 def test_rsitmd_gives_the_published_number_of_words():
@@ -191,8 +192,9 @@ def test_plain_values_hold_the_whole_vocabulary(vocabulary):
 def test_plain_values_without_a_key_are_refused(vocabulary):
     plain = vocabulary.to_plain()
     del plain["counts"]
-    with pytest.raises(SwanError, match="counts"):
+    with pytest.raises(SwanError, match="no key 'counts'") as caught:
         Vocabulary.from_plain(plain)
+    assert caught.value.hint == "make it again: swan vocab"
     with pytest.raises(SwanError, match=UNKNOWN):
         Vocabulary.from_plain(plain | {"words": ["a"], "counts": [1]})
 
@@ -308,7 +310,7 @@ def layout(**changes):
         (layout(word2idx={"road": 1, "pond": 1, UNKNOWN: 2}), "'word2idx'"),
         (layout(word2idx={"road": 1, "pond": 2}), UNKNOWN),
         (layout(idx2word={"1": UNKNOWN, "2": "road"}), "'idx2word'"),
-        (layout(idx=2), "'idx'"),
+        (layout(idx=2), "'idx' is 2; 2 words need 3"),
     ],
 )
 def test_a_wrong_json_names_its_file_and_key(tmp_path, text, names):
