@@ -59,7 +59,8 @@ def photos(root):
 
 def embed_folder(checkpoint, folder, output):
     encoder = swancli.Encoder(checkpoint, "cpu")
-    embed_archive(encoder, archive_of_source(open_source(str(folder)), 32), output, WHOLE)
+    archive = archive_of_source(open_source(str(folder)), 32, scene_from="name")
+    embed_archive(encoder, archive, output, WHOLE)
     return output
 
 
