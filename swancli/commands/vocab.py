@@ -12,6 +12,8 @@ from swancli.console import Display, print_json, show_fields, show_notes, warn
 from swancli.errors import SwanError
 from swancli.workspace import Workspace
 
+MANY_ONCE = 50.0  # percent of the words that occur only once, from which on they look like whole sentences
+
 if TYPE_CHECKING:
     from swancli.vocab.known_words import KnownWords
     from swancli.vocab.vocabulary import Vocabulary
@@ -49,7 +51,7 @@ def vocab(
         swan vocab --dataset ucm --vectors glove.6B.300d.txt
         swan vocab --dataset ucm --stop-words drop --min-count 5 --splits all
     """
-    from swancli.vocab.known_words import FEW, known_words, shown_percent
+    from swancli.vocab.known_words import known_words, shown_percent
     from swancli.vocab.vocabulary import count_words, export_json, read_vocabulary, write_vocabulary
     from swancli.vocab.word_vectors import read_word_vectors
 
@@ -87,7 +89,7 @@ def vocab(
     for split, share in known.items():
         if share.warning:
             warn(f"split {split}: {share.warning}")
-    if vocabulary.once > 100 - FEW:
+    if vocabulary.once > MANY_ONCE:
         once = shown_percent(vocabulary.once)
         warn(f"{once} of the words occur only once: are whole sentences taken for words?")
     if dataset:
@@ -145,7 +147,8 @@ def _show_vocabulary(
         dimensions=dimensions or "",
         file=path,
     )
-    notes = [f"known words of the captions: {split} {share}" for split, share in known.items()]
+    each = ", ".join(f"{split} {share}" for split, share in known.items())
+    notes = [f"known words of the captions: {each}"] if each else []
     if vectors:
         notes.append(
             f"{found} of {len(vocabulary)} words have a vector ({100 * found / len(vocabulary):.1f} %), "

@@ -159,7 +159,7 @@ def _known_words_note(dataset: Dataset, tokenizer: Tokenizer, config: RunConfig)
         if found.warning:
             warnings.warn(f"split {split}: {found.warning}", SwanWarning, stacklevel=2)
         shares.append(f"{split} {found}")
-    return f"known words: {'; '.join(shares)}"
+    return f"known words: {', '.join(shares)}"
 
 
 def _other_words(tokenizer: Tokenizer, config: RunConfig) -> str:

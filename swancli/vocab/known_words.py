@@ -77,12 +77,12 @@ class KnownWords:
         """A warning if few words are known; "" otherwise."""
         if not self.are_few:
             return ""
-        known = f"few words of the captions are known: {self}" if self.words else ""
+        examples = f" (unknown: {', '.join(self.unknown)})" if self.unknown else ""
+        known = f"few words of the captions are known: {self}{examples}" if self.words else ""
         return "; ".join(filter(None, (known, self.hint)))
 
     def __str__(self) -> str:
-        examples = f" (unknown: {', '.join(self.unknown)})" if self.unknown else ""
-        return f"{shown_percent(self.percent)} of {self.words:,}{examples}" if self.words else "no words"
+        return f"{shown_percent(self.percent)} of {self.words:,}" if self.words else "no words"
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""
