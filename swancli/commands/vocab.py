@@ -119,7 +119,9 @@ def _captions(
 def _counted(captions: Sequence[tuple[str, str]], splits: str, source: Path) -> list[str]:
     """The captions to count: those of the training split, or all."""
     counted = [text for split, text in captions if splits == "all" or split == "train"]
-    if captions and not counted:
+    if not captions:
+        raise SwanError(f"{source}: no captions", "a folder of images has none; give a list with captions")
+    if not counted:
         raise SwanError(f"{source}: no training captions", "count all captions: --splits all")
     return counted
 

@@ -229,7 +229,8 @@ def write_small_tiles(path: Path) -> None:
         file["tiles/box"] = np.array([[0, 0, 20, 20], [10, 0, 30, 20]], np.int32)
         file["tiles/embedding"] = vectors(2)
         file["scene/preview"] = np.zeros((20, 30, 3), np.uint8)
-        file.attrs.update(scene="scene.png", scene_name="scene.png", scene_size=1, scene_changed=1)
+        file.attrs.update(source="scene.png", scene_name="scene.png", scene_size=1, scene_changed=1)
+        file.attrs.update(bands="", stretch="")
         file.attrs.update(height=20, width=30, crs="", transform=(1.0, 0, 0, 0, 1.0, 0), tile_sizes=[20])
         file.attrs.update(checkpoint="best.pt", checkpoint_sha256="0" * 64, variant="repaired", vocab="")
         file.attrs.update(configuration="", activation="", match="")
@@ -352,6 +353,7 @@ MANIFEST = {
     "images": "0" * 32,
     "checkpoint_sha256": "0" * 64,
     "configuration": "",
+    "rendering": ["", ""],
     "precision": "fp32",
     "batch_size": 32,
     "shards": 2,
