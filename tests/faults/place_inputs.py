@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import h5py
-import numpy as np
 from cases import Case, Make, content, refuses
-from image_inputs import half, noise, png_of, retagged, saved, tiff
+from image_inputs import half, noise, png_of, retagged, saved
 from readers import png, read_scene, write_checkpoint, write_small_embeddings
 
 from swancli.embed.embed import embed_texts, text_lines

@@ -45,7 +45,7 @@ from swancli.scene_image.tiles import open_tiles, tile_scores
 from swancli.store.catalogue import Catalogue
 from swancli.store.dataset import Dataset, create_dataset
 from swancli.store.embeddings import Embeddings, open_embeddings, write_embeddings
-from swancli.store.hdf5 import FEATURES, TILES, create_store
+from swancli.store.hdf5 import CREATED_BY, FEATURES, TILES, create_store
 from swancli.store.made_by import MadeBy
 from swancli.store.parts import Part, read_part, read_part_vectors, write_part
 from swancli.train.config import resumed_config
@@ -503,7 +503,12 @@ READERS = {
     ),
     "embeddings.h5": Reader("embeddings.h5", write_small_embeddings, search_and_evaluate, spoil_hdf5),
     "piece": Reader("piece-000000.h5", write_small_part, read_all_of_part, spoil_hdf5),
-    "manifest.json": Reader("manifest.json", lambda path: write_json(path, MANIFEST), agree_with, spoil_json),
+    "manifest.json": Reader(
+        "manifest.json",
+        lambda path: write_json(path, {**MANIFEST, "created_by": CREATED_BY}),
+        agree_with,
+        spoil_json,
+    ),
     "features.h5": Reader("features.h5", write_features, read_all_of_features, spoil_hdf5),
     "features.h5, captions": Reader(
         "features.h5", write_features_with_states, read_all_of_features, spoil_hdf5
