@@ -619,9 +619,7 @@ FOLDER_CASES = [
     Case("folder", "two JSON lists", both_lists, unnamed_format, ("dataset_a.json", "dataset_b.json")),
     Case("folder", "a JSON list and a table", list_and_table, unnamed_format, ("dataset.json", "table.csv")),
     Case("folder", "a folder named like a list", list_that_is_a_folder, unnamed_format, ("dataset.json",)),
-    Case(
-        "folder", "images without captions to count", folder_with("1.jpg"), unnamed_format, ("no captions",)
-    ),
+    Case("folder", "images alone to count words in", folder_with("1.jpg"), unnamed_format, ("no captions",)),
     Case(
         "folder", "a file of an unknown kind", content("source.xlsx", b"PK"), unnamed_format, ("source.xlsx",)
     ),

@@ -361,6 +361,7 @@ MANIFEST = {
     "scene_from": "auto",
     "missing": "error",
 }
+WRITTEN_MANIFEST = {**MANIFEST, "created_by": CREATED_BY}
 
 
 BACKBONE = {"conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}
@@ -505,7 +506,7 @@ READERS = {
     "piece": Reader("piece-000000.h5", write_small_part, read_all_of_part, spoil_hdf5),
     "manifest.json": Reader(
         "manifest.json",
-        lambda path: write_json(path, {**MANIFEST, "created_by": CREATED_BY}),
+        lambda path: write_json(path, WRITTEN_MANIFEST),
         agree_with,
         spoil_json,
     ),
