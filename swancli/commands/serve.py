@@ -49,7 +49,7 @@ def serve(
     rendering, _ = rendering_of(bands)
     searcher = open_search(path, device, checkpoint=checkpoint, vocab=vocab)
     if bands:
-        searcher.rendering = replace(searcher.rendering, bands=rendering.bands)
+        searcher.rendering = replace(searcher.rendering, bands=rendering.bands, lenient=False)
     if changed := changed_since(searcher.embeddings):
         warn(changed)
     shown = pictures_of(searcher.embeddings, pictures)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,10 +17,10 @@ from typing import Any
 from jinja2 import Environment, Template
 from markupsafe import Markup
 
-from swancli.errors import SwanError, SwanWarning
+from swancli.errors import SwanError
 from swancli.query.questions import Answer, Hit
 from swancli.store.atomic import atomic_path
-from swancli.store.pictures import CHANGED, NO_IMAGE, NOT_SHOWN, ChangedPicture, Pictures
+from swancli.store.pictures import NO_IMAGE, Pictures, warn_of_absent, why_not_shown
 from swancli.store.text import printable
 
 SIDE = 384  # pixels, of a picture on the page
@@ -90,9 +89,7 @@ def write_page(path: str | PathLike[str], answers: Sequence[Answer], pictures: P
     title = answers[0].question if len(answers) == 1 else f"{len(answers)} queries"
     with atomic_path(path) as temporary:
         temporary.write_text(render_page(title, sections), encoding="utf-8")
-    if absent:
-        text = f"{path}: pictures left out: {len(absent)}; the first: {absent[0]}"
-        warnings.warn(text, SwanWarning, stacklevel=2)
+    warn_of_absent(path, absent)
 
 
 def _embedded(identity: str, hit: Hit, pictures: Pictures, absent: list[str]) -> ResultCard:
@@ -103,7 +100,7 @@ def _embedded(identity: str, hit: Hit, pictures: Pictures, absent: list[str]) ->
         data = base64.b64encode(pictures.jpeg(hit.row, SIDE)).decode()
     except SwanError as error:
         absent.append(error.problem)
-        return ResultCard(identity, hit, absent=CHANGED if isinstance(error, ChangedPicture) else NOT_SHOWN)
+        return ResultCard(identity, hit, absent=why_not_shown(error))
     return ResultCard(identity, hit, f"data:image/jpeg;base64,{data}")
 
 

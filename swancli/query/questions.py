@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, compress
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,9 +184,7 @@ class BaseSearcher(ABC):
             SwanError: the scope leaves nothing to rank.
             ImageError: the file is not an image.
         """
-        notes = Notes()
-        pixels = pixels_of(image, name, self.rendering, notes)
-        notes.warn()
+        pixels = question_pixels(image, name, self.rendering)
         return self.ask_vector(self.encoder.images([pixels]), name, scope)
 
     def ask_vector(self, vector: np.ndarray, name: str, scope: Scope) -> Answer:
@@ -293,3 +292,20 @@ def composed(texts: np.ndarray, without: np.ndarray) -> np.ndarray:
         return texts[0]  # to the last bit what `swan embed` stores for that text
     vector = texts.mean(axis=0) - AWAY * without.sum(axis=0)
     return vector / max(float(np.linalg.norm(vector)), 1e-8)
+
+
+def question_pixels(image: str | PathLike[str] | np.ndarray, name: str, rendering: Rendering) -> np.ndarray:
+    """uint8 (H, W, 3): an image to search by; warns if it is doubtful.
+
+    Args:
+        image: its file, or its pixels.
+        name: of the image, for errors.
+        rendering: how its samples become colours.
+
+    Raises:
+        ImageError: the file is not an image.
+    """
+    notes = Notes()
+    pixels = pixels_of(image, name, rendering, notes)
+    notes.warn()
+    return pixels

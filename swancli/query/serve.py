@@ -45,7 +45,7 @@ from swancli.query.page import SIDE, ResultCard, Section, render_page
 from swancli.query.questions import Answer, Find, Least, Question, Scope
 from swancli.query.search import Searcher
 from swancli.store.catalogue import different_names
-from swancli.store.pictures import NOT_SHOWN, Pictures, jpeg
+from swancli.store.pictures import NO_IMAGE, Pictures, jpeg, why_not_shown
 from swancli.store.text import printable
 
 LOG = logging.getLogger("uvicorn.error")
@@ -270,7 +270,7 @@ class Service:
         try:
             return self._jpeg(row, side)
         except SwanError as error:
-            raise SwanError(f"{name}: {NOT_SHOWN}") from error
+            raise SwanError(f"{name}: {why_not_shown(error)}") from error
 
     def _decoded_picture(self, row: int, side: int) -> bytes:
         try:
@@ -319,7 +319,7 @@ class Service:
                     f"r{hit.rank}",
                     hit,
                     picture=self._address(hit.row),
-                    absent="" if hit.row >= 0 else "a text without an image",
+                    absent="" if hit.row >= 0 else NO_IMAGE,
                     whole=self._address(hit.row, "large"),
                     similar=self._similar(hit.row, asked),
                 )

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from swancli.errors import SwanError
-from swancli.images import AS_SAID, Notes, Rendering, pixels_of
+from swancli.images import AS_SAID, Rendering
 from swancli.machine.progress import Progress, quiet
 from swancli.model.checkpoint import load_maker
 from swancli.model.encoder import Encoder
-from swancli.query.questions import Question, no_words_error, question_vectors
+from swancli.query.questions import Question, no_words_error, question_pixels, question_vectors
 from swancli.scene_image.heat import HeatMap, best_places, heat_map
 from swancli.scene_image.places import coordinates, place_boxes, write_heat_map, write_overlay
 from swancli.scene_image.raster import Frame, Raster
@@ -179,9 +179,7 @@ class SceneSearcher:
         Raises:
             ImageError: the file is not an image.
         """
-        notes = Notes()
-        pixels = pixels_of(path, str(path), replace(self.rendering, lenient=True), notes)
-        notes.warn()
+        pixels = question_pixels(path, str(path), replace(self.rendering, lenient=True))
         return self._answer(str(path), (), self.encoder.images([pixels]), top_k, threshold)
 
     def _answer(

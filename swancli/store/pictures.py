@@ -9,6 +9,7 @@ shown are compared with those that were embedded.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,7 +19,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from swancli.errors import SwanError
+from swancli.errors import SwanError, SwanWarning
 from swancli.images import (
     AS_SAID,
     FORMATS,
@@ -35,11 +36,23 @@ QUALITY = 85  # of JPEG files
 SMALL_SIDE = 1024  # pixels at most, the longer side of a picture that is decoded in no time
 NO_IMAGE = "a text without an image"
 CHANGED = "changed since it was embedded"
-NOT_SHOWN = "its picture was removed or changed, or cannot be read"  # for those who may not see a path
+NOT_SHOWN = "its picture was removed, or cannot be read"  # for those who may not see a path
 
 
 class ChangedPicture(SwanError):
     """A file is not the picture that was embedded, so the score beside it would be of another one."""
+
+
+def why_not_shown(error: SwanError) -> str:
+    """The reason in place of a picture, for those who may not see its path."""
+    return CHANGED if isinstance(error, ChangedPicture) else NOT_SHOWN
+
+
+def warn_of_absent(path: str | PathLike[str], problems: Sequence[str]) -> None:
+    """Warns that pictures are left out of a file, and why the first of them is; does nothing if none is."""
+    if problems:
+        text = f"{path}: pictures left out: {len(problems)}; the first: {problems[0]}"
+        warnings.warn(text, SwanWarning, stacklevel=3)
 
 
 class Pictures:
