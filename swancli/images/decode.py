@@ -37,6 +37,8 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM"
 MOST_SAMPLES = 250_000_000  # per image, at least three per pixel: 9,100 x 9,100 in colour
 ITEM_HINT = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
 EXIF_ORIENTATION = 0x0112
+LARGE = 2**23  # pixels; a picture of more is taken over from Pillow in blocks of rows
+BLOCK_ROWS = 256
 COMMON_SIDE = 64  # samples a side of each picture, at most, on which a scale for all of them is decided
 
 
@@ -278,13 +280,13 @@ def _from_pillow(image: Image.Image, orientation: int = 1, bits: int = 0) -> Sto
             palette[: len(transparent), 3] = np.frombuffer(transparent, np.uint8)[: len(palette)]
         elif isinstance(transparent, int) and transparent < len(palette):
             palette[transparent, 3] = 0
-        samples = np.asarray(image)[..., None]
+        samples = _array_of(image)[..., None]
         return Stored(samples, Said(samples.dtype, 1, ("palette",), palette=palette), None, orientation)
     if mode in ("La", "RGBa", "PA"):
         image = image.convert("LA" if mode == "La" else "RGBA")
     elif mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and not mode.startswith("I"):
         image = image.convert("RGB")
-    samples = np.asarray(image)
+    samples = _array_of(image)
     if samples.dtype == np.bool_:
         samples = samples.astype(np.uint8) * np.uint8(255)
     samples = samples[..., None] if samples.ndim == 2 else samples
@@ -300,6 +302,23 @@ def _from_pillow(image: Image.Image, orientation: int = 1, bits: int = 0) -> Sto
     elif isinstance(transparent, tuple) and samples.shape[2] == 3:
         said = replace(said, nodata=tuple(map(float, transparent)))
     return Stored(samples, said, None, orientation)
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """`np.asarray` of an image; a large one in blocks of rows, as Pillow copies twice what it hands over."""
+    width, height = image.size
+    if width * height <= LARGE:
+        return np.asarray(image)
+    blocks = (
+        np.asarray(image.crop((0, top, width, min(top + BLOCK_ROWS, height))))
+        for top in range(0, height, BLOCK_ROWS)
+    )
+    first = next(blocks)
+    whole = np.empty((height, *first.shape[1:]), first.dtype)
+    whole[: len(first)] = first
+    for number, block in enumerate(blocks, start=1):
+        whole[number * BLOCK_ROWS :][: len(block)] = block
+    return whole
 
 
 def _read_wide_png(data: bytes, image: Image.Image, orientation: int) -> Stored:

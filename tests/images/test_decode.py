@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from swancli.errors import ImageError
-from swancli.images import decode_image, image_size, pixel_digest, read_bytes, read_inside, resize_image
+from swancli.images import (
+    decode_image,
+    image_size,
+    pixel_digest,
+    pixels_of,
+    read_bytes,
+    read_inside,
+    resize_image,
+)
 
 
 def encode(picture, format="png", **options):
@@ -111,6 +119,19 @@ def test_reflectance_is_scaled_by_one_and_missing_values_are_black():
 
 def test_all_black_wide_image_stays_black():
     assert first_pixels(encode(Image.fromarray(np.zeros((1, 2), np.uint16)))) == grey(0, 0)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F"])
+@pytest.mark.parametrize("height", [255, 256, 600])
+def test_large_picture_has_the_same_pixels_as_a_small_one(mode, height, monkeypatch):
+    """It is taken over from Pillow in blocks of rows."""
+    image = Image.new(mode, (5, height))
+    image.frombytes(np.random.default_rng(0).integers(0, 256, len(image.tobytes()), np.uint8).tobytes())
+    if mode == "P":
+        image.putpalette(np.arange(768).astype(np.uint8).tobytes())
+    small = pixels_of(image, "it")
+    monkeypatch.setattr("swancli.images.decode.LARGE", 0)
+    assert (pixels_of(image, "it") == small).all()
 
 
 def test_truncated_jpeg_is_reported_as_damaged():
