@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from swancli.errors import ImageError, extra_hint
+from swancli.errors import ImageError, SwanError, extra_hint
 from swancli.images import tiff
 from swancli.images.files import TOO_LARGE_HINT, read_bytes
 from swancli.images.headers import CODESTREAM, JP2_START, Header, jpeg2000_header, png_exif
@@ -81,13 +82,24 @@ def decode_image(
 
     Raises:
         ImageError: the image is damaged, incomplete or too large, or lacks the bands of `rendering`.
+        SwanError: there is not enough memory left, which is no reason to leave this image out.
     """
-    with listening() as messages:
+    with listening() as messages, _enough_memory(name):
         stored = _read(data, name, most_samples)
         pixels = _shown(stored, name, rendering, notes)
     if notes and messages:
         notes.add(LIBRARY, name, messages[0].splitlines()[0])
     return pixels
+
+
+@contextmanager
+def _enough_memory(name: str) -> Iterator[None]:
+    """What it means if no memory is left while an image is read: the image is not damaged."""
+    try:
+        yield
+    except MemoryError as error:
+        problem = f"{name}: there is not enough memory left for a picture of this size"
+        raise SwanError(problem, f"end other programs, or {TOO_LARGE_HINT}") from error
 
 
 def _shown(stored: Stored, name: str, rendering: Rendering, notes: Notes | None) -> np.ndarray:
@@ -122,7 +134,7 @@ def common_stretch(pictures: Iterable[Callable[[], tuple[bytes, str]]], renderin
     for read in pictures:
         try:
             data, name = read()
-            with listening():
+            with listening(), _enough_memory(name):
                 stored = _read(data, name, MOST_SAMPLES)
             chosen = chosen_bands(stored.said, rendering, name)
         except ImageError:
@@ -200,14 +212,16 @@ def pixels_of(
 
     Raises:
         ImageError: the file cannot be read, or the item is something else.
+        SwanError: as in `decode_image`.
     """
     if isinstance(item, (str, os.PathLike)):
         return decode_image(read_bytes(Path(item)), str(item), rendering, notes)
     if isinstance(item, Image.Image):
         try:
-            item.load()  # which turns a TIFF, and forgets its orientation
-            orientation = item.getexif().get(EXIF_ORIENTATION, 1)
-            return _shown(_from_pillow(item, orientation), name, rendering, notes)
+            with _enough_memory(name):
+                item.load()  # which turns a TIFF, and forgets its orientation
+                orientation = item.getexif().get(EXIF_ORIENTATION, 1)
+                return _shown(_from_pillow(item, orientation), name, rendering, notes)
         except OSError as error:  # Pillow reads a file when its pixels are used
             raise ImageError(f"{name}: damaged image ({error})") from error
     if not isinstance(item, np.ndarray):
@@ -247,7 +261,7 @@ def _read_with_pillow(data: bytes, name: str, most: int) -> Stored:
                 return _read_wide_png(data, image, orientation)
             image.load()
             return _from_pillow(image, orientation, {"1": 1, "L;2": 2, "L;4": 4}.get(raw_mode, 0))
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
@@ -397,6 +411,8 @@ def _read_jpeg2000(data: bytes, name: str, most: int) -> Stored:
         raise refused or ImageError(problem, extra_hint("tiff")) from None
     try:
         samples = imagecodecs.jpeg2k_decode(data)
+    except MemoryError:
+        raise
     except Exception as error:
         raise ImageError(f"{name}: damaged image ({error})") from error
     samples = samples[..., None] if samples.ndim == 2 else samples

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swancli.errors import ImageError, SwanError, extra_hint
+from swancli.errors import ImageError, import_error, outside_cause
 from swancli.images.decode import MOST_SAMPLES, orientation_in
 from swancli.images.notes import MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import flips, upright
@@ -97,7 +97,7 @@ def require_rasterio() -> ModuleType:
     """The package rasterio with the modules that swan uses, and GDAL's cache limited to `CACHE`.
 
     Raises:
-        SwanError: it is not installed.
+        SwanError: it is not installed, or does not work.
     """
     # GDAL reads it once, before its first block; rasterio's own setting lasts only for a `with` block.
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))
@@ -109,10 +109,7 @@ def require_rasterio() -> ModuleType:
         import rasterio.warp
         import rasterio.windows
     except ImportError as error:
-        raise SwanError(
-            f"scenes are read with rasterio, which is not installed ({error})",
-            extra_hint("geo"),
-        ) from error
+        raise import_error(error, "a scene", "geo") from error
     return rasterio
 
 
@@ -157,6 +154,7 @@ class Raster:
 
     Raises:
         ImageError: the file is absent, damaged, or in a format that swan does not read.
+        SwanError: the disk fails, or the like.
     """
 
     def __init__(
@@ -199,7 +197,8 @@ class Raster:
                     yield
             except errors as error:
                 cause = error.__cause__ or error
-                raise ImageError(f"{self.path}: not an image that GDAL reads ({cause})") from error
+                unread = ImageError(f"{self.path}: not an image that GDAL reads ({cause})")
+                raise outside_cause(error, self.path) or unread from error
 
     def _check_source(self, path: Path) -> None:
         """Refuses a file of a mosaic that makes GDAL open others."""
@@ -267,6 +266,7 @@ class Raster:
 
         Raises:
             ImageError: the file is damaged there.
+            SwanError: the disk fails, or the like.
         """
         left, top, right, bottom = self._stored_box(*map(int, box))
         window = self._rasterio.windows.Window(left, top, right - left, bottom - top)
@@ -304,7 +304,8 @@ class Raster:
                     mask = self._file.read_masks(1, window=window, out_shape=shape) > 0
         except (self._rasterio.errors.RasterioError, OSError) as error:
             cause = error.__cause__ or error
-            raise ImageError(f"{self.path}: damaged or cut short ({cause})") from error
+            damaged = ImageError(f"{self.path}: damaged or cut short ({cause})")
+            raise outside_cause(error, self.path) or damaged from error
         return np.moveaxis(samples, 0, 2), mask
 
     def __enter__(self) -> Raster:

@@ -1,11 +1,16 @@
 """Windows of a scene: the same as the whole, whatever kind of file it is; and files that are no scenes."""
 
+import errno
+import os
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from made_scenes import scene_pixels, write_tiff
 from PIL import Image
 
-from swancli.errors import ImageError
+from swancli.errors import ImageError, SwanError
 from swancli.images import decode_image, parse_rendering
 from swancli.scene_image import raster
 from swancli.scene_image.raster import Frame, Raster
@@ -132,6 +137,33 @@ def test_files_that_are_no_scenes_are_refused(tmp_path, geo_scene):
     cut.write_bytes(geo_scene.read_bytes()[:-20000])
     with pytest.raises(ImageError, match=r"cut\.tif"), Raster(cut) as scene:
         scene.read(WHOLE)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_failing_disk_does_not_damage_a_scene(geo_scene, monkeypatch, number):
+    rasterio = pytest.importorskip("rasterio")
+
+    def fail(*given, **options):
+        raise rasterio.errors.RasterioIOError(f"Read failed: {os.strerror(number)}")
+
+    with Raster(geo_scene) as scene, monkeypatch.context() as failing:
+        failing.setattr(scene, "_file", SimpleNamespace(read=fail))
+        with pytest.raises(SwanError, match=f"cannot be read \\({os.strerror(number)}\\)") as read:
+            scene.read(WHOLE)
+    monkeypatch.setattr(rasterio, "open", fail)
+    with pytest.raises(SwanError, match=f"cannot be read \\({os.strerror(number)}\\)") as opened:
+        Raster(geo_scene)
+    assert not {ImageError} & {type(read.value), type(opened.value)}
+
+
+def test_rasterio_that_does_not_work_is_not_called_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(SwanError, match=r"a scene needs rasterio, which is not installed\n.*swancli\[geo\]"):
+        raster.require_rasterio()
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "rasterio.warp", None)
+    with pytest.raises(SwanError, match="installed but does not work"):
+        raster.require_rasterio()
 
 
 def test_file_that_leads_to_others_is_refused_whatever_it_is_called(tmp_path, plain_scene):
