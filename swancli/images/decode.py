@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from swancli.errors import ImageError, extra_hint
+from swancli.errors import ImageError, SwanError, extra_hint
 from swancli.images import tiff
 from swancli.images.files import TOO_LARGE_HINT, read_bytes
 from swancli.images.headers import CODESTREAM, JP2_START, Header, jpeg2000_header, png_exif
@@ -37,6 +38,8 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM"
 MOST_SAMPLES = 250_000_000  # per image, at least three per pixel: 9,100 x 9,100 in colour
 ITEM_HINT = "give a path, a PIL image, or a uint8 (H, W, 3) array, RGB"
 EXIF_ORIENTATION = 0x0112
+LARGE = 2**23  # pixels; a picture of more is taken over from Pillow in blocks of rows
+BLOCK_ROWS = 256
 COMMON_SIDE = 64  # samples a side of each picture, at most, on which a scale for all of them is decided
 
 
@@ -79,13 +82,24 @@ def decode_image(
 
     Raises:
         ImageError: the image is damaged, incomplete or too large, or lacks the bands of `rendering`.
+        SwanError: there is not enough memory left, which is no reason to leave this image out.
     """
-    with listening() as messages:
+    with listening() as messages, _enough_memory(name):
         stored = _read(data, name, most_samples)
         pixels = _shown(stored, name, rendering, notes)
     if notes and messages:
         notes.add(LIBRARY, name, messages[0].splitlines()[0])
     return pixels
+
+
+@contextmanager
+def _enough_memory(name: str) -> Iterator[None]:
+    """What it means if no memory is left while an image is read: the image is not damaged."""
+    try:
+        yield
+    except MemoryError as error:
+        problem = f"{name}: there is not enough memory left for a picture of this size"
+        raise SwanError(problem, f"end other programs, or {TOO_LARGE_HINT}") from error
 
 
 def _shown(stored: Stored, name: str, rendering: Rendering, notes: Notes | None) -> np.ndarray:
@@ -120,7 +134,7 @@ def common_stretch(pictures: Iterable[Callable[[], tuple[bytes, str]]], renderin
     for read in pictures:
         try:
             data, name = read()
-            with listening():
+            with listening(), _enough_memory(name):
                 stored = _read(data, name, MOST_SAMPLES)
             chosen = chosen_bands(stored.said, rendering, name)
         except ImageError:
@@ -198,14 +212,16 @@ def pixels_of(
 
     Raises:
         ImageError: the file cannot be read, or the item is something else.
+        SwanError: as in `decode_image`.
     """
     if isinstance(item, (str, os.PathLike)):
         return decode_image(read_bytes(Path(item)), str(item), rendering, notes)
     if isinstance(item, Image.Image):
         try:
-            item.load()  # which turns a TIFF, and forgets its orientation
-            orientation = item.getexif().get(EXIF_ORIENTATION, 1)
-            return _shown(_from_pillow(item, orientation), name, rendering, notes)
+            with _enough_memory(name):
+                item.load()  # which turns a TIFF, and forgets its orientation
+                orientation = item.getexif().get(EXIF_ORIENTATION, 1)
+                return _shown(_from_pillow(item, orientation), name, rendering, notes)
         except OSError as error:  # Pillow reads a file when its pixels are used
             raise ImageError(f"{name}: damaged image ({error})") from error
     if not isinstance(item, np.ndarray):
@@ -245,7 +261,7 @@ def _read_with_pillow(data: bytes, name: str, most: int) -> Stored:
                 return _read_wide_png(data, image, orientation)
             image.load()
             return _from_pillow(image, orientation, {"1": 1, "L;2": 2, "L;4": 4}.get(raw_mode, 0))
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not an image ({len(data)} bytes)") from None
@@ -278,13 +294,13 @@ def _from_pillow(image: Image.Image, orientation: int = 1, bits: int = 0) -> Sto
             palette[: len(transparent), 3] = np.frombuffer(transparent, np.uint8)[: len(palette)]
         elif isinstance(transparent, int) and transparent < len(palette):
             palette[transparent, 3] = 0
-        samples = np.asarray(image)[..., None]
+        samples = _array_of(image)[..., None]
         return Stored(samples, Said(samples.dtype, 1, ("palette",), palette=palette), None, orientation)
     if mode in ("La", "RGBa", "PA"):
         image = image.convert("LA" if mode == "La" else "RGBA")
     elif mode not in ("1", "L", "LA", "RGB", "RGBA", "F") and not mode.startswith("I"):
         image = image.convert("RGB")
-    samples = np.asarray(image)
+    samples = _array_of(image)
     if samples.dtype == np.bool_:
         samples = samples.astype(np.uint8) * np.uint8(255)
     samples = samples[..., None] if samples.ndim == 2 else samples
@@ -300,6 +316,23 @@ def _from_pillow(image: Image.Image, orientation: int = 1, bits: int = 0) -> Sto
     elif isinstance(transparent, tuple) and samples.shape[2] == 3:
         said = replace(said, nodata=tuple(map(float, transparent)))
     return Stored(samples, said, None, orientation)
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """`np.asarray` of an image; a large one in blocks of rows, as Pillow copies twice what it hands over."""
+    width, height = image.size
+    if width * height <= LARGE:
+        return np.asarray(image)
+    blocks = (
+        np.asarray(image.crop((0, top, width, min(top + BLOCK_ROWS, height))))
+        for top in range(0, height, BLOCK_ROWS)
+    )
+    first = next(blocks)
+    whole = np.empty((height, *first.shape[1:]), first.dtype)
+    whole[: len(first)] = first
+    for number, block in enumerate(blocks, start=1):
+        whole[number * BLOCK_ROWS :][: len(block)] = block
+    return whole
 
 
 def _read_wide_png(data: bytes, image: Image.Image, orientation: int) -> Stored:
@@ -378,6 +411,8 @@ def _read_jpeg2000(data: bytes, name: str, most: int) -> Stored:
         raise refused or ImageError(problem, extra_hint("tiff")) from None
     try:
         samples = imagecodecs.jpeg2k_decode(data)
+    except MemoryError:
+        raise
     except Exception as error:
         raise ImageError(f"{name}: damaged image ({error})") from error
     samples = samples[..., None] if samples.ndim == 2 else samples

@@ -324,7 +324,7 @@ def read_tiff(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
         if number_in(tags, PLANES, 1) == 2 and bands > 1:
             samples = np.moveaxis(samples.reshape(bands, height, width), 0, 2)
         samples = samples.reshape(height, width, bands)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:
         if "imagecodecs" in str(error):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swancli.errors import SwanError, extra_hint
+from swancli.errors import SwanError, import_error, outside_cause
 from swancli.prepare.entries import Entry, check_caption, check_filename, check_optional, check_split
 from swancli.store.text import read_text
 
@@ -83,9 +83,10 @@ def _read_csv(path: Path, separator: str) -> Any:
 
 def _read_parquet(path: Path) -> Any:
     try:
+        import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise SwanError(f"{path}: Parquet needs pyarrow", extra_hint("parquet")) from error
+        raise import_error(error, f"{path}: Parquet", "parquet") from error
     try:
         schema = pyarrow.parquet.read_schema(path)
         wanted = [name for name in schema.names if name.strip().lower() in COLUMNS]
@@ -96,9 +97,8 @@ def _read_parquet(path: Path) -> Any:
             return _frame(path, file, schema.names, wanted)
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         reason = str(error).partition("\n")[0]
-        raise SwanError(
-            f"{path}: not a readable Parquet file ({reason})", "is the download whole?"
-        ) from error
+        damaged = SwanError(f"{path}: not a readable Parquet file ({reason})", "is the download whole?")
+        raise outside_cause(error, path) or damaged from error
 
 
 def _frame(path: Path, file: Any, names: list[str], wanted: list[str]) -> Any:

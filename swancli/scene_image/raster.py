@@ -20,11 +20,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swancli.errors import ImageError, SwanError, extra_hint
+from swancli.errors import ImageError, import_error, outside_cause
 from swancli.images.decode import MOST_SAMPLES, orientation_in
 from swancli.images.notes import MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import flips, upright
-from swancli.images.rule import AS_SAID, PROBE, Rendering, Said, View, chosen_bands, view_of
+from swancli.images.rule import (
+    AS_SAID,
+    PROBE,
+    Rendering,
+    Said,
+    View,
+    chosen_bands,
+    every_nth,
+    view_of,
+)
 from swancli.images.tiff import TIFF_STARTS
 from swancli.scene_image.mosaic import check_sources
 
@@ -97,7 +106,7 @@ def require_rasterio() -> ModuleType:
     """The package rasterio with the modules that swan uses, and GDAL's cache limited to `CACHE`.
 
     Raises:
-        SwanError: it is not installed.
+        SwanError: it is not installed, or does not work.
     """
     # GDAL reads it once, before its first block; rasterio's own setting lasts only for a `with` block.
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))
@@ -109,10 +118,7 @@ def require_rasterio() -> ModuleType:
         import rasterio.warp
         import rasterio.windows
     except ImportError as error:
-        raise SwanError(
-            f"scenes are read with rasterio, which is not installed ({error})",
-            extra_hint("geo"),
-        ) from error
+        raise import_error(error, "a scene", "geo") from error
     return rasterio
 
 
@@ -157,6 +163,7 @@ class Raster:
 
     Raises:
         ImageError: the file is absent, damaged, or in a format that swan does not read.
+        SwanError: the disk fails, or the like.
     """
 
     def __init__(
@@ -199,7 +206,8 @@ class Raster:
                     yield
             except errors as error:
                 cause = error.__cause__ or error
-                raise ImageError(f"{self.path}: not an image that GDAL reads ({cause})") from error
+                unread = ImageError(f"{self.path}: not an image that GDAL reads ({cause})")
+                raise outside_cause(error, self.path) or unread from error
 
     def _check_source(self, path: Path) -> None:
         """Refuses a file of a mosaic that makes GDAL open others."""
@@ -225,6 +233,11 @@ class Raster:
                 "write it in tiles: gdal_translate -co TILED=YES",
             )
         self._size = file.height, file.width
+        # Samples across whose blocks fit into half of GDAL's cache; the other half is for masks and the like.
+        block = (
+            tall * wide * together * np.dtype(file.dtypes[0].replace("complex_int16", "complex64")).itemsize
+        )
+        self._columns = wide * max(1, CACHE * 10**6 // 2 // block)
         with self.path.open("rb") as opened:
             self._orientation = orientation_in(opened)
         height, width = self._size[::-1] if self._orientation > 4 else self._size
@@ -242,7 +255,7 @@ class Raster:
         chosen = chosen_bands(self._said, self.rendering, str(self.path))
         shape = tuple(min(side, PROBE) for side in self._size)
         self._view: View = view_of(
-            self._said, chosen, self.rendering, lambda: self._samples(chosen.read, None, shape)
+            self._said, chosen, self.rendering, lambda: self._spread_samples(chosen.read, shape)
         )
         if chosen.doubtful:
             self.notes.add(MANY_BANDS, str(self.path))
@@ -253,7 +266,10 @@ class Raster:
         shrink = max(1.0, max(self._size) / PREVIEW)
         shape = tuple(max(1, round(side / shrink)) for side in self._size)
         smooth = shrink > 1 and self._said.palette is None and self._said.dtype.kind != "c"
-        samples, mask = self._samples(self._view.read, None, shape, smooth)
+        if smooth:
+            samples, mask = self._samples(self._view.read, None, shape, smooth=True)
+        else:
+            samples, mask = self._spread_samples(self._view.read, shape)
         return upright(self._view.rgb(samples, mask)[0], self._orientation)
 
     def read(self, box: np.ndarray) -> tuple[np.ndarray, float]:
@@ -267,6 +283,7 @@ class Raster:
 
         Raises:
             ImageError: the file is damaged there.
+            SwanError: the disk fails, or the like.
         """
         left, top, right, bottom = self._stored_box(*map(int, box))
         window = self._rasterio.windows.Window(left, top, right - left, bottom - top)
@@ -284,6 +301,25 @@ class Raster:
         if columns:
             left, right = width - right, width - left
         return (top, left, bottom, right) if self._orientation > 4 else (left, top, right, bottom)
+
+    def _spread_samples(
+        self, bands: list[int], shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Samples at even distances over the whole scene, as from `_samples`.
+
+        GDAL reads them row by row. If the blocks of a row do not fit into its cache, it decodes them again
+        for every row; so they are read in parts, each as wide as the cache allows for.
+        """
+        height, width = self._size
+        places = every_nth(width, shape[1])
+        starts = np.flatnonzero(np.diff(places // self._columns, prepend=-1))
+        parts = []
+        for start, end in zip(starts, [*starts[1:], shape[1]], strict=True):
+            left, right = (width * column / shape[1] for column in (start, end))
+            window = self._rasterio.windows.Window(left, 0, right - left, height)
+            parts.append(self._samples(bands, window, (shape[0], int(end - start))))
+        samples, masks = zip(*parts, strict=True)
+        return np.concatenate(samples, axis=1), np.concatenate(masks, axis=1) if self._masked else None
 
     def _samples(
         self, bands: list[int], window: object, shape: tuple[int, int], smooth: bool = False
@@ -304,7 +340,8 @@ class Raster:
                     mask = self._file.read_masks(1, window=window, out_shape=shape) > 0
         except (self._rasterio.errors.RasterioError, OSError) as error:
             cause = error.__cause__ or error
-            raise ImageError(f"{self.path}: damaged or cut short ({cause})") from error
+            damaged = ImageError(f"{self.path}: damaged or cut short ({cause})")
+            raise outside_cause(error, self.path) or damaged from error
         return np.moveaxis(samples, 0, 2), mask
 
     def __enter__(self) -> Raster:

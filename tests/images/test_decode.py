@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swancli.errors import ImageError
-from swancli.images import decode_image, image_size, pixel_digest, read_bytes, read_inside, resize_image
+from swancli.errors import ImageError, SwanError
+from swancli.images import (
+    decode_image,
+    image_size,
+    pixel_digest,
+    pixels_of,
+    read_bytes,
+    read_inside,
+    resize_image,
+)
 
 
 def encode(picture, format="png", **options):
@@ -113,6 +121,23 @@ def test_all_black_wide_image_stays_black():
     assert first_pixels(encode(Image.fromarray(np.zeros((1, 2), np.uint16)))) == grey(0, 0)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F"])
+@pytest.mark.parametrize("height", [255, 256, 600])
+def test_large_picture_has_the_same_pixels_as_a_small_one(mode, height, monkeypatch):
+    """It is taken over from Pillow in blocks of rows."""
+    image = Image.new(mode, (5, height))
+    count, choose = len(image.tobytes()), np.random.default_rng(0)
+    values = (
+        choose.random(count // 4, np.float32) if mode == "F" else choose.integers(0, 256, count, np.uint8)
+    )
+    image.frombytes(values.tobytes())
+    if mode == "P":
+        image.putpalette(np.arange(768).astype(np.uint8).tobytes())
+    small = pixels_of(image, "it")
+    monkeypatch.setattr("swancli.images.decode.LARGE", 0)
+    assert (pixels_of(image, "it") == small).all()
+
+
 def test_truncated_jpeg_is_reported_as_damaged():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), "jpeg")
@@ -136,6 +161,29 @@ def test_image_beyond_the_limit_of_pixels_is_reported_as_too_large(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(ImageError, match=r"a\.png: image too large"):
         decode_image(encode(Image.new("L", (10, 10))), "a.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "wide tiff", "jpeg2000", "opened"])
+def test_picture_for_which_no_memory_is_left_is_not_damaged(kind, monkeypatch):
+    """Else `--missing skip` would leave it out, and all others of its size."""
+
+    def fail(*given, **options):
+        raise MemoryError
+
+    item = Image.new("RGB", (8, 8))
+    if kind == "wide tiff":
+        data = encode_tiff(np.zeros((8, 8, 3), np.uint16), photometric="rgb")
+        monkeypatch.setattr("tifffile.TiffFile", fail)
+    elif kind == "jpeg2000":
+        codecs = pytest.importorskip("imagecodecs")
+        data = codecs.jpeg2k_encode(np.zeros((8, 8), np.uint16))
+        monkeypatch.setattr(codecs, "jpeg2k_decode", fail)
+    else:
+        data = encode(item)
+        monkeypatch.setattr("PIL.Image.Image.tobytes", fail)
+    with pytest.raises(SwanError, match="it: there is not enough memory left for a picture") as found:
+        pixels_of(item, "it") if kind == "opened" else decode_image(data, "it")
+    assert not isinstance(found.value, ImageError)
 
 
 def test_absent_file_is_reported(tmp_path):

@@ -183,6 +183,13 @@ def secret_file(folder):
     return path
 
 
+def empty_mask(side, bands=1):
+    """A mask of a scene as GDAL writes it into a file beside it: no data anywhere."""
+    flags = "".join(f'<Item name="INTERNAL_MASK_FLAGS_{band + 1}">2</Item>' for band in range(bands))
+    text = f"<GDALMetadata>{flags}</GDALMetadata>\0"
+    return plain_tiff(np.zeros((side, side, 1), np.uint8), {42112: text.encode()})
+
+
 def test_overviews_in_another_file_are_refused_before_they_are_opened(tmp_path, scene, monkeypatch):
     secret = secret_file(tmp_path)
     inline = (
@@ -209,7 +216,7 @@ def test_overviews_in_another_file_are_refused_before_they_are_opened(tmp_path, 
 def test_files_beside_a_scene_are_not_read(tmp_path, scene):
     secret = secret_file(tmp_path)
     (tmp_path / "scene.tif.ovr").write_bytes(secret.read_bytes())
-    (tmp_path / "scene.tif.msk").write_bytes(plain_tiff(np.zeros((300, 300, 1), np.uint8)))
+    (tmp_path / "scene.tif.msk").write_bytes(empty_mask(300, 3))
     (tmp_path / "scene.tfw").write_text("2\n0\n0\n-2\n500000\n5000000\n")
     (tmp_path / "scene.tif.aux.xml").write_text(
         "<PAMDataset><SRS>EPSG:32633</SRS><GeoTransform>1,2,0,3,0,-2</GeoTransform>"
@@ -228,7 +235,7 @@ def test_files_beside_a_format_whose_driver_looks_for_them_are_not_read(format, 
     size = {"height": 30, "width": 30, "count": 1, "dtype": "uint8"}
     with rasterio.open(path, "w", driver=format, **size) as file:
         file.write(np.full((1, 30, 30), 90, np.uint8))
-    path.with_name(f"{path.name}.msk").write_bytes(plain_tiff(np.zeros((30, 30, 1), np.uint8)))
+    path.with_name(f"{path.name}.msk").write_bytes(empty_mask(30))
     path.with_name(f"{path.name}.aux.xml").write_text(
         '<PAMDataset><PAMRasterBand band="1"><NoDataValue>90</NoDataValue></PAMRasterBand></PAMDataset>'
     )

@@ -1,6 +1,8 @@
 """Every layout a source may have, and what is said about a source that is wrong."""
 
+import errno
 import json
+import os
 import sys
 from collections import Counter
 
@@ -320,8 +322,20 @@ def test_parquet_reads_as_the_same_csv_does(tmp_path):
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert "swancli[parquet]" in read_problem(write(tmp_path / "list.parquet", "PAR1"))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_parquet_on_a_failing_disk_is_not_called_damaged(tmp_path, monkeypatch, number):
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    def fail(path):
+        raise OSError(number, f"Error reading bytes from file: {os.strerror(number)}")
+
+    monkeypatch.setattr(parquet, "read_schema", fail)
+    said = read_problem(write(tmp_path / "list.parquet", "PAR1"))
+    assert f"list.parquet: cannot be read ({os.strerror(number)})" in said
+    assert "download" not in said
 
 
 def test_parquet_that_unpacks_to_far_more_than_it_has_is_refused(tmp_path, monkeypatch):

@@ -1,11 +1,16 @@
 """Windows of a scene: the same as the whole, whatever kind of file it is; and files that are no scenes."""
 
+import errno
+import os
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from made_scenes import scene_pixels, write_tiff
 from PIL import Image
 
-from swancli.errors import ImageError
+from swancli.errors import ImageError, SwanError
 from swancli.images import decode_image, parse_rendering
 from swancli.scene_image import raster
 from swancli.scene_image.raster import Frame, Raster
@@ -132,6 +137,57 @@ def test_files_that_are_no_scenes_are_refused(tmp_path, geo_scene):
     cut.write_bytes(geo_scene.read_bytes()[:-20000])
     with pytest.raises(ImageError, match=r"cut\.tif"), Raster(cut) as scene:
         scene.read(WHOLE)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_scene_whose_rows_do_not_fit_into_the_cache_is_read_in_parts_with_the_same_samples(
+    tmp_path, monkeypatch, masked
+):
+    """Else each block would be decoded again for each row: a file of 300 bytes took 48 seconds."""
+    rasterio = pytest.importorskip("rasterio")
+    path = write_tiff(tmp_path / "scene.tif", scene_pixels(width=300).astype(np.uint16))
+    if masked:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask(scene_pixels(bands=1, width=300)[0] > 99)
+    with Raster(path) as scene:
+        whole = scene._samples([0, 2], None, (20, 70))
+    monkeypatch.setattr(raster, "CACHE", 0)
+    asked = []
+    with Raster(path) as scene:
+        read = scene._samples
+        monkeypatch.setattr(scene, "_samples", lambda *given: (asked.append(given[1].width), read(*given))[1])
+        parts = scene._spread_samples([0, 2], (20, 70))
+    assert len(asked) == 5  # blocks of 64 across 300
+    np.testing.assert_array_equal(parts[0], whole[0])
+    np.testing.assert_array_equal(parts[1], whole[1])
+    assert (whole[1] is not None) == masked
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_failing_disk_does_not_damage_a_scene(geo_scene, monkeypatch, number):
+    rasterio = pytest.importorskip("rasterio")
+
+    def fail(*given, **options):
+        raise rasterio.errors.RasterioIOError(f"Read failed: {os.strerror(number)}")
+
+    with Raster(geo_scene) as scene, monkeypatch.context() as failing:
+        failing.setattr(scene, "_file", SimpleNamespace(read=fail))
+        with pytest.raises(SwanError, match=f"cannot be read \\({os.strerror(number)}\\)") as read:
+            scene.read(WHOLE)
+    monkeypatch.setattr(rasterio, "open", fail)
+    with pytest.raises(SwanError, match=f"cannot be read \\({os.strerror(number)}\\)") as opened:
+        Raster(geo_scene)
+    assert not {ImageError} & {type(read.value), type(opened.value)}
+
+
+def test_rasterio_that_does_not_work_is_not_called_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(SwanError, match=r"a scene needs rasterio, which is not installed\n.*swancli\[geo\]"):
+        raster.require_rasterio()
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "rasterio.warp", None)
+    with pytest.raises(SwanError, match="installed but does not work"):
+        raster.require_rasterio()
 
 
 def test_file_that_leads_to_others_is_refused_whatever_it_is_called(tmp_path, plain_scene):
