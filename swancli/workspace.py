@@ -322,7 +322,7 @@ def file_part(name: str) -> str:
 
 
 def _owner(path: Path) -> str:
-    """What a file is made from, or is being made from; "" if there is none, or it does not say."""
+    """What a file is made from, or is being made from; "" if there is none, or it is damaged."""
     from swancli.store.hdf5 import recorded_source
 
     if path.exists():

@@ -188,6 +188,15 @@ def test_no_two_sources_share_a_file(tmp_path):
     assert [own_file(folder, "embeddings-", "images", source)[0].name for source in sources] == written
 
 
+def test_file_of_an_older_version_that_does_not_say_its_source_is_not_replaced(tmp_path):
+    with h5py.File(tmp_path / "embeddings-images.h5", "w") as file:
+        file.attrs.update(format="swan-embeddings", version=3)
+    path, other = own_file(tmp_path, "embeddings-", "images", "/tokyo/images")
+    assert (path.name, other) == ("embeddings-tokyo-images.h5", "an unknown source")
+    (tmp_path / "embeddings-images.h5").write_bytes(b"damaged")
+    assert own_file(tmp_path, "embeddings-", "images", "/tokyo/images")[0].name == "embeddings-images.h5"
+
+
 def test_file_of_a_source_that_is_reached_by_a_link_is_its_own(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to("images")

@@ -129,6 +129,8 @@ class ShardFolder:
     def agree(self, manifest: dict[str, Any], replace: bool) -> None:
         """Writes the manifest, unless another shard has; call it under `alone_in_archive`.
 
+        What was begun with --missing error may be finished with skip: the finished pieces leave nothing out.
+
         Args:
             manifest: a value for each of `AGREED` but `created_by`, and more.
             replace: replace the manifest of another archive, if it and this one have one shard each.
@@ -140,17 +142,24 @@ class ShardFolder:
         manifest = manifest | {"created_by": CREATED_BY}
         keys = [key for key in AGREED if found.get(key) != manifest[key]]
         alone = found.get("shards") == 1
+        if keys == ["missing"] and found["missing"] == "error":
+            self._write_manifest(manifest)
+            return
         if found and keys and not (replace and self.shard.whole and alone):
-            differing = ", ".join(AGREED[key].format(str(found.get(key))[:40]) for key in keys)
             hint = f"use the same options, or another --output, or remove {self.folder}"
             if "created_by" in keys:
+                keys = ["created_by"]  # the rest may follow from it
                 hint = f"finish it with that version, or start again: remove {self.folder}"
             elif alone:
                 hint = "finish it: the same command, without --shard, with --resume; or give another --output"
+            differing = ", ".join(AGREED[key].format(str(found.get(key))[:40]) for key in keys)
             raise SwanError(f"{self.folder}: begun with {differing}", hint)
         if keys:
             self.remove_all()
-            write_json(self.manifest, {"format": FORMAT, "version": VERSION} | manifest)
+            self._write_manifest(manifest)
+
+    def _write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.manifest, {"format": FORMAT, "version": VERSION} | manifest)
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest; empty if there is none.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
-from swancli.errors import ImageError, SwanError
+from swancli.errors import ImageError, SwanError, unread_image_error
 from swancli.images import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, check_bytes, leads_out, read_inside
 from swancli.prepare.listing import (
     IN_HIDDEN,
@@ -322,15 +322,19 @@ def _local_tar(path: str, folder: Path | None = None) -> _Tar:
 
 
 def _open_file(path: str, folder: Path | None) -> IO[bytes]:
+    """A tar of this machine, opened.
+
+    Raises:
+        ImageError: it is absent, no file, not for this user, or leads out of the folder.
+        SwanError: the disk fails or the like, which is no reason to leave this tar out.
+    """
     if folder and leads_out(Path(path), folder):
         raise ImageError(f"{path}: {LEADS_OUT}", LEADS_OUT_HINT)
     try:
         # A pipe without a writer would be waited for.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
     except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}") from error
+        raise unread_image_error(error, path) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ImageError(f"{path}: not a file")

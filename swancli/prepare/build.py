@@ -5,6 +5,7 @@ swan prepare --dataset ucm --source path/to/ucm
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swancli.errors import ImageError, SwanError
+from swancli.errors import ImageError, SwanError, unread_image_error
 from swancli.images import (
     AS_SAID,
     LEADS_OUT,
@@ -196,7 +197,9 @@ def _notes(
     listed = {entry.filename for entry in entries}
     others = [entry.filename for entry, _ in found if entry.filename not in listed]
     if others:
-        notes.append(f"{name}: writes {len(others)} names otherwise than the disk, first that of {others[0]}")
+        differ = "names differ from those" if len(others) > 1 else "name differs from that"
+        forms = "Unicode form, case of the suffix, blanks, backslashes"
+        notes.append(f"{name}: {len(others)} {differ} on disk ({forms}); the first: {others[0]}")
     if misplaced := misplaced_captions(source.entries):
         notes.append(f"{name}: {misplaced}: is a list off by some rows?")
     return notes
@@ -243,25 +246,37 @@ def _find_files(
     source: Source, entries: Sequence[Entry], missing: str, progress: Progress
 ) -> tuple[list[tuple[Entry, Path]], list[tuple[str, str]]]:
     """The entries whose image file exists, named as the disk does, with its path; and (file name, reason) of
-    the others."""
+    the others.
+
+    Raises:
+        SwanError: others are not to be left out, no image exists, or the disk fails or the like.
+    """
     source.check_folder()
     lookup = Lookup(source.images, (entry.filename for entry in entries), source.listed_scenes)
-    found, absent, outside = [], list(source.unreadable), []
+    found, absent, outside, unread = [], [], [], list(source.unreadable)
     for done, entry in enumerate(entries, start=1):
         try:
             name, path = lookup.find(entry)
         except FileNotFoundError:
             absent.append((entry.filename, ABSENT))
         except OSError as error:
-            absent.append((entry.filename, error.strerror or str(error)))
+            refused = unread_image_error(error, source.images / entry.filename)
+            if not isinstance(refused, ImageError):
+                raise refused from error
+            unread.append((entry.filename, os.strerror(error.errno)))
         else:
             if leads_out(path, source.images):
                 outside.append((entry.filename, LEADS_OUT))
             else:
                 found.append((replace(entry, filename=name), path))
         progress("looking for images", done, len(entries))
+    if unread and (missing == "error" or not found):
+        (name, reason), more = unread[0], len(unread) - 1
+        problem = f"{source.images}/{name}: {reason}" + (f"; {more} more cannot be read" if more else "")
+        hint = "check its name and who may read it"
+        raise SwanError(problem, hint + ("; or leave it out: --missing skip" if found else ""))
     folder = f"{source.images}{'' if source.images.is_dir() else ' (no such folder)'}"
-    wanted, similar = lookup.similar(name for name, reason in absent if reason == ABSENT)
+    wanted, similar = lookup.similar(name for name, _ in absent)
     where = f"did you mean {similar} by {wanted}? Or give" if similar else "give"
     for skipped, what, hint in (
         (absent, "are missing", f"{where} their folder: --images DIR"),
@@ -270,7 +285,7 @@ def _find_files(
         if skipped and (missing == "error" or not found):
             problem = f"{folder}: {len(skipped)} of {len(entries)} images {what}: {_describe(skipped)}"
             raise SwanError(problem, hint + ("; or leave them out, --missing skip" if found else ""))
-    return found, absent + outside
+    return found, absent + outside + unread
 
 
 def _describe(skipped: Sequence[tuple[str, str]]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from heapq import merge
 from pathlib import Path, PurePosixPath
 
-from swancli.errors import SwanError
+from swancli.errors import ABOUT_THE_PATH, os_error
 from swancli.images import SUFFIXES
 
 TAR = ".tar"
@@ -161,7 +161,7 @@ def list_folder(folder: Path, *, stamps: bool = False) -> Listing:
         stamps: also ask for the size and time of each image.
 
     Raises:
-        SwanError: the folder itself cannot be listed.
+        SwanError: the folder itself cannot be listed, or the disk fails or the like.
     """
     listing = Listing(Names(()), [])
     listing.names = Names(_images_below(folder, listing, stamps))
@@ -197,17 +197,28 @@ def _images_below(folder: Path, listing: Listing, stamps: bool) -> Iterator[str]
                         listing.not_read[kind] += 1
         except OSError as error:
             if not below:
-                raise SwanError(f"{folder}: {error.strerror or error}", "check the path") from error
-            listing.unreadable.append((below, error.strerror or str(error)))
+                raise os_error(error, folder, "listed") from error
+            _only_about_the_path(error, folder / below, "listed")
+            listing.unreadable.append((below, os.strerror(error.errno)))
+
+
+def _only_about_the_path(error: OSError, path: Path | str, tried: str) -> None:
+    """Raises a SwanError for a failing disk or the like, which is no reason to pass this path over."""
+    if error.errno not in ABOUT_THE_PATH:
+        raise os_error(error, path, tried) from error
 
 
 def _sort_out(entry: os.DirEntry[str], name: str) -> str:
-    """ "folder", "image" or "tar" for what is read, else the kind of what is not."""
+    """ "folder", "image" or "tar" for what is read, else the kind of what is not.
+
+    Raises a SwanError as `list_folder` does.
+    """
     try:
         is_folder, is_link = entry.is_dir(), entry.is_symlink()
         # A link to nothing is listed: that what it names is missing must not be passed over.
         is_file = entry.is_file() or (is_link and not Path(entry.path).exists())
-    except OSError:  # a ring of links
+    except OSError as error:  # a ring of links
+        _only_about_the_path(error, entry.path, "looked up")
         is_folder, is_link, is_file = False, True, True
     if is_folder:
         if is_hidden_folder(entry.name):
@@ -223,7 +234,8 @@ def _sort_out(entry: os.DirEntry[str], name: str) -> str:
 def _add_stamp(listing: Listing, entry: os.DirEntry[str]) -> None:
     try:
         status = entry.stat()
-    except OSError:
+    except OSError as error:
+        _only_about_the_path(error, entry.path, "looked up")
         listing.sizes.append(-1)
         listing.times.append(0)
     else:

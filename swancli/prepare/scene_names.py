@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from swancli.store.text import printable
+
 LEAST_SHARE = 0.75  # of the images that share their scene with another image, for scenes to be taken
 LEAST_LETTERS = 3  # of a scene in the letters a to z; shorter ones are rows of a grid or codes
 TAR = ".tar"  # a member of a tar is named as if the tar was a folder
@@ -41,7 +43,7 @@ GENERIC = CAMERAS | frozenset(
 class Scenes:
     """The scenes of a listing.
 
-    scene: of each image, None for none.
+    scene: of each image, None for none; text that can be shown, `caf\\xe9` for a byte that is not UTF-8.
     taken: where they are from, for the user; "none" if no image has one.
     """
 
@@ -84,7 +86,9 @@ def _is_word(text: str) -> bool:
 
 
 def _taken(scenes: list[str | None], rule: str) -> Scenes:
+    """The result; names of folders may have bytes that are not UTF-8, but scenes are always text."""
     where = {"name": "file names", "folder": "folders"}[rule]
+    scenes = [scene and printable(scene) for scene in scenes]
     return Scenes(scenes, f"from {where}" if any(scenes) else "none")
 
 

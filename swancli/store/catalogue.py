@@ -119,7 +119,7 @@ def read_catalogue(file: h5py.File) -> Catalogue:
         filename = file_names_in(file, "images/filename")
         categories = []
         for name in ("scene", "split"):
-            names = file_names_in(file, f"images/{name}_names")
+            names = texts_in(file, f"images/{name}_names")
             codes = array_in(file, f"images/{name}", "iu", len(filename))[:].astype(np.int64)
             _check_rows(codes, len(names), f"/images/{name}")
             categories.append(np.append(names, None)[codes])  # -1 is the last one, None

@@ -42,8 +42,9 @@ WRITTEN_BY = {
     PART: "swan embed",
 }
 # Of each layout; raised when a swan can no longer read the files of earlier ones.
-VERSIONS = {DATASET: 2, VOCABULARY: 1, EMBEDDINGS: 3, FEATURES: 2, INDEX: 1, TILES: 3, PART: 1}
+VERSIONS = {DATASET: 3, VOCABULARY: 1, EMBEDDINGS: 4, FEATURES: 2, INDEX: 1, TILES: 4, PART: 2}
 DEFLATE, MOST_UNPACKED = 1100, 2**30  # the most that its compression gains; bytes of a compressed array
+UNKNOWN_SOURCE = "an unknown source"  # of a store of an older version, which does not say
 TEXT = h5py.string_dtype(encoding="utf-8")
 LOCKING = "unable to lock file"  # in the text of an error of HDF5
 # What HDF5 says of values that were compressed by a plugin which it cannot find.
@@ -352,7 +353,9 @@ def write_source(file: h5py.File, source: str, folder: Path) -> None:
 
 
 def recorded_source(path: Path) -> str:
-    """What a file was made from, in full; "" if it does not say, or is no store that can be read."""
+    """What a file was made from, in full; "" if it is no store that can be read."""
     with suppress(*DAMAGE), h5py.File(path, "r", locking=False) as file:
+        if "source" not in file.attrs and file.attrs["format"] in WRITTEN_BY:
+            return UNKNOWN_SOURCE
         return from_relative(text_attribute(file, "source"), Path(os.path.realpath(path.parent)))
     return ""

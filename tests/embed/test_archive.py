@@ -280,6 +280,17 @@ def test_resumed_process_keeps_its_pieces_and_ends_where_an_uninterrupted_one_do
     assert not (tmp_path / "two.shards").exists()
 
 
+def test_damaged_image_can_be_left_out_on_resume_as_its_error_says(checkpoint, folder, tmp_path):
+    (folder / "road_9.png").write_bytes(b"no image")
+    source, output = open_source(str(folder)), tmp_path / "one.h5"
+    with pytest.raises(ImageError, match="or leave it out: --missing skip"):
+        embed(checkpoint, archive_of_source(source, 2), output)
+    with written_parts() as written:
+        outcome = embed(checkpoint, archive_of_source(source, 2, "skip"), output, resume=True)
+    assert written == ["piece-000002.h5"]
+    assert (outcome.images, [name for name, _ in outcome.skipped]) == (10, ["road_9.png"])
+
+
 def test_existing_embeddings_are_not_made_again_on_resume(checkpoint, folder, tmp_path, monkeypatch):
     (folder / "c.png").write_bytes(b"no image")
     archive, output = archive_of_source(open_source(str(folder)), 2, "skip"), tmp_path / "one.h5"

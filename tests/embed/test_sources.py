@@ -1,5 +1,6 @@
 """Images of folders, addresses and tars: in order, in pieces, and what is said of what cannot be read."""
 
+import errno
 import io
 import os
 import shutil
@@ -313,6 +314,20 @@ def test_pipe_called_like_a_tar_is_not_waited_for(tmp_path):
     for images in (tmp_path / "x.tar", tmp_path / "*.tar"):
         with pytest.raises(ImageError, match=r"x\.tar: not a file"):
             names_of(images)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
+def test_tar_that_a_failing_machine_does_not_open_is_not_to_be_left_out(tmp_path, monkeypatch, number):
+    (tmp_path / "x.tar").write_bytes(tar_of(BOAT))
+    source = open_source(str(tmp_path / "x.tar"))
+
+    def refuse(path, *_):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SwanError, match=r"x\.tar: cannot be read") as caught:
+        contents(source)
+    assert isinstance(caught.value, ImageError) == (number == errno.EACCES)
 
 
 def test_tar_that_is_a_link_leading_out_is_refused_unless_it_is_named(tmp_path):

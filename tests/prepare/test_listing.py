@@ -1,5 +1,6 @@
 """The listing of a folder: names as the disk has them, their order, and the count of what is passed over."""
 
+import errno
 import os
 from collections import Counter
 
@@ -140,8 +141,41 @@ def test_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     found = list_folder(tmp_path)
     assert (list(found.names), found.unreadable) == (["b/2.jpg"], [("a/", "Permission denied")])
-    with pytest.raises(SwanError, match=r"/a: Permission denied"):
+    with pytest.raises(SwanError, match=r"/a: cannot be listed \(Permission denied\)"):
         list_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_failing_disk_is_no_reason_to_pass_over_a_folder_or_an_image(tmp_path, monkeypatch, number, call):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    scandir = os.scandir
+
+    class Entry:
+        """An image whose status the disk does not give."""
+
+        name, path = "1.jpg", str(tmp_path / "a" / "1.jpg")
+        is_dir = is_symlink = lambda self: False
+        is_file = lambda self: True  # noqa: E731
+
+        def stat(self):
+            raise OSError(number, os.strerror(number))
+
+    class Entries(list):
+        __enter__, __exit__ = lambda self: self, lambda *_: None
+
+    def refuse(path):
+        if not str(path).rstrip("/").endswith("a"):
+            return scandir(path)
+        if call == "scandir":
+            raise OSError(number, os.strerror(number), str(path))
+        return Entries([Entry()])
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for folder in (tmp_path, tmp_path / "a"):
+        with pytest.raises(SwanError, match=r"a(/1\.jpg)?: cannot be (listed|looked up)") as caught:
+            list_folder(folder, stamps=True)
+        assert f"({os.strerror(number)})" in caught.value.problem
 
 
 def test_stamps_are_of_their_names(tmp_path):

@@ -1,6 +1,9 @@
 """Names in a list and the files that they mean."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -92,7 +95,8 @@ def test_names_of_the_disk_are_stored_also_bytes_that_are_not_utf8(tmp_path):
         assert stored.catalogue.filename.tolist() == ["caf\udce9.png", "2.PNG", " 3.png", "4.png"]
         assert stored.image(0)[0, 0].tolist() == [0, 0, 0]
         assert stored.image(2)[0, 0].tolist() == [2, 0, 0]
-    assert f"{file}: writes 1 names otherwise than the disk, first that of 2.PNG" in summary.warnings
+    forms = "Unicode form, case of the suffix, blanks, backslashes"
+    assert f"{file}: 1 name differs from that on disk ({forms}); the first: 2.PNG" in summary.warnings
 
 
 @pytest.mark.parametrize(
@@ -127,8 +131,6 @@ def test_list_may_not_lead_out_by_any_spelling(tmp_path):
 
 
 def test_folder_that_cannot_be_listed_is_an_error_unless_it_is_left_out(tmp_path, monkeypatch):
-    import os
-
     picture(tmp_path / "f" / "1.png")
     picture(tmp_path / "f" / "locked" / "2.png")
     scandir = os.scandir
@@ -140,7 +142,36 @@ def test_folder_that_cannot_be_listed_is_an_error_unless_it_is_left_out(tmp_path
 
     monkeypatch.setattr(os, "scandir", refuse)
     settings = PrepareSettings("d", tmp_path / "f")
-    with pytest.raises(SwanError, match=r"locked/"):
+    with pytest.raises(SwanError) as caught:
         prepare_dataset(settings, tmp_path / "dataset.h5")
+    assert str(caught.value) == (
+        f"{tmp_path / 'f'}/locked/: Permission denied\n"
+        "check its name and who may read it; or leave it out: --missing skip"
+    )
     summary = prepare_dataset(PrepareSettings("d", tmp_path / "f", missing="skip"), tmp_path / "dataset.h5")
     assert [(group.first, group.reason) for group in summary.skipped] == [("locked/", "Permission denied")]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_image_that_the_system_does_not_show_is_not_called_missing(tmp_path, monkeypatch, number):
+    for name in ("1.png", "2.png"):
+        picture(tmp_path / "images" / name)
+    source, is_file = write_list(tmp_path, "1.png", "2.png"), Path.is_file
+
+    def refuse(path):
+        if path.name == "2.png":
+            raise OSError(number, os.strerror(number), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    for missing in ("error", "skip"):
+        settings = PrepareSettings("d", source, missing=missing)
+        if missing == "skip" and number == errno.EACCES:
+            summary = prepare_dataset(settings, tmp_path / "dataset.h5")
+            assert [(one.first, one.reason) for one in summary.skipped] == [("2.png", "Permission denied")]
+            continue
+        with pytest.raises(SwanError, match=os.strerror(number)) as caught:
+            prepare_dataset(settings, tmp_path / "dataset.h5")
+        assert "images/2.png" in caught.value.problem
+        assert "missing" not in caught.value.problem
+        assert ("--missing skip" in caught.value.hint) == (number == errno.EACCES)

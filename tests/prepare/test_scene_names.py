@@ -103,6 +103,12 @@ def test_rule_that_is_given_takes_what_is_there(rule, scenes):
     assert found_scenes(["flight1/DJI_1.JPG", "a/2024/x.jpg", "river_1.jpg"], rule).scene == scenes
 
 
+@pytest.mark.parametrize("rule", [None, "folder"])
+def test_scene_from_a_name_that_is_not_utf8_is_text_that_can_be_shown(rule):
+    found = found_scenes(numbered("caf\udce9/{}.jpg", "port/{}.jpg"), rule)
+    assert found.scene == ["caf\\xe9"] * 5 + ["port"] * 5
+
+
 def test_scenes_do_not_depend_on_the_order_of_the_names():
     names = [*numbered("river_{}.jpg", "port_{}.jpg"), "00001.jpg"]
     there = dict(zip(names, found_scenes(names).scene, strict=True))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from swancli.errors import ImageError, StoreError, SwanError
 from swancli.images import AS_SAID, look_hash, pixel_digest
+from swancli.scene_image.tiles import open_tiles
 from swancli.store import vectors as vectors_module
 from swancli.store.catalogue import Catalogue, read_catalogue, read_skipped, write_catalogue
 from swancli.store.dataset import Dataset, create_dataset
@@ -28,6 +29,7 @@ from swancli.store.hdf5 import (
     DATASET,
     EMBEDDINGS,
     FEATURES,
+    PART,
     TILES,
     VOCABULARY,
     array_in,
@@ -148,7 +150,7 @@ def test_store_of_another_kind_is_not_replaced_and_a_damaged_one_is(tmp_path):
 @pytest.mark.parametrize(
     ("attribute", "value", "said"),
     [
-        ("version", 1, "version 1 of swan-dataset; this swan reads version 2"),
+        ("version", 1, "version 1 of swan-dataset; this swan reads version 3"),
         ("complete", False, "interrupted\nmake it: swan prepare"),
         ("complete", None, "not complete"),
     ],
@@ -164,20 +166,29 @@ def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, valu
 
 
 @pytest.mark.parametrize(
-    ("kind", "again"),
+    ("kind", "older", "read", "again"),
     [
-        (EMBEDDINGS, "swan embed"),
-        (FEATURES, "swan prepare --features"),
-        (TILES, "swan embed --scene-image"),
+        (DATASET, 2, Dataset, "swan prepare"),  # without bands and stretch
+        (EMBEDDINGS, 3, open_embeddings, "swan embed"),  # without bands, stretch and source
+        (FEATURES, 1, None, "swan prepare --features"),
+        (
+            TILES,
+            3,
+            lambda path: open_tiles(path).__enter__(),
+            "swan embed --scene-image",
+        ),  # without bands, stretch and source
+        (PART, 1, lambda path: read_part(path, ""), "swan embed"),  # without not_read
     ],
 )
-def test_files_of_before_the_towers_from_outside_are_of_an_older_version(tmp_path, kind, again):
+def test_files_of_earlier_layouts_are_of_an_older_version_and_not_damaged(tmp_path, kind, older, read, again):
     with create_store(tmp_path / "a.h5", kind) as file:
         version = file.attrs["version"]
     with h5py.File(tmp_path / "a.h5", "a") as file:
-        file.attrs["version"] = 1
-    problem = open_problem(tmp_path / "a.h5", kind)
-    assert f"a.h5: version 1 of {kind}; this swan reads version {version}\nmake it again: {again}" in problem
+        file.attrs["version"] = older
+    with pytest.raises(StoreError) as caught:
+        read(tmp_path / "a.h5") if read else open_store(tmp_path / "a.h5", kind)
+    said = f"a.h5: version {older} of {kind}; this swan reads version {version}\nmake it again: {again}"
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
