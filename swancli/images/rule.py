@@ -12,6 +12,7 @@ Letters in shapes: H x W pixels, C bands.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -318,7 +319,8 @@ def view_of(said: Said, chosen: Chosen, rendering: Rendering, probe: Callable[[]
         if alpha is not None:
             valid &= samples[..., -1] > 0
         values = measured_values(shown, valid, said, chosen.bands)
-        scale = black_and_white(values, np.issubdtype(said.dtype, np.integer))
+        whole = np.issubdtype(said.dtype, np.integer)
+        scale = black_and_white(values, whole, float(np.iinfo(said.dtype).max) if whole else math.inf)
     return View(said, chosen.bands, alpha, opaque, scale, alpha != chosen.alpha)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 LOW, MIDDLE, HIGH, TOP = 0.5, 50, 98, 99.5  # percentiles
@@ -13,19 +15,20 @@ FRACTION_TOPS, FRACTION_WHITES = (0, 0.5, 1), (0, 1, 1)
 DARKEST = 8  # the middle of the data becomes at least this part of white, as far as percentile `HIGH` allows
 
 
-def black_and_white(values: np.ndarray, whole: bool) -> tuple[float, float]:
+def black_and_white(values: np.ndarray, whole: bool, largest: float = math.inf) -> tuple[float, float]:
     """The values that become black and white, the second one larger.
 
     Args:
         values: (n,), what was measured, without what marks no data.
         whole: whether they are whole numbers.
+        largest: the largest value of their type; none beyond it becomes white.
     """
     if not values.size:
         return 0.0, 1.0
     low, middle, high, top = map(float, np.percentile(values, (LOW, MIDDLE, HIGH, TOP)))
     tops, whites = (WHOLE_TOPS, WHOLE_WHITES) if whole else (FRACTION_TOPS, FRACTION_WHITES)
     end = tops[-1]
-    natural = float(np.interp(top, tops, whites)) if 0 < top <= end else top
+    natural = min(largest, float(np.interp(top, tops, whites))) if 0 < top <= end else top
     black = min(0.0, low)
     if top > end:  # no range is natural there; from twice the end, the data alone decides
         black += max(0.0, low) * min(1.0, top / end - 1)

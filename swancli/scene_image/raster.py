@@ -365,8 +365,11 @@ def _said_by(file: DatasetReader) -> Said:
     colours = tuple(kind.name.lower() for kind in file.colorinterp)
     structure = file.tags(1, ns="IMAGE_STRUCTURE")
     bits = int(structure.get("NBITS", 8))
+    inverted = file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
     palette = None
-    if colours[0] == "palette":
+    if colours[0] == "palette" and inverted:  # made up by GDAL
+        colours = ("gray", *colours[1:])
+    elif colours[0] == "palette":
         entries = file.colormap(1)
         palette = np.zeros((max(entries) + 1, 4), np.uint8)
         palette[list(entries)] = list(entries.values())
@@ -381,7 +384,7 @@ def _said_by(file: DatasetReader) -> Said:
         premultiplied=any(
             file.tags(band, ns="IMAGE_STRUCTURE").get("ALPHA") == "PREMULTIPLIED" for band in file.indexes
         ),
-        inverted=file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES",
+        inverted=inverted,
         default_colours=colours[:3] == ("red", "green", "blue"),
     )
 

@@ -306,3 +306,15 @@ def test_vrt_that_is_more_than_a_mosaic_is_refused(tmp_path):
         path.write_text(f'<VRTDataset rasterXSize="64" rasterYSize="64">{element}</VRTDataset>')
         with pytest.raises(ImageError, match="not part of a plain mosaic"):
             Raster(path, mosaic=True)
+
+
+def test_white_at_zero_has_the_scale_of_its_samples(tmp_path):
+    """GDAL makes up a colour table for such a file if nothing else in it names a colour."""
+    tifffile = pytest.importorskip("tifffile")
+    samples = (4095 - np.arange(60 * 70).reshape(60, 70) % 4096).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "inverted.tif", samples, photometric="miniswhite")
+    image = decode_image((tmp_path / "inverted.tif").read_bytes(), "inverted.tif")
+    with Raster(tmp_path / "inverted.tif") as raster:
+        scene, _ = raster.read(np.array([0, 0, 70, 60]))
+    assert np.abs(scene.astype(int) - image).max() <= 1
+    assert 100 < image.mean() < 150
