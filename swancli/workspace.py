@@ -254,8 +254,7 @@ class Workspace:
         """
         from swancli.store.hdf5 import recorded_source
 
-        name = f"tiles-*{file_part(scene.name)}*.h5"
-        found = _newest_first(self.root, f"*/runs/*/{name}", f"*/{name}")
+        found = _newest_first(self.root, "*/runs/*/tiles-*.h5", "*/tiles-*.h5")
         sources = {path: recorded_source(path) for path in found}
         own = [path for path in found if _is_same(sources[path], str(scene))]
         unknown = [path for path in found if not (sources[path] and Path(sources[path]).exists())]

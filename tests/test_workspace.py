@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 from swancli.errors import SwanError
-from swancli.store.hdf5 import write_source
+from swancli.store.hdf5 import recorded_source, write_source
 from swancli.workspace import Workspace, file_part, own_file, shipped_checkpoint
 
 
@@ -186,6 +186,21 @@ def test_no_two_sources_share_a_file(tmp_path):
     assert written[:3] == ["embeddings-images.h5", "embeddings-tokyo-images.h5", "embeddings-seoul-images.h5"]
     assert len(set(written)) == len(sources)
     assert [own_file(folder, "embeddings-", "images", source)[0].name for source in sources] == written
+
+
+def test_tiles_of_scenes_with_one_long_name_are_found(tmp_path):
+    name = "S2B_MSIL2A_20240501T103629_N0510_R008_T32TPS_20240501T134522_mosaic_of_the_valley.tif"
+    scenes = [tmp_path / place / name for place in ("north", "south", "x/north")]
+    for scene in scenes:
+        scene.parent.mkdir(parents=True)
+        scene.touch()
+        path, _ = own_file(tmp_path / "root" / "shipped", "tiles-", name, str(scene))
+        made_from(path, str(scene))
+    found = [Workspace(tmp_path / "root").find_tiles(scene) for scene in scenes]
+    assert len(set(found)) == 3
+    for path, scene in zip(found, scenes, strict=True):
+        assert recorded_source(path) == str(scene)
+    assert Workspace(tmp_path / "root").find_tiles(tmp_path / "other.tif") is None
 
 
 def test_file_of_an_older_version_that_does_not_say_its_source_is_not_replaced(tmp_path):
