@@ -164,7 +164,7 @@ def image_size(path: Path) -> tuple[int, int]:
             file.seek(0)
             if file.read(4) in tiff.TIFF_STARTS:
                 file.seek(0)
-                tags = tiff.read_directories(file)[0]
+                tags, _ = tiff.read_tags(file)
                 size = tags[tiff.HEIGHT][0], tags[tiff.WIDTH][0]
             else:
                 with Image.open(file, formats=FORMATS) as image:
@@ -183,7 +183,7 @@ def orientation_in(file: BinaryIO) -> int:
     file.seek(0)
     try:
         if start in tiff.TIFF_STARTS:
-            return tiff.orientation_in(tiff.read_directories(file)[0])
+            return tiff.orientation_in(tiff.read_tags(file)[0])
         exif = Image.Exif()
         if start == b"\x89PNG":  # Pillow would decode it to look behind its pixels
             exif.load(png_exif(file))
@@ -434,12 +434,13 @@ def _colours_of(header: Header, said: Said) -> tuple[str, ...]:
 
 def _read_tiff(data: bytes, name: str, most: int) -> Stored:
     try:
-        directories = tiff.read_directories(io.BytesIO(data))
-        tags = directories[0]
+        tags, mask_tags = tiff.read_tags(io.BytesIO(data))
         bands = tiff.number_in(tags, tiff.BANDS, 1)
         size = tuple(tiff.number_in(tags, tag, 0) for tag in (tiff.HEIGHT, tiff.WIDTH))
         if not all(size):
             raise ValueError("it contains no image")
+        if bands > tiff.MOST_BANDS:
+            raise ValueError(f"{bands} bands")
     except ValueError as error:
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
     _check_samples((*size, max(3, bands)), name, most)
@@ -456,13 +457,13 @@ def _read_tiff(data: bytes, name: str, most: int) -> Stored:
             samples, said = _tiff_with_pillow(tiff.stored_upright(data, tags), name, most, said)
             if samples is None:
                 raise
-    mask = tiff.mask_in(data, directories, name)
+    mask = tiff.read_mask(data, mask_tags, name, most) if mask_tags else None
     return Stored(samples, said, mask, orientation)
 
 
 def _plain(tags: tiff.Tags, said: Said) -> bool:
     """Whether Pillow reads all samples of a TIFF as they are."""
-    photometric, extra = tiff.number_in(tags, tiff.PHOTOMETRIC, 1), list(tags.get(tiff.EXTRA, []))
+    photometric, extra = tiff.number_in(tags, tiff.PHOTOMETRIC, 1), list(tags.get(tiff.EXTRA, [])[:2])
     if tiff.number_in(tags, tiff.COMPRESSION, tiff.NONE) not in tiff.COMMON:
         return False
     one_plane = said.bands == 1 or tiff.number_in(tags, tiff.PLANES, 1) == 1

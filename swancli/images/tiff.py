@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import struct
 import zlib
@@ -25,7 +26,7 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIPS, ORIENTATION, BANDS, ROWS, STRIP_BYTES, PLANES = 273, 274, 277, 278, 279, 284
 COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 320, 322, 323, 324, 325
-SUBFILE, EXTRA, FORMAT, JPEG_TABLES, DEPTH = 254, 338, 339, 347, 32997
+SUBFILE, EXTRA, FORMAT, DEPTH = 254, 338, 339, 32997
 METADATA, NODATA = 42112, 42113
 PLACED = (33550, 33922, 34264)  # tags that give a picture its place on the Earth
 KEPT = {
@@ -33,11 +34,16 @@ KEPT = {
     *(COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUBFILE, EXTRA, FORMAT, DEPTH),
     *(METADATA, NODATA, *PLACED),
 }
+OF_A_MASK = {SUBFILE, PHOTOMETRIC, HEIGHT, WIDTH}  # tell it from other pictures
 # Types of the values of a tag, as numpy and struct call them.
 TYPES = {1: "u1", 2: "S", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4"}
 TYPES |= {16: "u8", 17: "i8", 18: "u8"}
-LARGEST_TAG = 2**26  # bytes
+SIZES = {kind: np.dtype(name.replace("S", "S1")).itemsize for kind, name in TYPES.items()} | {5: 8, 10: 8}
+MOST_TAG_BYTES = 2**26  # of all tags of a file
 MOST_DIRECTORIES = 64  # looked through for a mask
+MOST_BANDS = 2**16 - 1
+MOST_COLOURS = 2**16  # of a palette
+USUAL_TILE = 2048  # pixels a side; tiles of a mask may be larger than a picture up to this size
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, MASK, CMYK, YCBCR, LAB = 0, 1, 2, 3, 4, 5, 6, 8
 # Compressions whose decoder is given the size that the tags declare, and those with a size in each strip.
 BOUNDED = {1, 5, 8, 32773, 32946, 34925, 50000}
@@ -59,8 +65,8 @@ ALPHA_EXTRAS = (1, 2)  # premultiplied, and plain
 Tags = dict[int, Any]
 
 
-def read_directories(file: BinaryIO) -> list[Tags]:
-    """The tags of each picture in a TIFF, the first one first: arrays of numbers, and bytes of texts.
+def read_tags(file: BinaryIO) -> tuple[Tags, Tags | None]:
+    """The tags of the first picture in a TIFF, and of its mask, or None: arrays of numbers, bytes of texts.
 
     Raises:
         ValueError: it is damaged.
@@ -68,54 +74,86 @@ def read_directories(file: BinaryIO) -> list[Tags]:
     head = file.read(16)
     if head[:4] not in TIFF_STARTS:
         raise ValueError("not a TIFF")
-    order = "<" if head[:2] == b"II" else ">"
-    big = head[2:4] in (b"+\0", b"\0+")
-    found, seen = [], set()
+    order, big = "<" if head[:2] == b"II" else ">", head[2:4] in (b"+\0", b"\0+")
     try:
         (place,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
-        while place and place not in seen and len(found) < MOST_DIRECTORIES:
-            seen.add(place)
-            tags, place = _read_directory(file, place, order, big)
-            found.append(tags)
+        if not place:
+            raise ValueError("it contains no image")
+        reader, seen = _TagReader(file, order, big), {0, place}
+        entries, place = reader.entries(place)
+        first = reader.values(entries, KEPT, whole=True)
     except (struct.error, OverflowError, OSError) as error:
-        if not found:
-            raise ValueError(f"damaged directory ({error})") from error
-    if not found:
-        raise ValueError("it contains no image")
-    return found
+        raise ValueError(f"damaged directory ({error})") from error
+    size = [number_in(first, tag, 0) for tag in (HEIGHT, WIDTH)]
+    try:
+        while place not in seen and len(seen) <= MOST_DIRECTORIES:
+            seen.add(place)
+            entries, place = reader.entries(place)
+            tags = reader.values(entries, OF_A_MASK)
+            is_mask = number_in(tags, SUBFILE, 0) == 4 and number_in(tags, PHOTOMETRIC, 0) == MASK
+            if is_mask and [number_in(tags, tag, 0) for tag in (HEIGHT, WIDTH)] == size:
+                return first, reader.values(entries, KEPT)
+    except (struct.error, OverflowError, OSError):
+        pass
+    return first, None
 
 
-def _read_directory(file: BinaryIO, place: int, order: str, big: bool) -> tuple[Tags, int]:
-    """The tags of one picture, and the place of the next directory; 0 for none."""
-    file.seek(place)
-    (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
-    size = 20 if big else 12
-    if count > 4096:
-        raise struct.error(f"{count} tags")
-    entries = file.read(count * size)
-    link = "Q" if big else "I"
-    (following,) = struct.unpack_from(order + link, file.read(struct.calcsize(order + link)) + bytes(8))
-    tags: Tags = {}
-    for start in range(0, count * size, size):
-        tag, kind, number = struct.unpack_from(order + ("HHQ" if big else "HHI"), entries, start)
-        if tag in KEPT and kind in TYPES and tag not in tags:
-            own = entries[start + (12 if big else 8) : start + size]
-            tags[tag] = _read_value(file, kind, number, own, order)
-    return tags, following
+Entry = tuple[int, int, int, bytes]  # tag, type and number of its values, and these or their place
 
 
-def _read_value(file: BinaryIO, kind: int, number: int, own: bytes, order: str) -> Any:
-    dtype = np.dtype(TYPES[kind] + ("1" if kind == 2 else "")).newbyteorder(order)
-    length = number * dtype.itemsize
-    if length > LARGEST_TAG:
-        raise struct.error(f"a tag of {length} bytes")
-    if length > len(own):
-        file.seek(int.from_bytes(own, "little" if order == "<" else "big"))
-        own = file.read(length)
-    value = own[:length]
-    if len(value) < length:
-        raise struct.error("a tag is cut short")
-    return value if kind == 2 else np.frombuffer(value, dtype).astype(dtype.newbyteorder("="))
+class _TagReader:
+    """Reads the tags of a TIFF.
+
+    Their values do not overlap, so all together have fewer bytes than the file. A file whose tags claim more
+    is made to harm: each tag is copied in full.
+    """
+
+    def __init__(self, file: BinaryIO, order: str, big: bool) -> None:
+        self._file, self._order, self._big = file, order, big
+        self._length = file.seek(0, os.SEEK_END)
+        self._left = min(self._length, MOST_TAG_BYTES)
+
+    def entries(self, place: int) -> tuple[list[Entry], int]:
+        """The entries of a directory, and the place of the next directory; 0 for none."""
+        count_form, form, link = (
+            self._order + one for one in (("Q", "HHQ8s", "Q") if self._big else ("H", "HHI4s", "I"))
+        )
+        self._file.seek(place)
+        (count,) = struct.unpack(count_form, self._file.read(struct.calcsize(count_form)))
+        if count > 4096:
+            raise struct.error(f"{count} tags")
+        entries = list(struct.iter_unpack(form, self._file.read(count * struct.calcsize(form))))
+        if len(entries) < count:
+            raise struct.error("it is cut short")
+        (following,) = struct.unpack_from(link, self._file.read(struct.calcsize(link)) + bytes(8))
+        return entries, following
+
+    def values(self, entries: list[Entry], wanted: set[int], *, whole: bool = False) -> Tags:
+        """Some of the tags; with `whole`, the others count as well, since libraries copy them."""
+        tags: Tags = {}
+        for tag, kind, number, own in entries:
+            if tag in wanted and kind in TYPES and tag not in tags:
+                tags[tag] = self._value(kind, number, own)
+            elif whole and len(own) < number * SIZES.get(kind, 0) <= self._length:
+                self._count(number * SIZES[kind])
+        return tags
+
+    def _count(self, length: int) -> None:
+        self._left -= length
+        if self._left < 0:
+            raise struct.error("its tags are too large")
+
+    def _value(self, kind: int, number: int, own: bytes) -> Any:
+        dtype = np.dtype(TYPES[kind] + ("1" if kind == 2 else "")).newbyteorder(self._order)
+        length = number * dtype.itemsize
+        if length > len(own):
+            self._count(length)
+            self._file.seek(int.from_bytes(own, "little" if self._order == "<" else "big"))
+            own = self._file.read(length)
+        value = own[:length]
+        if len(value) < length:
+            raise struct.error("a tag is cut short")
+        return value if kind == 2 else np.frombuffer(value, dtype).astype(dtype.newbyteorder("="))
 
 
 def stored_upright(data: bytes, tags: Tags) -> bytes:
@@ -168,7 +206,7 @@ def said_in(tags: Tags) -> Said:
     base = {RGB: COLOURS, CMYK: INKS, PALETTE: ("palette",), YCBCR: COLOURS, LAB: COLOURS}
     colours = [*base.get(photometric, ("gray",))][:bands]
     colours += [""] * (bands - len(colours))
-    extra = list(tags.get(EXTRA, []))[-bands:]
+    extra = list(tags.get(EXTRA, [])[-bands:])
     for band, meaning in enumerate(extra, start=bands - len(extra)):
         if meaning in ALPHA_EXTRAS:
             colours[band] = "alpha"
@@ -229,7 +267,7 @@ def dtype_of(bits: int, kind: int) -> np.dtype:
 
 def _palette_in(tags: Tags) -> np.ndarray | None:
     table = tags.get(COLOUR_MAP)
-    if table is None or len(table) < 3:
+    if table is None or not 3 <= len(table) <= 3 * MOST_COLOURS:
         return None
     # Some writers store 8 bits, as GDAL and libtiff know.
     table = np.asarray(table[: len(table) // 3 * 3], np.uint16).reshape(3, -1).T
@@ -264,6 +302,11 @@ def segments_of(tags: Tags) -> tuple[int, int, int, np.ndarray, np.ndarray]:
     return tall, wide, bands // planes, starts, lengths
 
 
+def _strips(data: bytes, starts: np.ndarray, lengths: np.ndarray) -> Iterator[bytes]:
+    for start, length in zip(map(int, starts), map(int, lengths), strict=True):
+        yield data[start : start + length]
+
+
 def check_declared(data: bytes, tags: Tags, name: str, most: int) -> None:
     """Refuses a TIFF that would decode to more than its tags declare, or to more than n samples.
 
@@ -287,10 +330,7 @@ def check_declared(data: bytes, tags: Tags, name: str, most: int) -> None:
             f"{name}: a TIFF of compression {compression}, which is not read",
             "write it again with another: gdal_translate -co COMPRESS=DEFLATE",
         )
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        if not length:
-            continue
-        strip = data[start : start + length]
+    for strip in filter(None, _strips(data, starts, lengths)):
         header = header_of(strip)
         blobs = strip.count(b"Lerc2 ") if header_of is lerc_header else 1
         if header.height > tall or header.width > wide or header.bands > max(bands, 4) or blobs > bands:
@@ -346,49 +386,48 @@ def _check_without_codecs(data: bytes, tags: Tags, name: str) -> None:
         if number_in(tags, COMPRESSION, NONE) in DEFLATE:
             tall, wide, bands, starts, lengths = segments_of(tags)
             most = tall * wide * bands * -(-bits_in(tags) // 8)
-            for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-                if (
-                    length
-                    and len(zlib.decompressobj().decompress(data[start : start + length], most + 1)) > most
-                ):
+            for strip in _strips(data, starts, lengths):
+                if len(zlib.decompressobj().decompress(strip, most + 1)) > most:
                     raise ImageError(f"{name}: damaged TIFF (a strip is larger than declared)") from None
 
 
-def mask_in(data: bytes, directories: list[Tags], name: str) -> np.ndarray | None:
-    """bool (H, W): where the first picture of a TIFF has data, if the file holds a mask of it, else None.
+def read_mask(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
+    """bool (H, W): where the first picture of a TIFF has data, by its mask.
+
+    Args:
+        data: the file.
+        tags: of the mask.
+        name: for errors.
+        most: samples.
 
     Raises:
-        ImageError: the mask is damaged, or compressed in a way that is not read.
+        ImageError: the mask is damaged or too large, or compressed in a way that is not read.
     """
-    first = directories[0]
-    size = [number_in(first, tag, 0) for tag in (HEIGHT, WIDTH)]
-    for tags in directories[1:]:
-        own = [number_in(tags, tag, 0) for tag in (HEIGHT, WIDTH)]
-        if number_in(tags, SUBFILE, 0) == 4 and number_in(tags, PHOTOMETRIC, 0) == MASK and own == size:
-            try:
-                return _read_mask(data, tags)
-            except (ValueError, zlib.error) as error:
-                raise ImageError(f"{name}: damaged TIFF (its mask: {error})") from error
-    return None
+    try:
+        return _read_mask(data, tags, most)
+    except (ValueError, zlib.error) as error:
+        raise ImageError(f"{name}: damaged TIFF (its mask: {error})") from error
 
 
-def _read_mask(data: bytes, tags: Tags) -> np.ndarray:
+def _read_mask(data: bytes, tags: Tags, most: int) -> np.ndarray:
     tall, wide, bands, starts, lengths = segments_of(tags)
     height, width = (number_in(tags, tag, 0) for tag in (HEIGHT, WIDTH))
     bits, compression = number_in(tags, BITS, 1), number_in(tags, COMPRESSION, NONE)
     if bits not in (1, 8) or bands != 1 or compression not in (NONE, *DEFLATE):
         raise ValueError(f"{bits} bits, {bands} bands, compression {compression}")
+    down, across = -(-height // tall), -(-width // wide)
+    fits = tall < height + USUAL_TILE and wide < width + USUAL_TILE
+    if not fits or down * tall * across * wide > most:
+        raise ValueError(f"tiles of {tall} x {wide}, for {height} x {width} pixels")
     row_bytes = -(-wide // 8) if bits == 1 else wide
-    mask = np.zeros((-(-height // tall) * tall, -(-width // wide) * wide), bool)
-    across = -(-width // wide)
-    for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        strip = data[start : start + length]
-        if compression != NONE and length:
-            strip = zlib.decompressobj().decompress(strip, tall * row_bytes)
-        rows = np.zeros(tall * row_bytes, np.uint8)
-        rows[: len(strip)] = np.frombuffer(strip, np.uint8)[: len(rows)]
-        rows = rows.reshape(tall, row_bytes)
-        part = np.unpackbits(rows, axis=1)[:, :wide] if bits == 1 else rows
+    mask = np.zeros((height, width), bool)
+    for number, strip in enumerate(_strips(data, starts, lengths)):
         top, left = number // across * tall, number % across * wide
-        mask[top : top + tall, left : left + wide] = part > 0
-    return mask[:height, :width]
+        part = mask[top : top + tall, left : left + wide]
+        rows = np.zeros((len(part), row_bytes), np.uint8)
+        if compression != NONE and strip:
+            strip = zlib.decompressobj().decompress(strip, rows.size)
+        held = np.frombuffer(strip, np.uint8)[: rows.size]
+        rows.ravel()[: len(held)] = held
+        part[:] = (np.unpackbits(rows, axis=1) if bits == 1 else rows)[:, : part.shape[1]]
+    return mask

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -221,6 +222,34 @@ def ome(side: int) -> bytes:
     return tiff(b"\0", 1, text.encode(), side=1)
 
 
+def overlapping(size: int = 2**20) -> bytes:
+    """A TIFF of 64 directories, each of whose tags claims the whole file."""
+    first = tiff(bytes(64 * 64), 1)
+    own = first[10 : 10 + 12 * 9]
+    claims = b"".join(
+        struct.pack("<HHII", tag, 1, size, 0) for tag in (320, 324, 325, 338, 33550, 33922, 34264, 42112)
+    )
+    written = first
+    for number in range(64):
+        link = 4 if number == 0 else len(written) - 4
+        written = written[:link] + struct.pack("<I", len(written)) + written[link + 4 :]
+        written += struct.pack("<H", 17) + own + claims + bytes(4)
+    return written.ljust(size, b"\0")
+
+
+def masked(side: int) -> bytes:
+    """A TIFF of 64 x 64 whose mask consists of one tile of side x side."""
+    data = tiff(bytes(64 * 64), 1)
+    strip = zlib.compress(bytes(2**20))
+    start = len(data) + len(strip)
+    fields = [(254, 4, 4), (256, 3, 64), (257, 3, 64), (258, 3, 1), (259, 3, 8), (262, 3, 4), (277, 3, 1)]
+    fields += [(322, 4, side), (323, 4, side), (324, 4, len(data)), (325, 4, len(strip))]
+    tags = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in fields)
+    link = 8 + 2 + 12 * 9
+    data = data[:link] + struct.pack("<I", start) + data[link + 4 :]
+    return data + strip + struct.pack("<H", len(fields)) + tags + bytes(4)
+
+
 def made_uploads() -> list[bytes]:
     """Files that are small and claim much, large ones that are allowed, and damaged ones."""
     strip = encoded("JPEG2000", 12_000, "L", no_jp2=True)
@@ -230,6 +259,8 @@ def made_uploads() -> list[bytes]:
         tiff(strip, 33003),
         tiff(encoded("JPEG", 12_000, "L"), 7),
         ome(20_000),
+        overlapping(),
+        masked(20_000),
         encoded("PNG", 12_000, "1"),
         encoded("GIF", 12_000, "P"),
         encoded("JPEG2000", 12_000, "L"),

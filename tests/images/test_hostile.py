@@ -13,6 +13,7 @@ from PIL import Image
 
 from swancli.errors import ImageError
 from swancli.images import decode_image
+from swancli.images.decode import orientation_in
 from swancli.scene_image.raster import Raster
 
 SMALL = np.full((64, 64, 3), 90, np.uint16)
@@ -141,6 +142,92 @@ def test_directory_that_claims_too_much_is_refused():
     place = claimed.index(struct.pack("<HH", 42112, 2)) + 4
     struct.pack_into("<I", claimed, place, 2**31)
     refused(bytes(claimed), "damaged")
+
+
+def overlapping_tags(directories=64, size=2**20):
+    """A TIFF of 64 x 64 whose every tag claims the whole file, in many directories."""
+    tags = picture_tags(64, 64) | {273: ("I", [8]), 279: ("I", [64 * 64 * 3])}
+    claims = [273, 279, 320, 324, 325, 338, 33550, 33922, 34264, 42112, 42113]
+    body, links = bytearray(b"II*\0" + bytes(4 + 64 * 64 * 3)), [4]
+    for number in range(directories):
+        own = tags if number == 0 else {256: ("I", [64]), 257: ("I", [64])}
+        entries = {
+            tag: struct.pack("<HHI", tag, 3 if kind == "H" else 4, 1) + struct.pack("<I", values[0])
+            for tag, (kind, values) in own.items()
+        }
+        for tag in claims if number else claims[2:]:
+            entries[tag] = struct.pack("<HHII", tag, 1, size, 0)
+        struct.pack_into("<I", body, links[-1], len(body))
+        body += struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
+        links.append(len(body))
+        body += bytes(4)
+    return bytes(body.ljust(size, b"\0"))
+
+
+def test_tags_that_overlap_are_not_all_read(tmp_path):
+    refused(overlapping_tags(), "tags are too large")
+    path = tmp_path / "bad.tif"
+    path.write_bytes(overlapping_tags())
+    tracemalloc.start()
+    with path.open("rb") as file:
+        assert orientation_in(file) == 1
+    assert tracemalloc.get_traced_memory()[1] < MEGABYTES * 1e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("tags", [{700: bytes(3000)}, {tag: bytes(3000) for tag in range(60_000, 61_000)}])
+def test_tags_of_others_count_too_since_libraries_copy_them(tags):
+    data = bytearray(plain_tiff(np.full((64, 64, 3), 9, np.uint8), tags))
+    assert (decode_image(bytes(data), "it") == 9).all()
+    place = struct.unpack_from("<I", data, 4)[0]
+    for entry in range(place + 2, place + 2 + 12 * struct.unpack_from("<H", data, place)[0], 12):
+        if struct.unpack_from("<H", data, entry)[0] in tags:
+            struct.pack_into("<II", data, entry + 4, len(data) // 2, 8)
+    if len(tags) > 1:
+        refused(bytes(data), "tags are too large")
+    else:
+        assert (decode_image(bytes(data), "it") == 9).all()
+
+
+def test_only_the_tags_of_a_mask_are_read_of_further_pictures():
+    """What a thumbnail or an overview says of itself is no reason to refuse the picture."""
+    mask = picture_tags(64, 64, 1, 8, photometric=4) | {254: ("I", [4])}
+    overview = picture_tags(32, 32) | {42112: bytes(20_000)}
+    more = [(overview, [bytes(32 * 32 * 3)]), (mask, [bytes(64 * 32) + b"\1" * (64 * 32)])]
+    data = bytearray(plain_tiff(np.full((64, 64, 3), 9, np.uint8), more=more))
+    struct.pack_into("<I", data, data.index(struct.pack("<HHI", 42112, 2, 20_000)) + 4, 2**31)
+    pixels = decode_image(bytes(data), "it")
+    assert not pixels[:32].any()
+    assert (pixels[32:] == 9).all()
+
+
+@pytest.mark.parametrize("side", [4096, 20_000, 300_000])
+def test_tile_of_a_mask_that_is_far_larger_than_the_picture_is_refused(side):
+    mask = picture_tags(64, 64, 1, 8, compression=8, photometric=4) | {254: ("I", [4])}
+    strip = zlib.compress(b"\1" * 1000)
+    mask |= {322: ("I", [side]), 323: ("I", [side]), 324: ("I", [8]), 325: ("I", [len(strip)])}
+    refused(plain_tiff(np.full((64, 64, 3), 9, np.uint8), more=[(mask, [])]), f"tiles of {side} x {side}")
+
+
+def test_tile_of_a_mask_may_be_larger_than_a_small_picture():
+    pixels = np.full((64, 64, 3), 9, np.uint8)
+    plain = plain_tiff(pixels)
+    seen = np.zeros((512, 512), np.uint8)
+    seen[20:64, 10:64] = 255
+    strip = zlib.compress(seen.tobytes())
+    mask = picture_tags(64, 64, 1, 8, compression=8, photometric=4) | {254: ("I", [4])}
+    mask |= {322: ("I", [512]), 323: ("I", [512]), 324: ("I", [8]), 325: ("I", [len(strip)])}
+    data = plain_tiff(pixels, {700: strip}, more=[(mask, [])])
+    data = bytearray(data)
+    entry = data.rindex(struct.pack("<HHI", 324, 4, 1))
+    struct.pack_into("<I", data, entry + 8, data.index(strip))
+    shown = decode_image(bytes(data), "it")
+    assert (shown == decode_image(plain, "it") * (seen[:64, :64, None] > 0)).all()
+
+
+def test_bands_that_no_tiff_can_have_are_refused():
+    tags = picture_tags(1, 1, 1) | {277: ("I", [80_000_000])}
+    refused(made_tiff(tags, [b"1"]), "80000000 bands")
 
 
 def test_entities_in_metadata_do_not_grow():
