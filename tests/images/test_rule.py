@@ -515,6 +515,6 @@ def missing_codec(*_, **__):
 
 def test_white_is_a_value_that_the_type_can_hold():
     """int8 from 0 to 127 has its white at 127, not at 255."""
-    pixels = decoded(plain_tiff(np.arange(128).reshape(8, 16).astype(np.int8)))[0]
+    pixels = decoded(plain_tiff(np.arange(128).reshape(8, 16, 1).astype(np.int8)))[0]
     assert pixels.max() == 255
     assert pixels[0, 8, 0] == 16
