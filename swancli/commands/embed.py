@@ -26,7 +26,7 @@ from swancli.errors import SwanError
 from swancli.workspace import Workspace, is_shipped, own_file
 
 if TYPE_CHECKING:
-    from swancli.embed.archive import Outcome
+    from swancli.embed.archive import Archive, Outcome
     from swancli.embed.shards import Shard, ShardFolder
     from swancli.embed.sources import ImageSource
     from swancli.images import Rendering
@@ -98,7 +98,9 @@ def embed(
         swan embed --images PHOTOS
         swan embed --images PHOTOS --checkpoint shipped --index hnsw
     """
-    from swancli.embed.shards import chosen_shard
+    from swancli.embed.archive import archive_of_dataset, archive_of_source, with_one_scale
+    from swancli.embed.embed import open_dataset
+    from swancli.embed.shards import ShardFolder, chosen_shard
     from swancli.embed.sources import open_source
     from swancli.machine.device import describe_device
     from swancli.model.encoder import Encoder
@@ -142,8 +144,6 @@ def embed(
         return _use_existing(existing, index, address, display)
     source = open_source(images) if images else None
     if source and one_scale:
-        from swancli.embed.archive import with_one_scale
-
         rendering = with_one_scale(source, rendering)
         display.note(
             f"one scale for all images: --stretch {rendering.stretch_text or 'none, they have 8 bits'}"
@@ -177,12 +177,22 @@ def embed(
     elif texts:
         _embed_lines(encoder, texts, path, display)
     else:
-        what = source or workspace.dataset(name)
-        reading = (missing, rendering)
-        if not _embed_archive(
-            encoder, what, reading, scene_from, path, own, index, display, bool(shard), resume
-        ):
+        with ExitStack() as opened:
+            if source:
+                archive = archive_of_source(source, encoder.batch_size, missing, rendering, scene_from)
+            else:
+                stored = opened.enter_context(open_dataset(workspace.dataset(name), encoder.checkpoint))
+                archive = archive_of_dataset(stored, encoder.batch_size)
+            outcome = _embed_archive(encoder, archive, path, own, resume, display)
+        if outcome.not_read and (outcome.embeddings or shard):
+            warn(f"{archive.pictures}: not read: {not_read_text(outcome.not_read)}")
+        if shard and not outcome.embeddings:
+            _show_shard(archive.name, ShardFolder(path, own), outcome)
+        if not outcome.embeddings:
             return
+        if outcome.scenes:
+            display.note(f"scenes: {outcome.scenes}")
+        _finish(path, outcome.embeddings, outcome.skipped, index, display)
     if address:
         _upload(path, address, display)
     if texts:  # nothing that a query could find
@@ -228,54 +238,20 @@ def _use_existing(path: Path, index: str | None, address: Address | None, displa
 
 
 def _embed_archive(
-    encoder: Encoder,
-    images: ImageSource | Path,
-    reading: tuple[str, Rendering],
-    scene_from: str | None,
-    path: Path,
-    shard: Shard,
-    index: str | None,
-    display: Display,
-    report: bool,
-    resume: bool,
-) -> bool:
-    """Embeds a shard of a source or a data set; returns whether the embeddings are whole now.
-
-    `reading` says what to do with unreadable images, and how samples become colours. With `report`, it shows
-    the progress of the shard while others are missing.
-    """
-    from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
-    from swancli.embed.embed import open_dataset
+    encoder: Encoder, archive: Archive, path: Path, shard: Shard, resume: bool, display: Display
+) -> Outcome:
+    """Embeds a shard of an archive, with its progress and what is doubtful about its pictures."""
+    from swancli.embed.archive import embed_archive
     from swancli.embed.shards import ShardFolder
-    from swancli.images import Notes
-    from swancli.prepare.listing import not_read_text
-    from swancli.prepare.scene_names import found_scenes
 
-    folder, notes = ShardFolder(path, shard), Notes()
-    if not resume and folder.begun():
+    if not resume and ShardFolder(path, shard).begun():
         display.note("starting again; --resume would keep what an interrupted swan embed has finished")
-    with ExitStack() as stack:
-        if isinstance(images, Path):
-            stored = stack.enter_context(open_dataset(images, encoder.checkpoint))
-            archive = archive_of_dataset(stored, encoder.batch_size)
-        else:
-            archive = archive_of_source(images, encoder.batch_size, *reading, notes, scene_from)
-        display.note("to resume after an interrupt, run the same command with --resume")
-        progress = stack.enter_context(display.progress())
+    display.note("to resume after an interrupt, run the same command with --resume")
+    with display.progress() as progress:
         outcome = embed_archive(encoder, archive, path, shard, resume=resume, progress=progress)
-    for line in notes.lines():
+    for line in archive.notes.lines():
         warn(line)
-    if outcome.not_read and (outcome.embeddings or report):
-        warn(f"{archive.pictures}: not read: {not_read_text(outcome.not_read)}")
-    if outcome.embeddings:
-        if not isinstance(images, Path):
-            scenes = found_scenes(outcome.embeddings.catalogue.filename.tolist(), scene_from).taken
-            display.note(f"scenes: {scenes}")
-        _finish(path, outcome.embeddings, outcome.skipped, index, display)
-        return True
-    if report:
-        _show_shard(archive.name, folder, outcome)
-    return False
+    return outcome
 
 
 def _finish(

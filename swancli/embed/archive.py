@@ -62,6 +62,7 @@ class Archive:
     missing: "error", or "skip" to leave unreadable images out.
     not_read: of each tar what it holds beside images, by kind, once it is read; empty for other pieces.
     scene_from: the rule of `found_scenes` by which images without a data set get scenes.
+    notes: counts pictures that are doubtful while they are loaded.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Archive:
     missing: str = "error"
     not_read: Sequence[Counter[str]] = ()
     scene_from: str | None = None
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Outcome:
     embeddings: as this process wrote them, or found them on resume; None if shards are missing or another
         process joined them.
     not_read: what tars hold beside images, by kind; of all shards if this process joined them.
+    scenes: where the scenes are from, for the user; "" unless this process chose them.
     """
 
     images: int
@@ -94,6 +97,7 @@ class Outcome:
     missing: list[int]
     embeddings: Embeddings | None = None
     not_read: Counter[str] = field(default_factory=Counter)
+    scenes: str = ""
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -105,7 +109,6 @@ def archive_of_source(
     batch_size: int,
     missing: str = "error",
     rendering: Rendering = AS_SAID,
-    notes: Notes | None = None,
     scene_from: str | None = None,
 ) -> Archive:
     """The images of a folder, an address or tars.
@@ -115,7 +118,6 @@ def archive_of_source(
         batch_size: images encoded at a time.
         missing: "error", or "skip" to leave unreadable images and folders out.
         rendering: how samples become colours.
-        notes: where to count pictures that are doubtful.
         scene_from: as in `Archive`.
 
     Raises:
@@ -123,11 +125,12 @@ def archive_of_source(
     """
     for below, reason in source.unreadable:
         problem = f"{source.pictures}/{below}: {reason}"
-        _left_out(Picture(below, None, ""), ImageError(problem, "allow to read it"), missing)
+        _left_out(Picture(below, ""), ImageError(problem, "allow to read it"), missing)
     pieces = source.pieces(PIECE_BATCHES * batch_size)
     borders = [piece.border for piece in pieces]
     in_tars = any(isinstance(border, str) for border in borders)
 
+    notes = Notes()
     # A damaged member of a tar may be replaced by a later one, so it is an error only at the end of the tar.
     at_once = "skip" if in_tars else missing
 
@@ -135,12 +138,12 @@ def archive_of_source(
         tar = borders[number] if in_tars else ""
         if number == 0:
             for below, reason in source.unreadable:
-                yield partial(_left_out, Picture(below, None, ""), ImageError(reason), "skip")
+                yield partial(_left_out, Picture(below, ""), ImageError(reason), "skip")
         try:
             for picture in pieces[number].pictures():
                 yield partial(_load_picture, picture, tar or source.pictures, at_once, rendering, notes)
         except ImageError as error:
-            yield partial(_left_out, Picture(tar, None, ""), error, at_once)
+            yield partial(_left_out, Picture(tar, ""), error, at_once)
 
     sizes = None if in_tars else [stop - start for start, stop in borders]
     if sizes:
@@ -156,6 +159,7 @@ def archive_of_source(
         missing=missing,
         not_read=[piece.not_read for piece in pieces],
         scene_from=scene_from,
+        notes=notes,
     )
 
 
@@ -181,14 +185,14 @@ def with_one_scale(source: ImageSource, rendering: Rendering) -> Rendering:
 
 
 def _load_picture(
-    picture: SourceFile, place: str, missing: str, rendering: Rendering, notes: Notes | None
+    picture: SourceFile, place: str, missing: str, rendering: Rendering, notes: Notes
 ) -> tuple[np.ndarray | None, Picture]:
     name = picture.name if picture.name.startswith(place) else f"{place}/{picture.name}"
     try:
         pixels = decode_image(picture.read(), name, rendering, notes)
     except ImageError as error:
-        return _left_out(Picture(picture.name, None, ""), error, missing)
-    return pixels, Picture(picture.name, None, pixel_digest(pixels))
+        return _left_out(Picture(picture.name, ""), error, missing)
+    return pixels, Picture(picture.name, pixel_digest(pixels))
 
 
 def _left_out(picture: Picture, error: ImageError, missing: str) -> tuple[None, Picture]:
@@ -209,7 +213,7 @@ def archive_of_dataset(dataset: Dataset, batch_size: int) -> Archive:
     parts = np.split(loaded, np.searchsorted(loaded, starts[1:]))
 
     def load_row(row: int) -> tuple[np.ndarray, Picture]:
-        return dataset.image(row), Picture(catalogue.filename[row], catalogue.scene[row], digests[row])
+        return dataset.image(row), Picture(catalogue.filename[row], digests[row])
 
     return Archive(
         dataset.name,
@@ -364,9 +368,8 @@ def _part_of(piece: EncodedPiece, not_read: Counter[str]) -> tuple[Part, np.ndar
     readable = [not picture.reason for picture in piece.pictures]
     pictures = [picture for picture, counts in zip(piece.pictures, current, strict=True) if counts]
     kept = [picture for picture in pictures if not picture.reason]
-    catalogue = Catalogue.of(
-        [picture.name for picture in kept], [picture.scene for picture in kept], [None] * len(kept)
-    )
+    no_value = [None] * len(kept)  # scenes and splits come with the other pieces
+    catalogue = Catalogue.of([picture.name for picture in kept], no_value, no_value)
     skipped = [(picture.name, picture.reason) for picture in pictures if picture.reason]
     digests = np.array([picture.digest for picture in kept], object)
     image = piece.image if all(current) else piece.image[np.array(current)[readable]]
@@ -392,10 +395,11 @@ def _join(
             return Outcome(done.images, done.skipped, missing, not_read=done.not_read)
         paths = [path for own in pieces.values() for path in own]
         parts = [read_part(path, identity) for path in paths]
-        embeddings, digests = _put_together(encoder, archive, paths, parts, progress)
+        embeddings, digests, scenes = _put_together(encoder, archive, paths, parts, progress)
         write_embeddings(folder.output, embeddings, digests, identity, _skipped(parts))
         folder.remove_all()
-    return replace(_whole(open_embeddings(folder.output)), not_read=_not_read(parts))
+    whole = _whole(open_embeddings(folder.output))
+    return replace(whole, not_read=_not_read(parts), scenes=scenes)
 
 
 def _whole(embeddings: Embeddings) -> Outcome:
@@ -405,8 +409,9 @@ def _whole(embeddings: Embeddings) -> Outcome:
 
 def _put_together(
     encoder: Encoder, archive: Archive, paths: list[Path], parts: list[Part], progress: Progress
-) -> tuple[Embeddings, np.ndarray]:
-    """The embeddings of all pieces, their vectors still in the files, and the digest of each row's pixels.
+) -> tuple[Embeddings, np.ndarray, str]:
+    """The embeddings of all pieces, their vectors still in the files; the digest of each row's pixels; and
+    `Outcome.scenes`.
 
     Rows of a data set with equal pictures all get the vector of the first one.
     """
@@ -419,12 +424,12 @@ def _put_together(
         )
     width, dataset, place = encoder.dimensions, archive.dataset, np.arange(len(digests))
     if dataset is None:
-        catalogue, seen = _catalogue(parts, archive.scene_from), None
+        (catalogue, scenes), seen = _catalogue(parts, archive.scene_from), None
         caption = np.empty((0, width), np.float32)
     else:
         number = dict(zip(digests, place, strict=True))
         rows = dataset.catalogue.image_rows(None)
-        catalogue, _ = dataset.catalogue.select(rows)
+        (catalogue, _), scenes = dataset.catalogue.select(rows), ""
         digests, seen = dataset.digests(rows), seen_before(encoder.checkpoint, dataset, rows)
         place = np.array([number[digest] for digest in digests], np.int64)
         caption = encoder.captions_of(catalogue, progress)
@@ -433,13 +438,14 @@ def _put_together(
     embeddings = Embeddings(
         image, caption, catalogue, *of, dataset_digest=digest, seen=seen, rendering=archive.rendering
     )
-    return embeddings, digests
+    return embeddings, digests, scenes
 
 
-def _catalogue(parts: Sequence[Part], scene_from: str | None) -> Catalogue:
-    """The rows of all parts; only all their names together show which scenes are in them."""
+def _catalogue(parts: Sequence[Part], scene_from: str | None) -> tuple[Catalogue, str]:
+    """The rows of all parts, and where their scenes are from: only all names together show them."""
     names = [name for part in parts for name in part.catalogue.filename]
-    return Catalogue.of(names, found_scenes(names, scene_from).scene, [None] * len(names))
+    scenes = found_scenes(names, scene_from)
+    return Catalogue.of(names, scenes.scene, [None] * len(names)), scenes.taken
 
 
 def _skipped(parts: Sequence[Part]) -> list[tuple[str, str]]:

@@ -43,13 +43,11 @@ class Picture:
     """A picture without its pixels.
 
     name: as in its source.
-    scene: as in its source; None for none.
     digest: of its pixels, equal for equal pixels.
     reason: why it is left out; "" if it is not.
     """
 
     name: str
-    scene: str | None
     digest: str
     reason: str = ""
 
@@ -150,7 +148,7 @@ class Encoder:
         def load(numbered: tuple[int, object]) -> tuple[np.ndarray, Picture]:
             number, item = numbered
             pixels = pixels_of(item, f"image {number}")
-            return pixels, Picture("", None, pixel_digest(pixels))
+            return pixels, Picture("", pixel_digest(pixels))
 
         count = len(items) if hasattr(items, "__len__") else 0
         loads = (partial(load, numbered) for numbered in enumerate(items))
@@ -172,7 +170,7 @@ class Encoder:
         places = first_of_each(digests)
 
         def load(place: int) -> tuple[np.ndarray, Picture]:
-            return dataset.image(rows[place]), Picture("", None, digests[place])
+            return dataset.image(rows[place]), Picture("", digests[place])
 
         def show(loaded: int) -> None:
             done = len(rows) if loaded == len(places) else int(places[loaded - 1]) + 1

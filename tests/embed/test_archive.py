@@ -150,8 +150,11 @@ def test_scenes_are_judged_by_the_names_of_all_pieces_and_shards(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(value))
     archive = archive_of_source(open_source(str(tmp_path / "pictures")), 1, scene_from=rule)
-    embed_in_shards(checkpoint, archive, tmp_path / "a.h5", shards)
+    outcomes = embed_in_shards(checkpoint, archive, tmp_path / "a.h5", shards)
     assert read_embeddings(tmp_path / "a.h5").catalogue.scene.tolist() == scenes
+    place = "folders" if "/" in names[0] else "file names"
+    taken = f"from {place}" if any(scenes) else "none"
+    assert [outcome.scenes for outcome in outcomes] == [""] * (shards - 1) + [taken]
 
 
 def test_pictures_known_to_be_equal_are_read_once(checkpoint, tmp_path, monkeypatch):

@@ -153,7 +153,7 @@ def test_reading_ends_with_the_generator(encoder):
 
     def load(row):
         loaded.append(row)
-        return np.full((8, 8, 3), row % 256, np.uint8), Picture("", None, str(row))
+        return np.full((8, 8, 3), row % 256, np.uint8), Picture("", str(row))
 
     starts = range(0, 800, 8)
     pieces = encoder.pieces((partial(load, row) for row in range(start, start + 8)) for start in starts)
