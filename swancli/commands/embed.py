@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -142,9 +143,10 @@ def embed(
         return _use_existing(existing, index, address, display)
     source = open_source(images) if images else None
     if source and one_scale:
-        from swancli.embed.archive import with_one_scale
+        from swancli.embed.archive import rendering_of_source
 
-        rendering = with_one_scale(source, rendering)
+        with display.progress() as progress:
+            rendering = rendering_of_source(source, rendering, os.cpu_count() or 1, progress)
         display.note(
             f"one scale for all images: --stretch {rendering.stretch_text or 'none, they have 8 bits'}"
         )

@@ -15,7 +15,6 @@ from swancli.images import (
     AS_SAID,
     Notes,
     Rendering,
-    common_stretch,
     decode_image,
     image_size,
     parse_rendering,
@@ -24,6 +23,7 @@ from swancli.images.notes import MANY_BANDS, NEARLY_BLACK, NO_MASK, ONE_COLOUR, 
 from swancli.images.pixels import upright
 from swancli.images.rule import every_nth, is_mask
 from swancli.images.scale import black_and_white
+from swancli.prepare.one_scale import with_one_scale
 
 RNG = np.random.default_rng(0)
 PHOTO = np.sort(RNG.integers(0, 256, (40, 50, 3)), axis=1).astype(np.uint8)  # dark to bright, left to right
@@ -379,12 +379,38 @@ def test_tiles_of_one_scene_are_comparable_with_one_scale():
     scene = (np.linspace(100, 1900, 40 * 80).reshape(40, 80, 1) * np.ones(3)).astype(np.uint16)
     tiles = [plain_tiff(np.ascontiguousarray(scene[part])) for part in (slice(0, 20), slice(20, 40))]
     own = np.concatenate([decoded(tile)[0] for tile in tiles])
-    rendering = common_stretch([lambda tile=tile: (tile, "tile") for tile in tiles], AS_SAID)
+    rendering = with_one_scale(2, lambda row: (tiles[row], "tile"), AS_SAID)
     common = np.concatenate([decoded(tile, rendering)[0] for tile in tiles])
     near(common, decoded(plain_tiff(scene))[0])
     assert np.abs(common.astype(int) - own).max() > 50
     eight = plain_tiff(PHOTO)
-    assert common_stretch([lambda: (eight, "it"), lambda: (b"", "bad")], AS_SAID) == AS_SAID
+    assert with_one_scale(2, lambda row: ((eight, b"")[row], "it"), AS_SAID) == AS_SAID
+    assert with_one_scale(0, None, AS_SAID) == AS_SAID
+
+
+@pytest.mark.parametrize("samples", ["transparent", "masked", "no data"])
+def test_one_scale_is_decided_on_the_same_samples_as_that_of_one_picture(samples):
+    """Else one tile with a border would make all others dark."""
+    pytest.importorskip("tifffile")
+    seen = np.ones((40, 50), np.uint8)
+    seen[:20] = 0
+    picture = PHOTO.astype(np.uint16) * 4
+    picture[:20] = 65_535
+    if samples == "transparent":
+        data = plain_tiff(with_alpha(seen.astype(np.uint16) * 65_535, picture), {338: ("H", [2])})
+    elif samples == "masked":
+        tags = picture_tags(40, 50, 1, 8, photometric=4) | {254: ("I", [4])}
+        data = plain_tiff(picture, more=[(tags, [seen.tobytes()])])
+    else:
+        data = plain_tiff(picture, nodata(65_535))
+    rendering = with_one_scale(1, lambda row: (data, "it"), AS_SAID)
+    assert rendering.stretch == (0, 1023)
+    near(decoded(data, rendering)[0], decoded(data)[0], 0)
+    # A band marked as alpha that is no mask hides nothing.
+    false = plain_tiff(
+        np.concatenate([PHOTO, PHOTO[..., :1]], axis=2).astype(np.uint16) * 4, {338: ("H", [2])}
+    )
+    near(decoded(false, with_one_scale(1, lambda row: (false, "it"), AS_SAID))[0], decoded(false)[0], 0)
 
 
 def test_rendering_is_written_as_the_options_take_it():
