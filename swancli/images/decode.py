@@ -84,7 +84,7 @@ def decode_image(
         stored = _read(data, name, most_samples)
         pixels = _shown(stored, name, rendering, notes)
     if notes and messages:
-        notes.add(LIBRARY, name, messages[0].splitlines()[0])
+        notes.add(LIBRARY, name, messages[0])
     return pixels
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from made_tiffs import picture_tags, plain_tiff
 from PIL import Image, ImageOps
 
+from swancli.console import LibraryMessages
 from swancli.errors import ImageError, SwanError
 from swancli.images import (
     AS_SAID,
@@ -19,7 +20,7 @@ from swancli.images import (
     image_size,
     parse_rendering,
 )
-from swancli.images.notes import MANY_BANDS, NEARLY_BLACK, NO_MASK, ONE_COLOUR, seen_little
+from swancli.images.notes import MANY_BANDS, NEARLY_BLACK, NO_MASK, ONE_COLOUR, listening, seen_little
 from swancli.images.pixels import upright
 from swancli.images.rule import every_nth, is_mask
 from swancli.images.scale import black_and_white
@@ -521,8 +522,28 @@ def test_messages_of_libraries_become_one_line_with_the_name(capsys, monkeypatch
     notes = Notes()
     for name in ("a.tif", "b.tif"):
         decode_image(plain_tiff(PHOTO), name, notes=notes)
-    assert notes.lines() == ("2 images, such as a.tif: read, although it is unusual (odd strip)",)
+    assert notes.lines() == ("2 images, such as a.tif: read, but a library reported: odd strip",)
     assert capsys.readouterr().err == ""
+
+
+def test_what_a_library_reports_is_heard_once(capsys):
+    """While a picture is read here, and else by whoever listens to the whole program."""
+    messages = LibraryMessages()
+    logging.getLogger().addHandler(messages)
+    log = logging.getLogger("PIL.TiffImagePlugin")
+    with listening() as outer:
+        log.error("first")
+        with listening() as inner:
+            log.error("two\nlines")
+            logging.getLogger("tifffile").error("")
+        log.error("last")
+    assert (outer, inner) == (["first", "last"], ["two", "ERROR"])
+    with pytest.raises(ValueError, match="it"), listening():
+        raise ValueError("it")
+    log.error("elsewhere")
+    logging.getLogger().removeHandler(messages)
+    messages.show()
+    assert capsys.readouterr().err == "warning: Pillow: elsewhere\n"
 
 
 def test_codec_that_is_not_installed_is_named(monkeypatch):

@@ -1,11 +1,13 @@
 """Windows of a scene: the same as the whole, whatever kind of file it is; and files that are no scenes."""
 
+import logging
+
 import numpy as np
 import pytest
 from made_scenes import scene_pixels, write_tiff
 from PIL import Image
 
-from swancli.errors import ImageError
+from swancli.errors import ImageError, SwanWarning
 from swancli.images import decode_image, parse_rendering
 from swancli.scene_image import raster
 from swancli.scene_image.raster import Frame, Raster
@@ -250,3 +252,19 @@ def test_vrt_that_is_more_than_a_mosaic_is_refused(tmp_path):
         path.write_text(f'<VRTDataset rasterXSize="64" rasterYSize="64">{element}</VRTDataset>')
         with pytest.raises(ImageError, match="not part of a plain mosaic"):
             Raster(path, mosaic=True)
+
+
+def test_error_that_ends_nothing_is_reported_once_with_the_name_of_the_scene(plain_scene, monkeypatch):
+    samples = Raster._samples
+
+    def noisy(*given):
+        logging.getLogger("rasterio._env").error("an odd block")
+        return samples(*given)
+
+    with Raster(plain_scene) as scene:
+        monkeypatch.setattr(Raster, "_samples", noisy)
+        with pytest.warns(SwanWarning) as warned:
+            assert [scene.read(WHOLE)[1], scene.read(WHOLE)[1]] == [1, 1]
+    assert [str(one.message) for one in warned] == [
+        f"{plain_scene}: read, but a library reported: an odd block"
+    ]
