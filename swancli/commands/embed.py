@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -98,7 +99,7 @@ def embed(
         swan embed --images PHOTOS
         swan embed --images PHOTOS --checkpoint shipped --index hnsw
     """
-    from swancli.embed.archive import archive_of_dataset, archive_of_source, with_one_scale
+    from swancli.embed.archive import archive_of_dataset, archive_of_source
     from swancli.embed.embed import open_dataset
     from swancli.embed.shards import ShardFolder, chosen_shard
     from swancli.embed.sources import open_source
@@ -144,7 +145,8 @@ def embed(
         return _use_existing(existing, index, address, display)
     source = open_source(images) if images else None
     if source and one_scale:
-        rendering = with_one_scale(source, rendering)
+        with display.progress() as progress:
+            rendering = rendering_of_source(source, rendering, os.cpu_count() or 1, progress)
         display.note(
             f"one scale for all images: --stretch {rendering.stretch_text or 'none, they have 8 bits'}"
         )

@@ -26,9 +26,10 @@ from swancli.embed.embed import seen_before
 from swancli.embed.shards import Shard, ShardFolder, archive_identity
 from swancli.embed.sources import ImageSource, SourceFile
 from swancli.errors import ImageError, SwanError
-from swancli.images import AS_SAID, Notes, Rendering, common_stretch, decode_image, pixel_digest
+from swancli.images import AS_SAID, Notes, Rendering, decode_image, pixel_digest
 from swancli.machine.progress import Progress, quiet
 from swancli.model.encoder import EncodedPiece, Encoder, Load, Picture, first_of_each
+from swancli.prepare.one_scale import with_one_scale
 from swancli.prepare.scene_names import found_scenes
 from swancli.store.catalogue import Catalogue, read_skipped
 from swancli.store.dataset import Dataset
@@ -42,7 +43,6 @@ from swancli.store.embeddings import (
 from swancli.store.hdf5 import EMBEDDINGS, refuse_other_kind
 from swancli.store.parts import GatheredRows, Part, read_part, write_part
 
-SCALED = 1000  # images on which one scale for all is decided
 SKIP_HINT = "or leave it out: --missing skip"
 PIECE_BATCHES = 16  # batches of images in a piece; a tar is one piece
 
@@ -163,25 +163,25 @@ def archive_of_source(
     )
 
 
-def with_one_scale(source: ImageSource, rendering: Rendering) -> Rendering:
-    """The rendering with one scale for all images of a source, decided on `SCALED` of them.
+def rendering_of_source(
+    source: ImageSource, rendering: Rendering, workers: int = 1, progress: Progress = quiet
+) -> Rendering:
+    """The rendering with one scale for all images of a source, as from `with_one_scale`.
 
     Raises:
         SwanError: it consists of tars, which can be read from the start only.
     """
-    pieces = source.pieces(1)
-    if any(isinstance(piece.border, str) for piece in pieces):
+    if not source.file:
         raise SwanError(
             "--stretch folder: tars are read once, so no scale can be taken from them before",
             "give the values that become black and white: --stretch 0,3000",
         )
-    chosen = np.unique(np.linspace(0, len(pieces) - 1, min(len(pieces), SCALED)).astype(int)).tolist()
 
-    def read(number: int) -> tuple[bytes, str]:
-        (picture,) = pieces[number].pictures()
+    def read(row: int) -> tuple[bytes, str]:
+        picture = source.file(row)
         return picture.read(), picture.name
 
-    return common_stretch((partial(read, number) for number in chosen), rendering)
+    return with_one_scale(source.files, read, rendering, workers, progress)
 
 
 def _load_picture(

@@ -28,7 +28,6 @@ from swancli.images import LEADS_OUT, LEADS_OUT_HINT, SUFFIXES, check_bytes, lea
 from swancli.prepare.listing import (
     IN_HIDDEN,
     TAR,
-    Listing,
     is_hidden,
     is_image,
     kind_of,
@@ -84,6 +83,8 @@ class ImageSource:
     pictures: the folder or address.
     listed: a row of plain values for each file or tar, such as its name, size and time.
     pieces: takes the number of files per piece; a tar is one piece.
+    files: the number of files; 0 for tars, which are read from their start only.
+    file: takes the number of a file, from 0; None for tars.
     not_read: what the folder or address holds beside images or tars, by kind.
     unreadable: folders in it that cannot be listed, and why.
     """
@@ -92,6 +93,8 @@ class ImageSource:
     pictures: str
     listed: Iterable[tuple[Any, ...]]
     pieces: Callable[[int], list[Piece]]
+    files: int = 0
+    file: Callable[[int], SourceFile] | None = None
     not_read: Counter[str] = field(default_factory=Counter)
     unreadable: Sequence[tuple[str, str]] = ()
 
@@ -154,24 +157,31 @@ def _folder_source(folder: Path) -> ImageSource:
         return _tar_source(home.name, str(home), tars, listing.not_read, listing.unreadable)
     if not len(listing.names):
         raise _no_images(name, listing.not_read, listing.unreadable)
-    pieces = partial(_folder_pieces, home, listing)
-    return ImageSource(home.name or UNNAMED, str(home), listing, pieces, listing.not_read, listing.unreadable)
+
+    def file(row: int) -> SourceFile:
+        name = listing.names[row]
+        return SourceFile(name, partial(read_inside, home / name, home))
+
+    kept = listing.not_read, listing.unreadable
+    return _source_of_files(home.name or UNNAMED, str(home), listing, len(listing.names), file, *kept)
 
 
-def _folder_pieces(home: Path, listing: Listing, rows: int) -> list[Piece]:
-    """Pieces of `rows` images each; the last one may be shorter."""
+def _source_of_files(
+    name: str,
+    address: str,
+    listed: Iterable[tuple[Any, ...]],
+    count: int,
+    file: Callable[[int], SourceFile],
+    not_read: Counter[str],
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> ImageSource:
+    """A source whose pieces have as many files each as is asked for; the last one may have fewer."""
 
-    def pictures(start: int, stop: int) -> Iterator[SourceFile]:
-        for row in range(start, stop):
-            name = listing.names[row]
-            yield SourceFile(name, partial(read_inside, home / name, home))
+    def pieces(rows: int) -> list[Piece]:
+        borders = ([start, min(start + rows, count)] for start in range(0, count, rows))
+        return [Piece(border, partial(map, file, range(*border))) for border in borders]
 
-    return _ranges(len(listing.names), rows, pictures)
-
-
-def _ranges(count: int, rows: int, pictures: Callable[[int, int], Iterator[SourceFile]]) -> list[Piece]:
-    borders = ([start, min(start + rows, count)] for start in range(0, count, rows))
-    return [Piece(border, partial(pictures, *border)) for border in borders]
+    return ImageSource(name, address, listed, pieces, count, file, not_read, unreadable)
 
 
 def _images_and_tars(name: str) -> SwanError:
@@ -258,13 +268,12 @@ def _remote_source(address: str) -> ImageSource:
         raise _no_images(f"--images {address}", not_read)
     known = [(name, names[name], files[names[name]]) for name in images]
 
-    def pictures(start: int, stop: int) -> Iterator[SourceFile]:
-        for name, path, facts in known[start:stop]:
-            yield SourceFile(name, partial(_read_remote, system, path, facts))
+    def file(row: int) -> SourceFile:
+        name, path, facts = known[row]
+        return SourceFile(name, partial(_read_remote, system, path, facts))
 
     listed = tuple((name, *_stamp(facts)) for name, _, facts in known)
-    pieces = partial(_ranges, len(known), pictures=pictures)
-    return ImageSource(_last_part(address), address, listed, pieces, not_read)
+    return _source_of_files(_last_part(address), address, listed, len(known), file, not_read)
 
 
 def _read_remote(system: AbstractFileSystem, path: str, known: dict[str, Any]) -> bytes:
@@ -438,7 +447,12 @@ def _tar_source(
         except OSError:
             listed.append((tar.address,))  # reading its piece raises an error
     return ImageSource(
-        name or UNNAMED, address, tuple(listed), lambda rows: pieces, not_read or Counter(), unreadable
+        name or UNNAMED,
+        address,
+        tuple(listed),
+        lambda rows: pieces,
+        not_read=not_read or Counter(),
+        unreadable=unreadable,
     )
 
 

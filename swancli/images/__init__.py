@@ -8,10 +8,10 @@ Scenes come to the same rule by way of `scene_image/raster.py`.
 from swancli.images.decode import (
     FORMATS,
     MOST_SAMPLES,
-    common_stretch,
     decode_image,
     image_size,
     pixels_of,
+    scale_values,
 )
 from swancli.images.files import (
     LEADS_OUT,
@@ -36,7 +36,6 @@ __all__ = [
     "Notes",
     "Rendering",
     "check_bytes",
-    "common_stretch",
     "decode_image",
     "image_size",
     "leads_out",
@@ -47,4 +46,5 @@ __all__ = [
     "read_bytes",
     "read_inside",
     "resize_image",
+    "scale_values",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +22,17 @@ from swancli.images.notes import LIBRARY, MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import upright
 from swancli.images.rule import (
     AS_SAID,
+    PROBE,
+    Chosen,
     Probe,
     Rendering,
     Said,
     chosen_bands,
     every_nth,
-    has_data,
+    known_scale,
     measured_values,
     view_of,
 )
-from swancli.images.scale import black_and_white
 
 # The only formats that Pillow may open, whatever the file name says: others, such as EPS, run programs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM")
@@ -88,7 +89,7 @@ def decode_image(
         stored = _read(data, name, most_samples)
         pixels = _shown(stored, name, rendering, notes)
     if notes and messages:
-        notes.add(LIBRARY, name, messages[0].splitlines()[0])
+        notes.add(LIBRARY, name, messages[0])
     return pixels
 
 
@@ -105,12 +106,7 @@ def _enough_memory(name: str) -> Iterator[None]:
 def _shown(stored: Stored, name: str, rendering: Rendering, notes: Notes | None) -> np.ndarray:
     said, samples, mask = stored.said, stored.samples, stored.mask
     chosen = chosen_bands(said, rendering, name)
-
-    def probe() -> Probe:
-        part = np.ix_(*(every_nth(length) for length in samples.shape[:2]))
-        return samples[part][..., chosen.read], None if mask is None else mask[part]
-
-    view = view_of(said, chosen, rendering, probe)
+    view = view_of(said, chosen, rendering, lambda: _probe(stored, chosen, PROBE))
     whole = view.read == list(range(samples.shape[2]))
     pixels, _ = view.rgb(samples if whole else samples[..., view.read], mask)
     pixels = upright(pixels, stored.orientation)
@@ -123,33 +119,35 @@ def _shown(stored: Stored, name: str, rendering: Rendering, notes: Notes | None)
     return pixels
 
 
-def common_stretch(pictures: Iterable[Callable[[], tuple[bytes, str]]], rendering: Rendering) -> Rendering:
-    """A rendering with one scale for all pictures, `--stretch folder`; unchanged if all have 8 bits.
+def scale_values(data: bytes, name: str, rendering: Rendering) -> tuple[np.ndarray, bool] | None:
+    """The values of one picture that count for a scale for several; None if its scale is known, as of 8 bits.
 
     Args:
-        pictures: each gives the bytes of a file and its name, or raises an ImageError.
+        data: the content of the file.
+        name: of the image, for errors.
         rendering: with the bands.
+
+    Returns:
+        float64 (n,), and whether they are whole numbers.
+
+    Raises:
+        ImageError: as in `decode_image`.
     """
-    values, whole = [], True
-    for read in pictures:
-        try:
-            data, name = read()
-            with listening(), _enough_memory(name):
-                stored = _read(data, name, MOST_SAMPLES)
-            chosen = chosen_bands(stored.said, rendering, name)
-        except ImageError:
-            continue  # reported, or left out, where it is read again
-        said = stored.said
-        if said.dtype == np.uint8 or said.palette is not None:
-            continue
-        part = np.ix_(*(every_nth(length, COMMON_SIDE) for length in stored.samples.shape[:2]))
-        shown = stored.samples[part][..., list(chosen.bands)]
-        valid = has_data(shown, said, chosen.bands)
-        if stored.mask is not None:
-            valid &= stored.mask[part]
-        values.append(measured_values(shown, valid, said, chosen.bands).astype(np.float64))
-        whole &= np.issubdtype(said.dtype, np.integer)
-    return replace(rendering, stretch=black_and_white(np.concatenate(values), whole)) if values else rendering
+    with listening(), _enough_memory(name):
+        stored = _read(data, name, MOST_SAMPLES)
+    said = stored.said
+    chosen = chosen_bands(said, rendering, name)
+    if known_scale(said, chosen, rendering)[0]:
+        return None
+    samples, mask = _probe(stored, chosen, COMMON_SIDE)
+    values = measured_values(said, chosen, samples, mask).astype(np.float64)
+    return values, bool(np.issubdtype(said.dtype, np.integer))
+
+
+def _probe(stored: Stored, chosen: Chosen, most: int) -> Probe:
+    """Samples (h, w, C) of the chosen bands, at most n a side, evenly spaced, and their mask."""
+    part = np.ix_(*(every_nth(length, most) for length in stored.samples.shape[:2]))
+    return stored.samples[part][..., chosen.read], None if stored.mask is None else stored.mask[part]
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -19,7 +19,7 @@ MANY_BANDS = (
 NO_MASK = "its band marked as alpha is full of values between transparent and opaque, so it is no mask"
 ONE_COLOUR = "the picture has one colour"
 NEARLY_BLACK = "the picture is nearly black (for samples of more than 8 bits: --stretch MIN,MAX)"
-LIBRARY = "read, although it is unusual"
+LIBRARY = "read, but a library reported"
 SEEN = 64  # pixels a side, or somewhat more, on which that is decided
 DARK, LIGHT = 16, 0.01  # a picture is nearly black if fewer than 1 % of its pixels reach 16 of 255
 LIBRARIES = ("PIL", "tifffile", "rasterio")
@@ -67,7 +67,7 @@ class Notes:
 
 def _line(text: str, count: int, first: str, detail: str) -> str:
     which = first if count == 1 else f"{count:,} images, such as {first}"
-    return f"{which}: {text}{detail and f' ({detail})'}"
+    return f"{which}: {text}{detail and f': {detail}'}"
 
 
 def seen_little(pixels: np.ndarray) -> str:
@@ -89,33 +89,44 @@ def seen_little(pixels: np.ndarray) -> str:
 
 
 class _Listener(logging.Handler):
-    """Keeps the errors that libraries report, by thread, so that they are not printed among our own lines.
+    """Keeps the errors that libraries report while a thread listens, so that each is shown with a file name.
 
-    Mere warnings are about tags that do not matter here, such as nodata in digits that tifffile rejects.
+    Mere warnings are about tags that do not matter here, such as nodata in digits that tifffile rejects. What
+    comes while nobody listens is for the handlers of the program.
     """
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._heard = threading.local()
+        super().__init__()
+        self.own = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.ERROR:
-            self.of_thread().append(record.getMessage())
+        heard = getattr(self.own, "heard", None)
+        if heard is None or record.levelno < logging.WARNING:
+            logging.getLogger().handle(record)
+        elif record.levelno >= logging.ERROR:
+            heard.append(_first_line(record))
 
-    def of_thread(self) -> list[str]:
-        if not hasattr(self._heard, "messages"):
-            self._heard.messages = []
-        return self._heard.messages
+
+def _first_line(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage().strip()
+    except Exception:  # the arguments of a message may not fit it, which is no reason to end the work
+        text = str(record.msg)
+    return text.partition("\n")[0] or record.levelname
 
 
 _LISTENER = _Listener()
 for _library in LIBRARIES:
     logging.getLogger(_library).addHandler(_LISTENER)
+    logging.getLogger(_library).propagate = False  # the listener hands on what it does not keep
 
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """The messages of libraries in this thread while the body runs."""
-    messages = _LISTENER.of_thread()
-    messages.clear()
-    yield messages
+    """The first lines of errors that libraries report in this thread while the body runs."""
+    before, heard = getattr(_LISTENER.own, "heard", None), []
+    _LISTENER.own.heard = heard
+    try:
+        yield heard
+    finally:
+        _LISTENER.own.heard = before

@@ -304,27 +304,22 @@ def view_of(said: Said, chosen: Chosen, rendering: Rendering, probe: Callable[[]
         probe: gives samples (H, W, C) of the bands of `chosen.read`, every n-th of the image, see
             `every_nth`, and bool (H, W) as in `View.rgb`; called only if something depends on them.
     """
-    known, scale = _known_scale(said, chosen, rendering)
+    known, scale = known_scale(said, chosen, rendering)
     if known and chosen.alpha is None:
         return View(said, chosen.bands, scale=scale)
     samples, mask = probe()
-    shown, alpha, opaque = samples[..., : len(chosen.bands)], chosen.alpha, 255.0
+    alpha, opaque = chosen.alpha, 255.0
     if alpha is not None:
         opaque = float(max(1, samples[..., -1].max(initial=0)))
         alpha = alpha if is_mask(samples[..., -1]) else None
     if not known:
-        valid = has_data(shown, said, chosen.bands)
-        if mask is not None:
-            valid &= mask
-        if alpha is not None:
-            valid &= samples[..., -1] > 0
-        values = measured_values(shown, valid, said, chosen.bands)
+        values = measured_values(said, chosen, samples, mask)
         whole = np.issubdtype(said.dtype, np.integer)
         scale = black_and_white(values, whole, float(np.iinfo(said.dtype).max) if whole else math.inf)
     return View(said, chosen.bands, alpha, opaque, scale, alpha != chosen.alpha)
 
 
-def _known_scale(said: Said, chosen: Chosen, rendering: Rendering) -> tuple[bool, tuple[float, float] | None]:
+def known_scale(said: Said, chosen: Chosen, rendering: Rendering) -> tuple[bool, tuple[float, float] | None]:
     """Whether the scale does not depend on the samples, and the scale."""
     if said.palette is not None and said.colour(chosen.bands[0]) == "palette":
         return True, None
@@ -346,11 +341,24 @@ def magnitudes(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32 if samples.dtype.itemsize <= 2 else np.float64)
 
 
-def measured_values(samples: np.ndarray, valid: np.ndarray, said: Said, bands: Sequence[int]) -> np.ndarray:
-    """float (n,): the values of samples (H, W, C) with data, bool (H, W)."""
+def measured_values(said: Said, chosen: Chosen, samples: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """float (n,): the values that decide a scale, of samples that have data and are not transparent.
+
+    Args:
+        said: what the file says.
+        chosen: the bands to look at.
+        samples: (H, W, C), the bands of `chosen.read`.
+        mask: as in `View.rgb`.
+    """
+    shown = samples[..., : len(chosen.bands)]
+    valid = has_data(shown, said, chosen.bands)
+    if mask is not None:
+        valid &= mask
+    if chosen.alpha is not None and is_mask(samples[..., -1]):
+        valid &= samples[..., -1] > 0
     parts = []
-    for place, band in enumerate(bands):
-        values = samples[..., place][valid]
+    for place, band in enumerate(chosen.bands):
+        values = shown[..., place][valid]
         marked = _marks_nodata(values, said.nodata_of(band))
         parts.append(magnitudes(values if marked is None else values[~marked]))
     return np.concatenate(parts)

@@ -23,7 +23,6 @@ from swancli.images import (
     LEADS_OUT_HINT,
     Notes,
     Rendering,
-    common_stretch,
     decode_image,
     image_size,
     leads_out,
@@ -40,6 +39,7 @@ from swancli.prepare.known import where_to_get
 from swancli.prepare.listing import not_read_text
 from swancli.prepare.lookup import Lookup
 from swancli.prepare.misplaced import misplaced_captions
+from swancli.prepare.one_scale import with_one_scale
 from swancli.prepare.sources import Source, read_source
 from swancli.prepare.splits import assign_splits, overlap
 from swancli.store import DEMO
@@ -66,7 +66,7 @@ class PrepareSettings:
     seed: of drawn splits and of the demo.
     workers: number of decoding threads.
     rendering: how samples become colours.
-    one_scale: all images get one scale, decided on all of them.
+    one_scale: all images get one scale, see `one_scale.with_one_scale`.
     scene_from: as the rule of `scene_names.found_scenes`; None keeps the scenes of a source that names any.
     """
 
@@ -179,7 +179,13 @@ def prepare_dataset(
     shape = _choose_shape(found, settings, progress)
     rendering, doubtful = settings.rendering, Notes()
     if settings.one_scale:
-        rendering = _common_rendering(found, source.images, rendering)
+        rendering = with_one_scale(
+            len(found),
+            lambda row: (read_inside(found[row][1], source.images), str(found[row][1])),
+            rendering,
+            settings.workers,
+            progress,
+        )
     load = partial(_load, folder=source.images, shape=shape, rendering=rendering, notes=doubtful)
     rows = _read_rows(found, load, settings, skipped, progress)
     summary = write_dataset(output, settings.name, shape, rows, skipped, rendering)
@@ -334,15 +340,6 @@ def _size_or_none(path: Path) -> tuple[int, int] | None:
         return image_size(path)
     except ImageError:
         return None  # reported when the image is decoded
-
-
-def _common_rendering(found: list[tuple[Entry, Path]], folder: Path, rendering: Rendering) -> Rendering:
-    """The rendering with one scale for all images, decided on those that can be read."""
-
-    def reading(path: Path) -> Callable[[], tuple[bytes, str]]:
-        return lambda: (read_inside(path, folder), str(path))
-
-    return common_stretch([reading(path) for _, path in found], rendering)
 
 
 def _read_rows(

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swancli.errors import ImageError, import_error, outside_cause
+from swancli.errors import ImageError, import_error, outside_cause, warn_once
 from swancli.images.decode import MOST_SAMPLES, orientation_in
-from swancli.images.notes import MANY_BANDS, NO_MASK, Notes, listening
+from swancli.images.notes import LIBRARY, MANY_BANDS, NO_MASK, Notes, listening
 from swancli.images.pixels import flips, upright
 from swancli.images.rule import (
     AS_SAID,
@@ -200,10 +200,12 @@ class Raster:
     def _alone(self) -> Iterator[None]:
         """GDAL with the settings `ALONE`, its messages kept from standard error, its errors as ours."""
         errors = (self._rasterio.errors.RasterioError, self._rasterio._err.CPLE_BaseError, ValueError)
-        with listening():
+        with listening() as messages:
             try:
                 with self._rasterio.Env(**ALONE):
                     yield
+                if messages:
+                    warn_once(f"{LIBRARY} {self.path}", f"{self.path}: {LIBRARY}: {messages[0]}")
             except errors as error:
                 cause = error.__cause__ or error
                 unread = ImageError(f"{self.path}: not an image that GDAL reads ({cause})")

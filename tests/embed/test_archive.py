@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from swancli.embed import archive as module
-from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive
+from swancli.embed.archive import archive_of_dataset, archive_of_source, embed_archive, rendering_of_source
 from swancli.embed.embed import embed_dataset
 from swancli.embed.shards import WHOLE, Shard, ShardFolder
 from swancli.embed.sources import ImageSource, Piece, SourceFile, open_source
 from swancli.errors import ImageError, StoreError, SwanError
-from swancli.images import pixel_digest
+from swancli.images import AS_SAID, pixel_digest
 from swancli.model.checkpoint import load_checkpoint, save_checkpoint
 from swancli.model.encoder import EncodedPiece, Encoder
 from swancli.model.settings import ModelSettings
@@ -180,6 +180,17 @@ def made_source(lengths, broken=()):
     pieces = [Piece(f"{number}.tar", partial(pictures, number)) for number in range(len(lengths))]
     listed = tuple((f"{number}.tar", length) for number, length in enumerate(lengths))
     return ImageSource("tars", "tars", listed, lambda rows: pieces)
+
+
+def test_one_scale_is_decided_on_files_alone_and_makes_no_pieces(tmp_path):
+    for row in range(3):
+        Image.fromarray(np.full((4, 4), 300 * (row + 1), np.uint16)).save(tmp_path / f"{row}.png")
+    source, reported = replace(open_source(str(tmp_path)), pieces=None), []
+    rendering = rendering_of_source(source, AS_SAID, 1, lambda *done: reported.append(done))
+    assert rendering.stretch == (0, 1023)
+    assert reported == [("choosing one scale", done, 3) for done in (1, 2, 3)]
+    with pytest.raises(SwanError, match="tars are read once"):
+        rendering_of_source(made_source([2, 3]), AS_SAID)
 
 
 def encode_digests(encoder, pieces, progress):

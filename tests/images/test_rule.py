@@ -10,20 +10,21 @@ from hypothesis import strategies as st
 from made_tiffs import picture_tags, plain_tiff
 from PIL import Image, ImageOps
 
+from swancli.console import LibraryMessages
 from swancli.errors import ImageError, SwanError
 from swancli.images import (
     AS_SAID,
     Notes,
     Rendering,
-    common_stretch,
     decode_image,
     image_size,
     parse_rendering,
 )
-from swancli.images.notes import MANY_BANDS, NEARLY_BLACK, NO_MASK, ONE_COLOUR, seen_little
+from swancli.images.notes import MANY_BANDS, NEARLY_BLACK, NO_MASK, ONE_COLOUR, listening, seen_little
 from swancli.images.pixels import upright
 from swancli.images.rule import every_nth, is_mask
 from swancli.images.scale import black_and_white
+from swancli.prepare.one_scale import with_one_scale
 
 RNG = np.random.default_rng(0)
 PHOTO = np.sort(RNG.integers(0, 256, (40, 50, 3)), axis=1).astype(np.uint8)  # dark to bright, left to right
@@ -379,12 +380,38 @@ def test_tiles_of_one_scene_are_comparable_with_one_scale():
     scene = (np.linspace(100, 1900, 40 * 80).reshape(40, 80, 1) * np.ones(3)).astype(np.uint16)
     tiles = [plain_tiff(np.ascontiguousarray(scene[part])) for part in (slice(0, 20), slice(20, 40))]
     own = np.concatenate([decoded(tile)[0] for tile in tiles])
-    rendering = common_stretch([lambda tile=tile: (tile, "tile") for tile in tiles], AS_SAID)
+    rendering = with_one_scale(2, lambda row: (tiles[row], "tile"), AS_SAID)
     common = np.concatenate([decoded(tile, rendering)[0] for tile in tiles])
     near(common, decoded(plain_tiff(scene))[0])
     assert np.abs(common.astype(int) - own).max() > 50
     eight = plain_tiff(PHOTO)
-    assert common_stretch([lambda: (eight, "it"), lambda: (b"", "bad")], AS_SAID) == AS_SAID
+    assert with_one_scale(2, lambda row: ((eight, b"")[row], "it"), AS_SAID) == AS_SAID
+    assert with_one_scale(0, None, AS_SAID) == AS_SAID
+
+
+@pytest.mark.parametrize("samples", ["transparent", "masked", "no data"])
+def test_one_scale_is_decided_on_the_same_samples_as_that_of_one_picture(samples):
+    """Else one tile with a border would make all others dark."""
+    pytest.importorskip("tifffile")
+    seen = np.ones((40, 50), np.uint8)
+    seen[:20] = 0
+    picture = PHOTO.astype(np.uint16) * 4
+    picture[:20] = 65_535
+    if samples == "transparent":
+        data = plain_tiff(with_alpha(seen.astype(np.uint16) * 65_535, picture), {338: ("H", [2])})
+    elif samples == "masked":
+        tags = picture_tags(40, 50, 1, 8, photometric=4) | {254: ("I", [4])}
+        data = plain_tiff(picture, more=[(tags, [seen.tobytes()])])
+    else:
+        data = plain_tiff(picture, nodata(65_535))
+    rendering = with_one_scale(1, lambda row: (data, "it"), AS_SAID)
+    assert rendering.stretch == (0, 1023)
+    near(decoded(data, rendering)[0], decoded(data)[0], 0)
+    # A band marked as alpha that is no mask hides nothing.
+    false = plain_tiff(
+        np.concatenate([PHOTO, PHOTO[..., :1]], axis=2).astype(np.uint16) * 4, {338: ("H", [2])}
+    )
+    near(decoded(false, with_one_scale(1, lambda row: (false, "it"), AS_SAID))[0], decoded(false)[0], 0)
 
 
 def test_rendering_is_written_as_the_options_take_it():
@@ -495,8 +522,28 @@ def test_messages_of_libraries_become_one_line_with_the_name(capsys, monkeypatch
     notes = Notes()
     for name in ("a.tif", "b.tif"):
         decode_image(plain_tiff(PHOTO), name, notes=notes)
-    assert notes.lines() == ("2 images, such as a.tif: read, although it is unusual (odd strip)",)
+    assert notes.lines() == ("2 images, such as a.tif: read, but a library reported: odd strip",)
     assert capsys.readouterr().err == ""
+
+
+def test_what_a_library_reports_is_heard_once(capsys):
+    """While a picture is read here, and else by whoever listens to the whole program."""
+    messages = LibraryMessages()
+    logging.getLogger().addHandler(messages)
+    log = logging.getLogger("PIL.TiffImagePlugin")
+    with listening() as outer:
+        log.error("first")
+        with listening() as inner:
+            log.error("two\nlines")
+            logging.getLogger("tifffile").error("")
+        log.error("last")
+    assert (outer, inner) == (["first", "last"], ["two", "ERROR"])
+    with pytest.raises(ValueError, match="it"), listening():
+        raise ValueError("it")
+    log.error("elsewhere")
+    logging.getLogger().removeHandler(messages)
+    messages.show()
+    assert capsys.readouterr().err == "warning: Pillow: elsewhere\n"
 
 
 def test_codec_that_is_not_installed_is_named(monkeypatch):

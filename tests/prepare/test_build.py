@@ -260,6 +260,20 @@ def test_progress_of_each_phase_ends_at_its_total(source):
     }
 
 
+def test_one_scale_for_all_images_is_recorded_and_leaves_out_what_cannot_be_read(source):
+    for row in range(3):
+        Image.fromarray(np.full((6, 8), 300 * (row + 1), np.uint16)).save(
+            source / "images" / f"port_{row}.png"
+        )
+    (source / "images" / "port_3.png").write_bytes(b"nothing")
+    phases = []
+    _, output = prepare(source, lambda *done: phases.append(done), one_scale=True, missing="skip")
+    assert ("choosing one scale", 4, 4) in phases
+    with Dataset(output) as dataset:
+        assert dataset.rendering.stretch == (0, 1023)
+        assert [dataset.image(row)[0, 0, 0] for row in range(3)] == [75, 150, 224]  # 300 x 255 / 1023 = 74.8
+
+
 def test_reasons_that_differ_in_numbers_alone_are_one():
     skipped = [("1.jpg", "not an image (7 bytes)"), ("2.jpg", "not an image (22 bytes)")]
     assert group_skipped(skipped) == [Skipped("not an image (7 bytes)", "<number>.jpg", 2, "1.jpg")]

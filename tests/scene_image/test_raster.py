@@ -1,6 +1,7 @@
 """Windows of a scene: the same as the whole, whatever kind of file it is; and files that are no scenes."""
 
 import errno
+import logging
 import os
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from made_scenes import scene_pixels, write_tiff
 from PIL import Image
 
-from swancli.errors import ImageError, SwanError
+from swancli.errors import ImageError, SwanError, SwanWarning
 from swancli.images import decode_image, parse_rendering
 from swancli.scene_image import raster
 from swancli.scene_image.raster import Frame, Raster
@@ -318,3 +319,19 @@ def test_white_at_zero_has_the_scale_of_its_samples(tmp_path):
         scene, _ = raster.read(np.array([0, 0, 70, 60]))
     assert np.abs(scene.astype(int) - image).max() <= 1
     assert 100 < image.mean() < 150
+
+
+def test_error_that_ends_nothing_is_reported_once_with_the_name_of_the_scene(plain_scene, monkeypatch):
+    samples = Raster._samples
+
+    def noisy(*given):
+        logging.getLogger("rasterio._env").error("an odd block")
+        return samples(*given)
+
+    with Raster(plain_scene) as scene:
+        monkeypatch.setattr(Raster, "_samples", noisy)
+        with pytest.warns(SwanWarning) as warned:
+            assert [scene.read(WHOLE)[1], scene.read(WHOLE)[1]] == [1, 1]
+    assert [str(one.message) for one in warned] == [
+        f"{plain_scene}: read, but a library reported: an odd block"
+    ]
