@@ -99,7 +99,7 @@ def embed(
         swan embed --images PHOTOS
         swan embed --images PHOTOS --checkpoint shipped --index hnsw
     """
-    from swancli.embed.archive import archive_of_dataset, archive_of_source
+    from swancli.embed.archive import archive_of_dataset, archive_of_source, rendering_of_source
     from swancli.embed.embed import open_dataset
     from swancli.embed.shards import ShardFolder, chosen_shard
     from swancli.embed.sources import open_source
