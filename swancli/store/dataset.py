@@ -128,7 +128,7 @@ class Dataset:
         array_in(self._file, "images/look", "u", count)
         if "images/pixels" not in self._file:
             return None, array_in(self._file, "images/encoded", "O", count)
-        pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3)
+        pixels = array_in(self._file, "images/pixels", "u", count, None, None, 3, by_rows=True)
         if pixels.dtype != np.uint8 or not 0 < math.prod(pixels.shape[1:]) <= MOST_SAMPLES:
             raise ValueError(f"/images/pixels contains {pixels.dtype} of the shape {pixels.shape}")
         return pixels, None

@@ -9,6 +9,7 @@ contract, see README.md in this folder. Each kind of file is read and written by
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -43,7 +44,7 @@ WRITTEN_BY = {
 }
 # Of each layout; raised when a swan can no longer read the files of earlier ones.
 VERSIONS = {DATASET: 3, VOCABULARY: 1, EMBEDDINGS: 4, FEATURES: 2, INDEX: 1, TILES: 4, PART: 2}
-DEFLATE, MOST_UNPACKED = 1100, 2**30  # the most that its compression gains; bytes of a compressed array
+DEFLATE, MOST_UNPACKED = 1100, 2**30  # the most that its compression gains; bytes unpacked at once
 UNKNOWN_SOURCE = "an unknown source"  # of a store of an older version, which does not say
 TEXT = h5py.string_dtype(encoding="utf-8")
 LOCKING = "unable to lock file"  # in the text of an error of HDF5
@@ -256,7 +257,9 @@ def text_attribute(file: h5py.File, name: str) -> str:
     return value
 
 
-def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py.Dataset:
+def array_in(
+    file: h5py.File, name: str, kinds: str, *shape: int | None, by_rows: bool = False
+) -> h5py.Dataset:
     """An array of a store, of which nothing is read yet.
 
     Args:
@@ -264,10 +267,12 @@ def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py
         name: of the array.
         kinds: the allowed types, as in numpy's `dtype.kind`: "iu" for integers, "f" for floats.
         shape: its size on each axis, None for any.
+        by_rows: it is only ever read row by row.
 
     Raises:
         KeyError: it is absent.
         TypeError, ValueError: it has another type or shape.
+        StoreError: it is compressed, and too large to be read.
     """
     if name not in file:
         raise KeyError(f"no /{name}")
@@ -282,19 +287,27 @@ def array_in(file: h5py.File, name: str, kinds: str, *shape: int | None) -> h5py
         raise ValueError(f"/{name} has the shape {found.shape}, not ({wanted})")
     if found.dtype.kind not in kinds:
         raise TypeError(f"/{name} contains {found.dtype}")
-    if found.size * found.dtype.itemsize > _most_bytes(found):
-        raise ValueError(f"/{name} has the shape {found.shape}, and the file does not contain all of it")
+    _check_bytes(found, by_rows)
     return found
 
 
-def _most_bytes(array: h5py.Dataset) -> int:
-    """How many bytes the values of an array can take, from what the file contains of it.
+def _check_bytes(array: h5py.Dataset, by_rows: bool) -> None:
+    """Raises an error, as `array_in` does, if values take more bytes than the file has or memory should hold.
 
     Values that were never written take no place in a file, and few if they are compressed, but all of it when
-    they are read.
+    they are read. Compressed ones are unpacked chunk by chunk.
     """
-    stored = array.id.get_storage_size()
-    return min(DEFLATE * stored, MOST_UNPACKED) if array.id.get_create_plist().get_nfilters() else stored
+    needed, stored = array.size * array.dtype.itemsize, array.id.get_storage_size()
+    packed = array.id.get_create_plist().get_nfilters() > 0
+    if needed > stored * (DEFLATE if packed else 1):
+        raise ValueError(f"{array.name} has the shape {array.shape}, and the file does not contain all of it")
+    at_once = math.prod(array.chunks) * array.dtype.itemsize if packed and by_rows else needed
+    if packed and at_once > MOST_UNPACKED:
+        path = array.file.filename
+        raise StoreError(
+            f"{path}: {array.name} is compressed, and too large to unpack ({at_once / 2**30:.1f} GiB)",
+            f"write it again without compression: h5repack -f NONE {path} NEW.h5",
+        )
 
 
 def texts_in(file: h5py.File, name: str, rows: int | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from swancli import errors
 from swancli.errors import StoreError, SwanError, SwanWarning
 from swancli.store import hdf5
-from swancli.store.hdf5 import DATASET, EMBEDDINGS, create_store, damage_named, open_store, reading
+from swancli.store.hdf5 import DATASET, EMBEDDINGS, array_in, create_store, damage_named, open_store, reading
 from swancli.store.vectors import mapped
 
 
@@ -145,3 +145,22 @@ def test_array_on_a_file_system_that_maps_no_files_is_read(path, monkeypatch):
         assert isinstance(mapped(file["values"]), np.memmap)
         monkeypatch.setattr(np, "memmap", refuse)
         assert mapped(file["values"]).tolist() == list(range(1000))
+
+
+@pytest.fixture
+def compressed(tmp_path):
+    """A file with 8 x 100 bytes in `rows`, a chunk per row, and in `whole`, in one chunk; both compressed."""
+    with create_store(tmp_path / "c.h5", DATASET) as file:
+        for name, chunk in (("rows", (1, 100)), ("whole", (8, 100))):
+            file.create_dataset(name, data=np.ones((8, 100), np.uint8), chunks=chunk, compression=4)
+    return tmp_path / "c.h5"
+
+
+@pytest.mark.parametrize(("name", "by_rows"), [("rows", False), ("whole", False), ("whole", True)])
+def test_compressed_array_that_is_too_large_is_not_called_damaged(compressed, monkeypatch, name, by_rows):
+    monkeypatch.setattr(hdf5, "MOST_UNPACKED", 700)
+    with reading(compressed, DATASET) as file:
+        assert array_in(file, "rows", "u", None, None, by_rows=True)[7].sum() == 100
+        with pytest.raises(StoreError, match=rf"c\.h5: /{name} is compressed, and too large") as caught:
+            array_in(file, name, "u", None, None, by_rows=by_rows)
+    assert "h5repack -f NONE" in caught.value.hint

@@ -165,6 +165,22 @@ def test_other_version_and_incomplete_file_are_refused(tmp_path, attribute, valu
     assert said in open_problem(tmp_path / "a.h5")
 
 
+def test_data_set_larger_than_is_unpacked_at_once_is_read_after_it_was_compressed(tmp_path, monkeypatch):
+    """As `h5repack -f GZIP=4` does."""
+    with create_dataset(tmp_path / "a.h5", "a", (8, 8)) as writer:
+        for value in range(5):
+            pixels = np.full((8, 8, 3), value, np.uint8)
+            writer.add(pixels, pixel_digest(pixels), look_hash(pixels))
+        writer.finish(Catalogue.of(map(str, range(5)), [None] * 5, [None] * 5))
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        pixels = file["images/pixels"][:]
+        del file["images/pixels"]
+        file.create_dataset("images/pixels", data=pixels, chunks=(1, 8, 8, 3), compression=4)
+    monkeypatch.setattr("swancli.store.hdf5.MOST_UNPACKED", 500)
+    with Dataset(tmp_path / "a.h5") as dataset:
+        assert [int(dataset.image(row).mean()) for row in range(5)] == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("kind", "older", "read", "again"),
     [
