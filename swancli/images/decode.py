@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from swancli.errors import ImageError, SwanError, extra_hint
+from swancli.errors import ImageError, SwanError
 from swancli.images import tiff
 from swancli.images.files import TOO_LARGE_HINT, read_bytes
 from swancli.images.headers import CODESTREAM, JP2_START, Header, jpeg2000_header, png_exif
@@ -404,9 +404,9 @@ def _read_jpeg2000(data: bytes, name: str, most: int) -> Stored:
             refused = error
     try:
         import imagecodecs
-    except ImportError:
-        problem = f"{name}: a JPEG 2000 image of {header.bands} bands of {header.bits} bits"
-        raise refused or ImageError(problem, extra_hint("tiff")) from None
+    except ImportError as error:
+        need = f"{name}: a JPEG 2000 image of {header.bands} bands of {header.bits} bits"
+        raise refused or tiff.package_error(error, need) from None
     try:
         samples = imagecodecs.jpeg2k_decode(data)
     except MemoryError:
@@ -449,8 +449,8 @@ def _read_tiff(data: bytes, name: str, most: int) -> Stored:
     if samples is None:
         try:
             samples = tiff.read_tiff(data, tags, name, most)
-        except ImageError as error:
-            if not error.hint.startswith("install") or said.dtype != np.uint8:
+        except tiff.PackageError:
+            if said.dtype != np.uint8:
                 raise
             samples, said = _tiff_with_pillow(tiff.stored_upright(data, tags), name, most, said)
             if samples is None:
@@ -498,14 +498,12 @@ def _tiff_with_pillow(data: bytes, name: str, most: int, said: Said) -> tuple[np
     own = stored.said
     converted = set(said.colours) & {"cyan"}
     names = own.colours if converted or own.bands != said.bands else said.colours
-    palette = own.palette if own.palette is not None else None
     # Pillow inverts what is white at 0, and scales fewer than 8 bits to 8.
     return stored.samples, replace(
         own,
         colours=names,
         names=said.names[: own.bands],
         nodata=_scaled_nodata(said, own),
-        palette=palette,
         default_colours=said.default_colours,
     )
 

@@ -29,7 +29,6 @@ class Header:
     bits: of the widest component.
     signed: whether samples may be negative.
     alpha: the components, from 0, that are opacity; None if the file does not say.
-    palette: whether a palette gives its colours.
     """
 
     height: int
@@ -38,11 +37,6 @@ class Header:
     bits: int = 8
     signed: bool = False
     alpha: tuple[int, ...] | None = None
-    palette: bool = False
-
-    @property
-    def samples(self) -> int:
-        return self.height * self.width * max(1, self.bands)
 
 
 def jpeg2000_header(data: bytes) -> Header:
@@ -51,14 +45,13 @@ def jpeg2000_header(data: bytes) -> Header:
     Raises:
         ValueError: it has none.
     """
-    start, alpha, palette = 0, None, False
+    start, alpha = 0, None
     if data.startswith(JP2_START):
         found = _first_boxes(data, 0, len(data))
         if b"jp2c" not in found:
             raise ValueError("no codestream")
         start = found[b"jp2c"][0]
         inner = _first_boxes(data, *found[b"jp2h"]) if b"jp2h" in found else {}
-        palette = b"pclr" in inner
         if b"cdef" in inner:
             begin, end = inner[b"cdef"]
             alpha = tuple(
@@ -76,7 +69,7 @@ def jpeg2000_header(data: bytes) -> Header:
         raise ValueError("its header is cut short") from error
     bits = max(((depth & 0x7F) + 1 for depth in depths), default=0)
     signed = any(depth & 0x80 for depth in depths)
-    return Header(max(0, bottom - top), max(0, right - left), bands, bits, signed, alpha, palette)
+    return Header(max(0, bottom - top), max(0, right - left), bands, bits, signed, alpha)
 
 
 def _first_boxes(data: bytes, start: int, stop: int) -> dict[bytes, tuple[int, int]]:

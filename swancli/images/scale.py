@@ -1,4 +1,4 @@
-"""Which values become black and white: steady where data changes a little, and deaf to single odd samples."""
+"""Which values become black and white: steady where data changes a little, and robust to outliers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from swancli.errors import ImageError, extra_hint
+from swancli.errors import ImageError, import_error
 from swancli.images.headers import Header, jpeg2000_header, jpeg_header, lerc_header, webp_header
 from swancli.images.rule import COLOURS, INKS, Said
 
@@ -63,6 +63,16 @@ OWN_SIZE: dict[int, Callable[[bytes], Header]] = {
 ALPHA_EXTRAS = (1, 2)  # premultiplied, and plain
 
 Tags = dict[int, Any]
+
+
+class PackageError(ImageError):
+    """The package that would read the image is absent, or does not work."""
+
+
+def package_error(error: ImportError, need: str) -> PackageError:
+    """For a package of the extra `tiff` that cannot be imported; `need` is what needs it."""
+    found = import_error(error, need, "tiff")
+    return PackageError(found.problem, found.hint)
 
 
 def read_tags(file: BinaryIO) -> tuple[Tags, Tags | None]:
@@ -345,13 +355,14 @@ def read_tiff(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
     """The samples (H, W, C) of the first picture of a TIFF, of any type, decoded with tifffile.
 
     Raises:
-        ImageError: it is damaged or too large, or a package is not installed.
+        ImageError: it is damaged or too large.
+        PackageError: see there.
     """
     try:
         import tifffile
-    except ImportError:
-        problem = f"{name}: a TIFF that Pillow cannot read (signed or wide samples, or many bands)"
-        raise ImageError(problem, extra_hint("tiff")) from None
+    except ImportError as error:
+        need = f"{name}: a TIFF that Pillow cannot read (signed or wide samples, or many bands)"
+        raise package_error(error, need) from None
     try:
         check_declared(data, tags, name, most)
         _check_without_codecs(data, tags, name)
@@ -368,10 +379,19 @@ def read_tiff(data: bytes, tags: Tags, name: str, most: int) -> np.ndarray:
         raise
     except Exception as error:
         if "imagecodecs" in str(error):
-            problem = f"{name}: a TIFF whose compression needs imagecodecs, which is not installed"
-            raise ImageError(problem, extra_hint("tiff")) from None
+            need = f"{name}: a TIFF of compression {number_in(tags, COMPRESSION, NONE)}"
+            raise package_error(_import_error_of_codecs(error), need) from None
         raise ImageError(f"{name}: damaged TIFF ({error})") from error
     return samples.astype(np.uint8) if samples.dtype == np.bool_ else samples
+
+
+def _import_error_of_codecs(error: Exception) -> ImportError:
+    """Why tifffile does without imagecodecs: it says only that it does."""
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError as reason:
+        return reason
+    return ImportError(str(error))
 
 
 def _check_without_codecs(data: bytes, tags: Tags, name: str) -> None:

@@ -132,7 +132,7 @@ def test_missing_rasterio_names_the_extra(scene, root, monkeypatch):
 
     def without_rasterio(name, *arguments, **named):
         if name.partition(".")[0] == "rasterio":
-            raise ImportError("No module named 'rasterio'")
+            raise ModuleNotFoundError("No module named 'rasterio'", name="rasterio")
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without_rasterio)

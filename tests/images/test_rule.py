@@ -1,5 +1,6 @@
 """The rule from samples to RGB: bands, no data, alpha and scale, on files whose right picture is known."""
 
+import builtins
 import io
 import logging
 
@@ -546,14 +547,73 @@ def test_what_a_library_reports_is_heard_once(capsys):
     assert capsys.readouterr().err == "warning: Pillow: elsewhere\n"
 
 
-def test_codec_that_is_not_installed_is_named(monkeypatch):
-    tifffile = pytest.importorskip("tifffile")
-    data = io.BytesIO()
-    tifffile.imwrite(data, PHOTO.astype(np.uint16), photometric="rgb", compression="lzw")
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", missing_codec)
-    with pytest.raises(ImageError, match="needs imagecodecs") as raised:
-        decode_image(data.getvalue(), "it")
-    assert "swancli[tiff]" in raised.value.hint
+def wide_tiff():
+    return plain_tiff(PHOTO.astype(np.uint16))
+
+
+def lzw_tiff():
+    written = io.BytesIO()
+    pytest.importorskip("tifffile").imwrite(
+        written, PHOTO.astype(np.uint16), photometric="rgb", compression="lzw"
+    )
+    return written.getvalue()
+
+
+def wide_jpeg2000():
+    return pytest.importorskip("imagecodecs").jpeg2k_encode(PHOTO.astype(np.uint16) * 16, level=0)
+
+
+@pytest.mark.parametrize(
+    ("made", "package", "need"),
+    [
+        (wide_tiff, "tifffile", "a TIFF that Pillow cannot read (signed or wide samples, or many bands)"),
+        (lzw_tiff, "imagecodecs", "a TIFF of compression 5"),
+        (wide_jpeg2000, "imagecodecs", "a JPEG 2000 image of 3 bands of 16 bits"),
+    ],
+)
+@pytest.mark.parametrize("broken", [False, True])
+def test_package_that_is_absent_or_does_not_work_is_named(made, package, need, broken, monkeypatch):
+    data = made()
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    reason = "libjxl.so.0.11: cannot open shared object file"
+    real = builtins.__import__
+
+    def without(name, *given):
+        if name.partition(".")[0] == package:
+            raise ImportError(reason) if broken else ModuleNotFoundError(f"No module {name}", name=name)
+        return real(name, *given)
+
+    if package == "imagecodecs":  # tifffile has imported it before
+        monkeypatch.setattr(pytest.importorskip("tifffile").TiffPage, "asarray", missing_codec)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImageError) as raised:
+        decode_image(data, "it")
+    if broken:
+        assert (
+            raised.value.problem
+            == f"it: {need} needs a package that is installed but does not work ({reason})"
+        )
+        assert "force-reinstall 'swancli[tiff]'" in raised.value.hint
+    else:
+        assert raised.value.problem == f"it: {need} needs {package}, which is not installed"
+        assert raised.value.hint == "install the extra: pip install 'swancli[tiff]'"
+
+
+@pytest.mark.parametrize("error", [ImportError("a broken library"), ModuleNotFoundError("", name="tifffile")])
+def test_eight_bits_that_pillow_can_read_need_no_package(error, monkeypatch):
+    """Colours multiplied by alpha are left to tifffile where it is there."""
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")  # then the hint is another one
+    samples = with_alpha(np.full((40, 50), 255))
+    real = builtins.__import__
+
+    def without(name, *given):
+        if name == "tifffile":
+            raise error
+        return real(name, *given)
+
+    data = plain_tiff(samples, {262: ("H", [2]), 338: ("H", [1])})
+    monkeypatch.setattr(builtins, "__import__", without)
+    near(decoded(data)[0], PHOTO, 0)
 
 
 def missing_codec(*_, **__):
