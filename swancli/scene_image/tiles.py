@@ -125,8 +125,8 @@ def embedded_tiles(encoder: Encoder, raster: Raster, boxes: np.ndarray, progress
     def read_tile(row: int) -> tuple[np.ndarray | None, Picture]:
         pixels, share = raster.read(boxes[row])
         if share < LEAST_DATA:
-            return None, Picture("", None, "", reason=NO_DATA)
-        return pixels, Picture("", None, pixel_digest(pixels))
+            return None, Picture("", "", reason=NO_DATA)
+        return pixels, Picture("", pixel_digest(pixels))
 
     blocks = [range(start, min(start + BLOCK, len(boxes))) for start in range(0, len(boxes), BLOCK)]
     pieces = ((partial(read_tile, row) for row in rows) for rows in blocks)

@@ -175,7 +175,7 @@ PROTECTIONS = (
     ),
     Protection(
         "no tar in a folder leads out of it",
-        "embed/sources.py",
+        "embed/tars.py",
         "if folder and leads_out(Path(path), folder):",
         "if False:",
         "tests/embed/test_sources.py::test_tar_that_is_a_link_leading_out_is_refused_unless_it_is_named",
