@@ -50,7 +50,7 @@ def only_writer(folder: Path, wait: bool = False) -> Iterator[None]:
                 place.rmdir()
 
 
-def _acquired(folder: Path, wait: bool) -> tuple[Path, Callable[[], None]]:
+def _acquired(folder: Path, wait: bool, attempts: int = 5) -> tuple[Path, Callable[[], None]]:
     """The file of a lock that this process now has, and what releases it once the file is removed."""
     path = folder / ".lock"
     lock = FileLock(path)
@@ -59,6 +59,9 @@ def _acquired(folder: Path, wait: bool) -> tuple[Path, Callable[[], None]]:
     except Timeout:
         raise _in_use_error(folder) from None
     except OSError as error:
+        if not folder.exists() and attempts > 1:  # a process that has ended there removed the empty folder
+            make_folder(folder)
+            return _acquired(folder, wait, attempts - 1)
         if error.errno not in NO_LOCKS:
             raise os_error(error, folder, "locked") from error
         path.unlink(missing_ok=True)

@@ -174,3 +174,18 @@ def test_folder_that_nothing_came_into_is_gone(tmp_path):
     with only_writer(tmp_path / "runs" / "first"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_another_process_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    acquire, removed = FileLock.acquire, []
+
+    def removing(lock, *given, **named):
+        if not removed:
+            removed.append(folder.rmdir())
+        return acquire(lock, *given, **named)
+
+    folder = tmp_path / "shard"
+    monkeypatch.setattr(FileLock, "acquire", removing)
+    with only_writer(folder):
+        assert folder.is_dir()
+    assert removed
