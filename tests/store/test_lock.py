@@ -182,6 +182,7 @@ def test_folder_that_another_process_removes_before_it_is_locked_is_made_again(t
     def removing(lock, *given, **named):
         if not removed:
             removed.append(folder.rmdir())
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", lock.lock_file)
         return acquire(lock, *given, **named)
 
     folder = tmp_path / "shard"
