@@ -41,8 +41,9 @@ class Notes:
             detail: shown of the first picture only.
         """
         with self._lock:
-            count, first, shown = self._found.get(text, (0, name, detail))
-            self._found[text] = count + 1, first, shown
+            count, *shown = self._found.get(text, (0, name, detail))
+            # The first by name: which one a thread meets first differs from run to run.
+            self._found[text] = count + 1, *min(tuple(shown), (name, detail))
 
     def add_pixels(self, pixels: np.ndarray, name: str) -> None:
         """Counts a picture in which a person would see little.
@@ -57,7 +58,7 @@ class Notes:
     def lines(self) -> tuple[str, ...]:
         """One line per kind."""
         with self._lock:
-            return tuple(_line(text, *found) for text, found in self._found.items())
+            return tuple(_line(text, *found) for text, found in sorted(self._found.items()))
 
     def warn(self) -> None:
         """Warns of each kind once."""
