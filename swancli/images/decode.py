@@ -33,6 +33,7 @@ from swancli.images.rule import (
     measured_values,
     view_of,
 )
+from swancli.images.scale import largest_value
 
 # The only formats that Pillow may open, whatever the file name says: others, such as EPS, run programs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM")
@@ -119,7 +120,7 @@ def _shown(stored: Stored, name: str, rendering: Rendering, notes: Notes | None)
     return pixels
 
 
-def scale_values(data: bytes, name: str, rendering: Rendering) -> tuple[np.ndarray, bool] | None:
+def scale_values(data: bytes, name: str, rendering: Rendering) -> tuple[np.ndarray, float] | None:
     """The values of one picture that count for a scale for several; None if its scale is known, as of 8 bits.
 
     Args:
@@ -128,7 +129,7 @@ def scale_values(data: bytes, name: str, rendering: Rendering) -> tuple[np.ndarr
         rendering: with the bands.
 
     Returns:
-        float64 (n,), and whether they are whole numbers.
+        float64 (n,), and the largest value of their type, as `largest_value`.
 
     Raises:
         ImageError: as in `decode_image`.
@@ -141,7 +142,7 @@ def scale_values(data: bytes, name: str, rendering: Rendering) -> tuple[np.ndarr
         return None
     samples, mask = _probe(stored, chosen, COMMON_SIDE)
     values = measured_values(said, chosen, samples, mask).astype(np.float64)
-    return values, bool(np.issubdtype(said.dtype, np.integer))
+    return values, largest_value(said.dtype)
 
 
 def _probe(stored: Stored, chosen: Chosen, most: int) -> Probe:

@@ -12,7 +12,6 @@ Letters in shapes: H x W pixels, C bands.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from swancli.errors import ImageError, SwanError
-from swancli.images.scale import black_and_white
+from swancli.images.scale import black_and_white, largest_value
 
 PROBE = 1024  # samples a side, at most, on which a scale is decided
 BLOCK_SAMPLES = 2**22  # samples scaled at a time
@@ -314,8 +313,7 @@ def view_of(said: Said, chosen: Chosen, rendering: Rendering, probe: Callable[[]
         alpha = alpha if is_mask(samples[..., -1]) else None
     if not known:
         values = measured_values(said, chosen, samples, mask)
-        whole = np.issubdtype(said.dtype, np.integer)
-        scale = black_and_white(values, whole, float(np.iinfo(said.dtype).max) if whole else math.inf)
+        scale = black_and_white(values, largest_value(said.dtype))
     return View(said, chosen.bands, alpha, opaque, scale, alpha != chosen.alpha)
 
 

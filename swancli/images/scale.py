@@ -15,18 +15,22 @@ FRACTION_TOPS, FRACTION_WHITES = (0, 0.5, 1), (0, 1, 1)
 DARKEST = 8  # the middle of the data becomes at least this part of white, as far as percentile `HIGH` allows
 
 
-def black_and_white(values: np.ndarray, whole: bool, largest: float = math.inf) -> tuple[float, float]:
+def largest_value(kind: np.dtype) -> float:
+    """The largest value of a type of whole numbers; infinity for others, which have no natural end."""
+    return float(np.iinfo(kind).max) if np.issubdtype(kind, np.integer) else math.inf
+
+
+def black_and_white(values: np.ndarray, largest: float) -> tuple[float, float]:
     """The values that become black and white, the second one larger.
 
     Args:
         values: (n,), what was measured, without what marks no data.
-        whole: whether they are whole numbers.
-        largest: the largest value of their type; none beyond it becomes white.
+        largest: the `largest_value` of their type; none beyond it becomes white.
     """
     if not values.size:
         return 0.0, 1.0
     low, middle, high, top = map(float, np.percentile(values, (LOW, MIDDLE, HIGH, TOP)))
-    tops, whites = (WHOLE_TOPS, WHOLE_WHITES) if whole else (FRACTION_TOPS, FRACTION_WHITES)
+    tops, whites = (WHOLE_TOPS, WHOLE_WHITES) if math.isfinite(largest) else (FRACTION_TOPS, FRACTION_WHITES)
     end = tops[-1]
     natural = min(largest, float(np.interp(top, tops, whites))) if 0 < top <= end else top
     black = min(0.0, low)

@@ -35,7 +35,7 @@ def with_one_scale(
         progress: called with a phase, the number of images read, and the number to read.
     """
 
-    def values_of(row: int) -> tuple[np.ndarray, bool] | None:
+    def values_of(row: int) -> tuple[np.ndarray, float] | None:
         try:
             return scale_values(*read(row), rendering)
         except ImageError:
@@ -47,8 +47,8 @@ def with_one_scale(
         progress("choosing one scale", done, len(rows))
     if not parts:
         return rendering
-    values, whole = zip(*parts, strict=True)
-    return replace(rendering, stretch=black_and_white(np.concatenate(values), all(whole)))
+    values, largest = zip(*parts, strict=True)
+    return replace(rendering, stretch=black_and_white(np.concatenate(values), max(largest)))
 
 
 def spread_rows(count: int) -> list[int]:

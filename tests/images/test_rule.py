@@ -3,6 +3,7 @@
 import builtins
 import io
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -344,18 +345,18 @@ def test_picture_of_one_value_has_one_colour(value):
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
-    st.sampled_from([True, False]),
+    st.sampled_from([2.0**32 - 1, math.inf]),
     st.lists(st.floats(-1, 1), min_size=3, max_size=40),
     st.floats(0.001, 70_000),
     st.floats(-0.5, 1),
 )
-def test_data_that_changes_a_little_changes_the_picture_a_little(whole, values, size, shift):
+def test_data_that_changes_a_little_changes_the_picture_a_little(largest, values, size, shift):
     """No jump anywhere, as there was just above 1 and above every power of two."""
     values = (np.array(values) + shift) * size
-    low, high = black_and_white(values, whole)
+    low, high = black_and_white(values, largest)
     if np.ptp(values) < 0.2 * size:  # hardly any contrast, which any change changes
         return
-    changed_low, changed_high = black_and_white(values * 1.001, whole)
+    changed_low, changed_high = black_and_white(values * 1.001, largest)
     old, new = (
         (values - black) / (white - black) for black, white in ((low, high), (changed_low, changed_high))
     )
@@ -625,3 +626,5 @@ def test_white_is_a_value_that_the_type_can_hold():
     pixels = decoded(plain_tiff(np.arange(128).reshape(8, 16, 1).astype(np.int8)))[0]
     assert pixels.max() == 255
     assert pixels[0, 8, 0] == 16
+    data = plain_tiff(np.arange(128).reshape(8, 16, 1).astype(np.int8))
+    assert with_one_scale(1, lambda row: (data, "it"), AS_SAID).stretch == (0, 127)
